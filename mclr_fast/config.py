@@ -1,0 +1,177 @@
+"""Everything a run can be told, with units. A recipe is a function returning one `RunConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+Hidden = tyro.conf.Suppress
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is minimised."""
+
+    objective: Literal["mclr", "denoising"] = "mclr"
+    """mclr: eq. 22. denoising: EDM2's own loss, to train bases."""
+    num_negatives: int = 3
+    """K, negatives an image; 1 = the paper's Approach 1."""
+    dsm_weight: float = 0.0
+    """beta of eq. 160, the share of denoising in MCLR."""
+    form: Literal[1, 2] = 1
+    """MCLR's negatives: 1 = wrong labels (eq. 22), 2 = other images (eq. 12)."""
+    include_own: bool = False
+    """Draw negatives from all labels, the image's own too."""
+    label_dropout: float = 0.0
+    """denoising: probability of the zero label vector (for guidance)."""
+    P_mean: float = -0.8
+    """Mean of ln sigma."""
+    P_std: float = 1.6
+    """Standard deviation of ln sigma."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How it is minimised."""
+
+    duration: int = 2048 * 1000
+    """Length of the run, in images seen."""
+    batch_size: int = 2048
+    """N, images a step over all ranks."""
+    micro_batch: int = 0
+    """Network evaluations a rank holds at once; 0 = all of a step's."""
+    lr: float = 1e-4
+    """Learning rate (EDM2's alpha_ref with the edm2 schedule)."""
+    lr_schedule: Literal["hold", "edm2"] = "hold"
+    """hold: warm up, then constant. edm2: eq. 67, decaying."""
+    warmup_images: int = 0
+    """Length of the learning rate's warm-up, in images."""
+    ref_batches: float = 70000
+    """edm2 schedule: steps before the decay sets in."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's decays."""
+    ema: Literal["plain", "power"] = "plain"
+    """Weight average: same decay every step, or EDM2's power function."""
+    ema_beta: float = 0.9
+    """plain: decay a step."""
+    ema_stds: tuple[float, ...] = (0.05, 0.1)
+    """power: relative widths; the first is evaluated and saved."""
+    dropout: float = 0.0
+    """Dropout of the network."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What the U-Net computes in; auto = bf16 where the processor has it."""
+    checkpoint_every: int = 0
+    """Images between saves of the state; 0 = at evaluations and at the end."""
+    log_every: int = 0
+    """Images between lines of log.jsonl; 0 = every step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """EDM's Heun sampler."""
+
+    num_steps: int = 12
+    """Heun steps: a sample costs 2 num_steps - 1 network calls."""
+    sigma_min: float = 0.002
+    """Lowest noise level of the sampler."""
+    sigma_max: float = 80.0
+    """Highest noise level of the sampler."""
+    sample_batch: int = 250
+    """Images sampled at once on a rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(SamplerConfig):
+    """How it is judged."""
+
+    eval_every: int = 0
+    """Images between evaluations; 0 = no evaluation."""
+    num_samples: int = 1000
+    """Samples an evaluation draws."""
+    first_seed: int = 0
+    """Their sampling seeds are first_seed, first_seed + 1, ..., the same for every row."""
+    neighbors: int = 3
+    """k of precision and recall."""
+    control: Literal["none", "last", "all"] = "none"
+    """Train the base on with the denoising loss for as many images; evaluate it at the end, or as often."""
+    cfg_scales: tuple[float, ...] = ()
+    """Guidance strengths of the CFG rows (EDM2's g, 1 = none)."""
+    recompute_cfg: bool = False
+    """Make the CFG rows again instead of taking the shipped base's stored ones."""
+    grid_noises: int = 2
+    """Initial noises of the same-noise grid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One complete run."""
+
+    recipe: Hidden[str]
+    outdir: Path | None = None
+    """Where the run writes; default runs/<recipe>. An unfinished run there is resumed."""
+    seed: int = 0
+    """Seed of everything drawn while training."""
+    data: str | None = None
+    """"mnist16" (embedded), or an EDM2 zip or folder."""
+    init: str | None = None
+    """Model to start from: a folder with model.safetensors and config.json, or "mnist16-base" (shipped)."""
+    protocol: Hidden[str | None] = None
+    net: Hidden[dict[str, Any] | None] = None
+    note: Hidden[str] = ""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    proof_seeds: tuple[int, ...] = ()
+    """Repeat the run with these seeds and judge each on fresh samples; empty = one run."""
+    proof_samples: int = 2000
+    """proof: samples of the final judgement."""
+    proof_first_seed: int = 1_000_000
+    """proof: their first sampling seed; none of them chose the checkpoint."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto = cuda where there is one."""
+    dry_run: bool = False
+    """Print the resolved run and stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(SamplerConfig):
+    """Options of `python -m mclr_fast.sample`."""
+
+    model: tyro.conf.Positional[str]
+    """Model folder, or "mnist16-base"."""
+    seeds: str = "0-15"
+    """Sampling seeds, like 0-15 or 1,2,5-10."""
+    labels: str = ""
+    """Classes, used in turn; empty = all classes in turn."""
+    guidance: float = 1.0
+    """EDM2's guidance g against the net's own zero label vector; 1 = none."""
+    sigma_max: float = 40.0
+    """Highest noise level of the sampler."""
+    outdir: Path = Path("samples")
+    """Folder of the PNG files."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto = cuda where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(EvalConfig):
+    """Options of `python -m mclr_fast.evaluate`."""
+
+    model: tyro.conf.Positional[str]
+    """Model folder, or "mnist16-base"."""
+    eval_every: Hidden[int] = 1
+    control: Hidden[str] = "none"
+    cfg_scales: Hidden[tuple[float, ...]] = ()
+    recompute_cfg: Hidden[bool] = False
+    grid_noises: Hidden[int] = 1
+    guidance: float = 1.0
+    """EDM2's guidance g against the net's own zero label vector; 1 = none."""
+    data: str = "mnist16"
+    """Data to compare with; only the embedded set has a protocol yet."""
+    sigma_max: float = 40.0
+    """Highest noise level of the sampler."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto = cuda where there is one."""

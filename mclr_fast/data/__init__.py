@@ -1,0 +1,45 @@
+"""Data sets: labels, images by index, and the order in which a run sees them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from .encoders import LatentEncoder, RGBEncoder
+from .order import SampleOrder
+
+__all__ = ["Dataset", "LatentEncoder", "RGBEncoder", "SampleOrder", "encoder_for", "open_dataset"]
+
+
+class Dataset(Protocol):
+    """What a training set offers.
+
+    Attributes: labels int64 numpy [n]; num_classes; image_shape (C, H, W) as stored.
+    """
+
+    labels: np.ndarray
+    num_classes: int
+    image_shape: tuple[int, int, int]
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        """Images at `indices` [m]: uint8 [m,C,H,W], or float32 [m,8,h,w] raw latents."""
+        ...
+
+
+def open_dataset(name_or_path: str, split: str = "train") -> Dataset:
+    """The embedded set "mnist16" (splits train, heldout), or an EDM2 zip or folder at a path."""
+    if name_or_path == "mnist16":
+        from .embedded import Mnist16
+
+        return Mnist16(split)
+    from .edm2_zip import EDM2Dataset
+
+    return EDM2Dataset(name_or_path)
+
+
+def encoder_for(dataset: Dataset) -> RGBEncoder | LatentEncoder:
+    """What turns stored images into the model's range: raw latents have 8 channels."""
+    return LatentEncoder() if dataset.image_shape[0] == 8 else RGBEncoder()

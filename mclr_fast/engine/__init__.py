@@ -1,0 +1,1 @@
+"""What a training run is made of: the loop and the parts that it drives."""

@@ -1,0 +1,32 @@
+"""What the doors share: ranks and signals around a piece of work, one line and a code for its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from .distributed import Ranks
+from .errors import Interrupted, RunError
+from .signals import StopRequest
+
+
+def run_door(device: str, work: Callable[[Ranks, StopRequest], None]) -> int:
+    """Run work(ranks, stop) -> exit code: 0; 1 after one line on stderr; 143 when told to stop."""
+    stop, ranks = StopRequest(), Ranks(device)
+    try:
+        work(ranks, stop)
+    except RunError as error:
+        return fail(error) if ranks.is_main else 1
+    except Interrupted:
+        if ranks.is_main:
+            print("stopped; run the same command again to go on.")
+        return 143
+    finally:
+        ranks.close()
+    return 0
+
+
+def fail(error: Exception) -> int:
+    """Print one line and give the exit code of a mistake."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 1

@@ -1,0 +1,47 @@
+"""--dry-run: the resolved run in words and numbers, with everything checked that needs no compute."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from mclr_fast.config import RunConfig
+from mclr_fast.models import describe, model_from_config, read_config
+
+from .errors import RunError
+from .run import milestones
+from .setup import check_options, flat
+
+
+def dry_run(config: RunConfig) -> str:
+    """Lines to print. RunError for options that cannot work or a model that is not there."""
+    num_ranks = int(os.environ.get("WORLD_SIZE", 1))
+    check_options(config, num_ranks, need_files=False)
+    try:
+        model = read_config(config.init) if config.init else describe(config.net)
+        with torch.device("meta"):
+            net = model_from_config(model)
+    except (ValueError, OSError) as error:
+        raise RunError(str(error)) from error
+    train, objective = config.train, config.objective
+    columns = 1 if objective.objective == "denoising" else 1 + objective.num_negatives
+    evaluations = train.batch_size * columns
+    own = -(-evaluations // num_ranks)
+    micro = min(train.micro_batch or own, own)
+    num_steps = -(-train.duration // train.batch_size)
+    marks = milestones(config, True) if config.eval.eval_every else []
+    outdir = Path(config.outdir or Path("runs") / config.recipe)
+    lines = [
+        f"recipe          {config.recipe}" + (f"  ({config.note})" if config.note else ""),
+        f"network         {model['family']}, {sum(p.numel() for p in net.parameters()):,} parameters",
+        f"steps           {num_steps:,} of {train.batch_size} images, {train.duration:,} images in all",
+        f"evaluations     {evaluations:,} a step = {train.batch_size} images x {columns} labels",
+        f"micro-batches   {-(-own // micro)} a rank of at most {micro} evaluations, {num_ranks} rank(s)",
+        f"evaluated at    {', '.join(f'{mark:,}' for mark in marks) or 'never'}",
+        f"folder          {outdir}" + (" (exists: resumes)" if outdir.exists() else ""),
+        "",
+        "options",
+    ]
+    return "\n".join(lines + [f"  {name:28} {value}" for name, value in flat(config).items()])

@@ -1,0 +1,9 @@
+"""How a run ends early."""
+
+
+class RunError(Exception):
+    """A mistake that the user can mend, or a run that must stop: printed as one line, exit code 1."""
+
+
+class Interrupted(Exception):
+    """SIGTERM or SIGINT arrived; the state is saved. Exit code 143, as for any terminated process."""

@@ -1,0 +1,58 @@
+"""Sampling for evaluations: seeds spread over the ranks, the same image for a seed at any world size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mclr_fast.config import EvalConfig
+from mclr_fast.data import RGBEncoder
+from mclr_fast.sampling import Unconditional, edm_sampler, seeded_noise
+
+from .distributed import Ranks
+from .logs import progress_bar
+from .signals import StopRequest
+
+
+def generate(
+    net: Callable,
+    seeds: Sequence[int],
+    labels: Tensor,
+    image_shape: tuple[int, int, int],
+    config: EvalConfig,
+    ranks: Ranks,
+    stop: StopRequest,
+    *,
+    guidance: float = 1.0,
+    description: str = "sampling",
+) -> Tensor:
+    """Sample one image for each (seed, label).
+
+    Shapes    labels: int64 [n] -> uint8 [n,C,H,W] on the CPU, on every rank.
+    Guidance  classifier-free, against the net's own zero label vector; 1 = none.
+    """
+    rows = ranks.rows(len(seeds))
+    own_seeds, own_labels = list(seeds)[rows], labels[rows].to(ranks.device)
+    images = []
+    with progress_bar(description, len(own_seeds), 0, ranks.is_main, "samples") as bar:
+        for first in range(0, len(own_seeds), config.sample_batch):
+            stop.check()
+            batch = slice(first, first + config.sample_batch)
+            # Noise is drawn on the CPU, so that a seed gives the same image on every device.
+            noise, _, _ = seeded_noise(own_seeds[batch], image_shape)
+            x = edm_sampler(
+                net,
+                noise.to(ranks.device),
+                own_labels[batch],
+                gnet=Unconditional(net),
+                guidance=guidance,
+                num_steps=config.num_steps,
+                sigma_min=config.sigma_min,
+                sigma_max=config.sigma_max,
+            )
+            images.append(RGBEncoder().decode(x).cpu())
+            bar.update(len(noise))
+    empty = torch.empty(0, *image_shape, dtype=torch.uint8)
+    return ranks.gather_rows(torch.cat([empty, *images]))

@@ -1,0 +1,93 @@
+"""A proof: the same run with several seeds, each best checkpoint judged on samples that chose nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from mclr_fast.config import RunConfig
+from mclr_fast.evaluation import bootstrap_frechet_difference, feature_statistics
+from mclr_fast.models import load
+
+from .checkpoint import write_json
+from .distributed import Ranks
+from .evaluator import Evaluation, Evaluator
+from .logs import say
+from .report import write_report
+from .run import Run
+from .setup import claim_outdir
+from .signals import StopRequest
+
+
+def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
+    """Run every seed under outdir/seed-<s>, judge, write summary.json and report.html."""
+    outdir = Path(config.outdir or Path("runs") / config.recipe)
+    ranks.on_main(claim_outdir, outdir, config)
+    results, runs, seconds = [], [], 0.0
+    for seed in config.proof_seeds:
+        single = replace(config, seed=seed, outdir=outdir / f"seed-{seed}", proof_seeds=())
+        run = Run(single, ranks, stop)
+        summary = run.execute()
+        judge = run.final_evaluator()
+        reference = feature_statistics(judge.protocol.reference.features)
+        base = judge.evaluate(run.base, "base", 0)
+        control = _judge_best(judge, run, f"denoising-seed{seed}", "best-denoising", summary)
+        tuned = _judge_best(judge, run, f"mclr-seed{seed}", "best", summary)
+        result = {
+            "seed": seed,
+            "base": base.row,
+            "denoising": {**control.row, "name": "denoising"},
+            "mclr": {**tuned.row, "name": "mclr"},
+        }
+        for name, other in (("base", base), ("denoising", control)):
+            difference = bootstrap_frechet_difference(tuned.features, other.features, *reference)
+            result[f"fd_minus_{name}"] = list(difference)
+        result["passed"] = all(
+            result[f"fd_minus_{name}"][2] < 0
+            and all(tuned.row[metric] > other.row[metric] for metric in ("is", "precision"))
+            for name, other in (("base", base), ("denoising", control))
+        )
+        say(ranks.is_main, _line(result))
+        results.append(result)
+        runs.append(run)
+        seconds += summary["seconds"]
+
+    real = judge.real_row(judge.protocol.heldout, run.heldout_labels)
+    rows = [real, base.row]
+    rows += [result[name] for name in ("denoising", "mclr") for result in results]
+    summary = {
+        **summary,
+        "recipe": config.recipe,
+        "seed": None,
+        "seconds": seconds,
+        "rows": rows,
+        "best": min((result["mclr"] for result in results), key=lambda row: row["fd"]),
+        "turned_at": None,
+        "comparison": {},
+        "protocol": run._protocol(judge),
+        "proof": results,
+    }
+    ranks.on_main(write_json, outdir / "summary.json", summary)
+    ranks.on_main(write_report, outdir)
+    return summary
+
+
+def _judge_best(
+    judge: Evaluator, run: Run, name: str, folder: str, summary: dict
+) -> Evaluation:
+    """Evaluate a run's best checkpoint on the judge's seeds."""
+    arm = name.split("-")[0]
+    chosen = min(
+        (row for row in summary["rows"] if row["name"] == arm), key=lambda row: row["fd"]
+    )
+    net = load(run.outdir / "checkpoints" / folder, dtype=run.base.dtype).to(run.ranks.device)
+    return judge.evaluate(net, name, chosen["images_seen"])
+
+
+def _line(result: dict) -> str:
+    parts = []
+    for name in ("base", "denoising"):
+        difference, low, high = result[f"fd_minus_{name}"]
+        parts.append(f"FD - FD({name}) = {difference:+.4f} [{low:+.4f}, {high:+.4f}]")
+    verdict = "passed" if result["passed"] else "not passed"
+    return f"seed {result['seed']}: {'; '.join(parts)}: {verdict}"

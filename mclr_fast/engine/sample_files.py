@@ -1,0 +1,63 @@
+"""Samples as PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mclr_fast.config import SampleConfig
+from mclr_fast.models import load
+
+from .checkpoint import replacing
+from .distributed import Ranks
+from .errors import RunError
+from .generate import generate
+from .setup import choose_dtype
+from .signals import StopRequest
+
+
+def parse_integers(text: str) -> list[int]:
+    """The integers of a list like "1,2,5-10". ValueError for anything else."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not (first.isdigit() and (last or first).isdigit()):
+            raise ValueError(f"{text!r} is no list of integers like 0-15 or 1,2,5-10.")
+        numbers.extend(range(int(first), int(last or first) + 1))
+    return numbers
+
+
+def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
+    """Sample every seed and write outdir/<seed, six digits>.png -> how many. RunError for mistakes."""
+    try:
+        net = load(config.model, dtype=choose_dtype("auto", ranks.device)).to(ranks.device)
+        seeds = parse_integers(config.seeds)
+        classes = parse_integers(config.labels) if config.labels else range(max(net.label_dim, 1))
+    except (ValueError, OSError) as error:
+        raise RunError(str(error)) from error
+    if max(classes) >= max(net.label_dim, 1):
+        raise RunError(f"--labels {config.labels}: the model knows 0 to {net.label_dim - 1}.")
+    if net.img_channels not in (1, 3):
+        raise RunError(f"{config.model} makes latents of {net.img_channels} channels, not images.")
+    labels = torch.tensor([classes[i % len(classes)] for i in range(len(seeds))])
+    shape = (net.img_channels, net.img_resolution, net.img_resolution)
+    images = generate(
+        net, seeds, labels, shape, config, ranks, stop, guidance=config.guidance
+    )
+
+    def write() -> None:
+        for seed, image in zip(seeds, images, strict=True):
+            write_png(config.outdir / f"{seed:06d}.png", image)
+
+    ranks.on_main(write)
+    return len(seeds)
+
+
+def write_png(path: Path, image: Tensor) -> None:
+    """uint8 [C,H,W] -> PNG, atomically."""
+    pixels = image.permute(1, 2, 0).numpy()
+    with replacing(path) as temporary:
+        Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(temporary, "PNG")

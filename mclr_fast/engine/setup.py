@@ -1,0 +1,162 @@
+"""What is checked and claimed before anything expensive starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mclr_fast.config import RunConfig
+from mclr_fast.data import Dataset
+
+from .checkpoint import write_json
+from .errors import RunError
+
+# Options that may differ between the calls that make one run.
+FREE = {
+    "outdir",
+    "device",
+    "dry_run",
+    "train.micro_batch",
+    "train.checkpoint_every",
+    "train.log_every",
+    "eval.sample_batch",
+    "eval.recompute_cfg",
+}
+MIN_FREE_BYTES = 64 * 2**20
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """The options that make a run what it is, "group.name" -> JSON value."""
+    values: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(config).items():
+        group = {f"{name}.{k}": v for k, v in value.items()} if name in GROUPS else {name: value}
+        values |= group
+    return json.loads(json.dumps({k: v for k, v in values.items() if k not in FREE}, default=str))
+
+
+GROUPS = ("objective", "train", "eval")
+
+
+def claim_outdir(outdir: Path, config: RunConfig) -> None:
+    """Make outdir this run's, or see that it already is. RunError, one line, when it cannot be."""
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(outdir).free
+    except OSError as error:
+        raise RunError(f"cannot use --outdir {outdir}: {error.strerror}. Choose another.") from None
+    if free < MIN_FREE_BYTES:
+        raise RunError(
+            f"--outdir {outdir} is on a disk with {free / 2**20:.0f} MiB free; a run needs at least "
+            f"{MIN_FREE_BYTES >> 20}. Free some space or choose another."
+        )
+    path, wanted = outdir / "config.json", flat(config)
+    if not path.exists():
+        if any(outdir.iterdir()):
+            raise RunError(
+                f"--outdir {outdir} is not empty and holds no run of ours. Choose another, or empty it."
+            )
+        write_json(path, wanted)
+        return
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({error}). Choose another --outdir.") from None
+    changed = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
+    if changed:
+        shown = ", ".join(
+            f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} asked" for k in sorted(changed)[:3]
+        )
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise RunError(
+            f"--outdir {outdir} holds another run's state ({shown}{more}). Choose another --outdir, "
+            "or give that run's options to resume it."
+        )
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What the U-Net computes in: bf16 where it is native, unless told otherwise."""
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            native = torch.ops.mkldnn._is_mkldnn_bf16_supported() and _cpu_has_bf16()
+        precision = "bf16" if native else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether bf16 is more than emulated; the flag file exists on Linux alone."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def check_fit(config: RunConfig, dataset: Dataset, net_arguments: dict[str, Any]) -> None:
+    """RunError unless data, network and options go together."""
+    for name, value in (config.net or {}).items() if config.init else ():
+        if net_arguments.get(name) != value:
+            raise RunError(
+                f"--init {config.init} is not a base of recipe {config.recipe}: its {name} is "
+                f"{net_arguments.get(name)}, the recipe's {value}."
+            )
+    channels, *size = dataset.image_shape
+    channels = channels // 2 if channels == 8 else channels  # latents are stored as mean and std
+    resolution, expected = net_arguments["img_resolution"], net_arguments["img_channels"]
+    if (channels, *size) != (expected, resolution, resolution):
+        raise RunError(
+            f"the images of --data {config.data} are {channels}x{size[0]}x{size[1]}, the network's "
+            f"{expected}x{resolution}x{resolution}. Prepare the data at the network's resolution."
+        )
+    labels, label_dim = dataset.labels, net_arguments["label_dim"]
+    if labels.min() < 0 or labels.max() >= label_dim:
+        raise RunError(
+            f"the labels of --data {config.data} lie in [{labels.min()}, {labels.max()}]; the network "
+            f"knows classes 0 to {label_dim - 1}."
+        )
+    objective, train = config.objective, config.train
+    if objective.objective == "mclr" and not objective.include_own:
+        num_distinct = len(set(labels.tolist()))
+        if num_distinct < 2 or train.batch_size < 2:
+            raise RunError(
+                f"labels has {num_distinct} distinct class(es) and a minibatch {train.batch_size} "
+                "image(s); MCLR needs at least 2 of both in every minibatch: use data with more "
+                "classes, or raise --batch-size."
+            )
+
+
+def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True) -> None:
+    """RunError for numbers that cannot be meant, or (need_files) a missing --data or --init."""
+    train, evaluation, objective = config.train, config.eval, config.objective
+    positive = {
+        "--batch-size": train.batch_size,
+        "--duration": train.duration,
+        "--num-negatives": objective.num_negatives,
+        "--num-samples": evaluation.num_samples,
+        "--sample-batch": evaluation.sample_batch,
+        "--grid-noises": evaluation.grid_noises,
+    }
+    for option, value in positive.items():
+        if value < 1:
+            raise RunError(f"{option} must be at least 1, not {value}.")
+    if train.micro_batch < 0:
+        raise RunError(f"--micro-batch must be 0 (all at once) or more, not {train.micro_batch}.")
+    if train.batch_size < num_ranks:
+        raise RunError(
+            f"--batch-size {train.batch_size} leaves some of {num_ranks} ranks without an image: "
+            "raise it or use fewer ranks."
+        )
+    if evaluation.num_steps < 2:
+        raise RunError(f"--num-steps must be at least 2, not {evaluation.num_steps}.")
+    fine_tunes = config.objective.objective == "mclr"
+    if need_files and (config.data is None or (config.init is None and fine_tunes)):
+        raise RunError(
+            f"recipe {config.recipe} needs --data (an EDM2 zip or folder) and --init (a model folder "
+            f"to fine-tune); got --data {config.data} --init {config.init}."
+        )

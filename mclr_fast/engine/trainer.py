@@ -1,0 +1,215 @@
+"""The loop: one arm of a run, from its start or its saved state to any number of images."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mclr_fast.config import RunConfig
+from mclr_fast.data import Dataset
+from mclr_fast.models import check_state
+from mclr_fast.models.edm2 import DropoutKey, force_weight_norm_, normalized_weights
+from mclr_fast.objectives import MCLR, Denoising, NoiseLevel
+
+from .checkpoint import load_tensors, save_tensors
+from .distributed import Ranks
+from .ema import ParameterEMA, PlainEMA, PowerFunctionEMA
+from .errors import Interrupted, RunError
+from .logs import RunLog, progress_bar
+from .loss import backward_contrast, backward_denoising
+from .minibatch import MinibatchSource, micro_batches, noisy
+from .optimizer import AdamNormEMA
+from .schedule import EDM2Schedule, HoldSchedule
+from .signals import StopRequest
+
+
+class Trainer:
+    """Trains one network with one objective.
+
+    Args:
+        arm: names this training in the log ("mclr", or "denoising" for the control).
+        config: the run; net: the unwrapped network, on the CPU; dataset: what it trains on.
+        state_path: where the state is saved, and resumed from if it is there.
+        stop: looked at after every step.
+    """
+
+    def __init__(
+        self,
+        arm: str,
+        config: RunConfig,
+        net: nn.Module,
+        dataset: Dataset,
+        ranks: Ranks,
+        log: RunLog,
+        state_path: Path,
+        stop: StopRequest,
+    ):
+        self.arm = arm
+        self.config = config.train
+        self.seed = config.seed
+        self.ranks = ranks
+        self.log = log
+        self.state_path = state_path
+        self.stop = stop
+        self.images_seen = 0
+        self.seconds = 0.0
+
+        objective = config.objective
+        self.denoising = Denoising() if objective.objective == "denoising" else None
+        self.mclr = MCLR(objective.dsm_weight, objective.form)
+        self.num_columns = 1 if self.denoising else 1 + objective.num_negatives
+
+        self.net = net.to(ranks.device).train()
+        if self.denoising is None:
+            self.net.logvar_linear.requires_grad_(False)  # unused: DDP would wait for its gradient
+        force_weight_norm_(self.net)
+        params = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
+        self.ema: ParameterEMA
+        if self.config.ema == "power":
+            self.ema = PowerFunctionEMA(params, self.config.ema_stds)
+        else:
+            self.ema = PlainEMA(params, self.config.ema_beta)
+        self.optimizer = AdamNormEMA(
+            params, self.ema, normalized_weights(self.net), self.config.betas
+        )
+        self.schedule = EDM2Schedule(
+            self.config.lr, self.config.ref_batches, self.config.warmup_images / 1e6
+        )
+        if self.config.lr_schedule == "hold":
+            self.schedule = HoldSchedule(self.config.lr, self.config.warmup_images)
+        noise = NoiseLevel(objective.P_mean, objective.P_std, net.sigma_data)
+        self.source = MinibatchSource(
+            dataset, objective, noise, self.config.batch_size, self.seed, ranks
+        )
+        if state_path.exists():
+            self._load()
+        self.wrapped = ranks.wrap(self.net)
+
+    def train_until(self, images: int) -> None:
+        """Step until at least `images` have been seen; log, and save every checkpoint_every images.
+
+        Errors    RunError when the loss is not finite (before the update); Interrupted after a signal
+                  (after saving).
+        """
+        config = self.config
+        bar = progress_bar(self.arm, config.duration, self.images_seen, self.ranks.is_main)
+        with bar:
+            while self.images_seen < images:
+                started = time.perf_counter()
+                lr = self.schedule(self.images_seen, config.batch_size)
+                loss, energies, stop_requested = self._accumulate()
+                before = self.images_seen
+                self.images_seen += config.batch_size
+                self.optimizer.step(lr, self.images_seen, config.batch_size)
+                elapsed = time.perf_counter() - started
+                self.seconds += elapsed
+
+                bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+                bar.update(config.batch_size)
+                if self._crossed(before, config.log_every or 1):
+                    self._log(loss, energies, lr, config.batch_size / elapsed)
+                if stop_requested:
+                    self.save()
+                    raise Interrupted
+                if config.checkpoint_every and self._crossed(before, config.checkpoint_every):
+                    self.save()
+
+    def average_state(self) -> dict[str, Tensor]:
+        """state_dict of the network with its (first) average in place of the trained parameters."""
+        average = next(iter(self.ema.weights().values()))
+        state = self.net.state_dict()
+        for name, tensor in average.items():
+            state[name] = tensor.reshape(state[name].shape)
+        return state
+
+    def save(self) -> None:
+        """Write the whole state, atomically (rank 0). RunError when a parameter is not finite."""
+        self.ranks.on_main(self._save)
+
+    def _accumulate(self) -> tuple[float, list[float], bool]:
+        """Gradients of one step -> mean loss, mean energy per column, whether a signal arrived."""
+        try:
+            batch = self.source.draw(self.images_seen)
+        except ValueError as error:  # a minibatch without negatives
+            raise RunError(str(error)) from error
+        # DDP averages gradients over ranks; the loss is a mean over the global minibatch.
+        scale = self.ranks.size / self.config.batch_size
+        totals = torch.zeros(2 + self.num_columns, dtype=torch.float64, device=self.ranks.device)
+        totals[0] = self.stop.requested
+        parts = list(micro_batches(batch, self.config.micro_batch))
+        for i, (part, columns) in enumerate(parts):
+            if self.config.dropout > 0:
+                self.net.dropout_key = DropoutKey(self.seed, part.position)
+            if self.ranks.size > 1:
+                self.wrapped.require_backward_grad_sync = i == len(parts) - 1
+            x_noisy = noisy(part, self.seed)
+            if self.denoising is not None:
+                loss, energies = backward_denoising(
+                    self.wrapped, self.denoising, part, x_noisy, scale
+                )
+            else:
+                loss, energies = backward_contrast(
+                    self.wrapped, self.mclr, part, x_noisy, columns, self.num_columns, scale
+                )
+            totals[1] += loss
+            totals[2:] += energies
+        # SYNC: the loss decides whether the update may be made.
+        stop_requested, loss, *energies = self.ranks.sum(totals).tolist()
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the loss is {loss} at {self.images_seen:,} images (arm {self.arm}): stopped before "
+                f"the update. {self._last_good()} Lower --lr, or look at the data."
+            )
+        num_images = self.config.batch_size
+        return loss / num_images, [e / num_images for e in energies], stop_requested > 0
+
+    def _last_good(self) -> str:
+        if not self.state_path.exists():
+            return "No checkpoint was saved yet."
+        return f"Last good checkpoint: {self.state_path}."
+
+    def _crossed(self, before: int, interval: int) -> bool:
+        """Whether this step passed a multiple of `interval` images."""
+        return self.images_seen // interval > before // interval
+
+    def _log(self, loss: float, energies: list[float], lr: float, images_per_second: float) -> None:
+        line = {"arm": self.arm, "images_seen": self.images_seen, "loss": loss}
+        line["positive"] = energies[0]
+        if len(energies) > 1:
+            line["negative"] = sum(energies[1:]) / (len(energies) - 1)
+        line |= {"lr": lr, "seconds": self.seconds, "images_per_second": images_per_second}
+        self.log.write(line)
+
+    def _save(self) -> None:
+        for name, parameter in self.net.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise RunError(
+                    f"{name} is not finite at {self.images_seen:,} images (arm {self.arm}): not "
+                    f"saved. {self._last_good()} Lower --lr."
+                )
+        groups = {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict(),
+        }
+        meta = {"images_seen": self.images_seen, "seconds": self.seconds}
+        save_tensors(self.state_path, groups, meta)
+
+    def _load(self) -> None:
+        groups, meta = load_tensors(self.state_path)
+        try:
+            check_state(self.net.state_dict(), groups["net"], self.state_path)
+            self.net.load_state_dict(groups["net"])
+            self.optimizer.load_state_dict(groups["optimizer"])
+            self.ema.load_state_dict(groups["ema"])
+        except (KeyError, ValueError) as error:
+            raise RunError(
+                f"{self.state_path} is not a state of this run ({error}). Choose another --outdir."
+            ) from error
+        self.images_seen, self.seconds = meta["images_seen"], meta["seconds"]
+        if self.ranks.is_main:
+            self.log.rewind(self.arm, self.images_seen)

@@ -1,0 +1,137 @@
+"""Layers of the EDM2 network: magnitude-preserving convolution, Fourier features, the block."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mclr_fast import ops
+
+
+class DropoutKey(NamedTuple):
+    """What keys the dropout masks: the run's seed and each evaluation's sample position, int64 [B]."""
+
+    seed: int
+    position: Tensor
+
+
+class MPConv(nn.Module):
+    """Magnitude-preserving convolution, or linear layer for `kernel=()`. Source: EDM2, eq. 47."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, ...]):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, *kernel))
+
+    def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
+        """x: [B, in, H, W] or [B, in]; gain: number or [1] -> [B, out, ...], in x's dtype."""
+        weight = ops.weight_norm_scale(self.weight, gain, x.dtype)
+        if weight.ndim == 2:
+            return x @ weight.t()
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
+class MPFourier(nn.Module):
+    """Fixed random Fourier features of a scalar, [B] -> [B, num_channels]. Source: EDM2, eq. 75."""
+
+    def __init__(self, num_channels: int):
+        super().__init__()
+        self.register_buffer("freqs", 2 * torch.pi * torch.randn(num_channels))
+        self.register_buffer("phases", 2 * torch.pi * torch.rand(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B] -> float32 [B, num_channels]."""
+        return ops.mp_fourier(x, self.freqs, self.phases)
+
+
+class Block(nn.Module):
+    """Encoder or decoder block. Source: EDM2, Figure 21.
+
+    Args:
+        in_channels, out_channels, emb_channels: widths of input, output and embedding.
+        decoder: False = encoder (pixel norm at the entry, conv_skip before it).
+        resample: "keep", "up" (nearest neighbour) or "down" (2x2 mean).
+        attention: cosine self-attention at the exit, if the width gives at least one head.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        emb_channels: int,
+        *,
+        decoder: bool,
+        resample: str = "keep",
+        attention: bool = False,
+        channels_per_head: int = 64,
+        dropout: float = 0.0,
+        res_balance: float = 0.3,
+        attn_balance: float = 0.3,
+        clip_act: float | None = 256,
+    ):
+        super().__init__()
+        self.decoder = decoder
+        self.resample = resample
+        self.num_heads = out_channels // channels_per_head if attention else 0
+        self.dropout = dropout
+        self.res_balance = res_balance
+        self.attn_balance = attn_balance
+        self.clip_act = clip_act
+        self.emb_gain = nn.Parameter(torch.zeros(1))
+        self.conv_res0 = MPConv(in_channels if decoder else out_channels, out_channels, (3, 3))
+        self.emb_linear = MPConv(emb_channels, out_channels, ())
+        self.conv_res1 = MPConv(out_channels, out_channels, (3, 3))
+        if in_channels != out_channels:
+            self.conv_skip = MPConv(in_channels, out_channels, (1, 1))
+        else:
+            self.conv_skip = None
+        if self.num_heads > 0:
+            self.attn_qkv = MPConv(out_channels, 3 * out_channels, (1, 1))
+            self.attn_proj = MPConv(out_channels, out_channels, (1, 1))
+
+    def forward(
+        self,
+        x: Tensor,
+        emb: Tensor,
+        skip: Tensor | None = None,
+        concat_balance: float = 0.5,
+        dropout_key: tuple[int, int, Tensor] | None = None,
+    ) -> Tensor:
+        """One block.
+
+        Shapes    x: [B,Cin,H,W]; emb: float32 [B,E] or [1,E]; skip: [B,Cskip,H,W], concatenated first
+                  (then conv_res0 and conv_skip see Cin + Cskip channels) -> [B,Cout,H',W'].
+        """
+        if self.resample == "down":
+            x = F.avg_pool2d(x, 2)
+        elif self.resample == "up":
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+        if not self.decoder:
+            if self.conv_skip is not None:
+                x = self.conv_skip(x)
+            x, y = ops.pixel_norm_silu(x)
+        elif skip is not None:
+            x, y = ops.mp_cat_silu(x, skip, concat_balance)
+        else:
+            y = ops.mp_silu(x)
+
+        y = self.conv_res0(y)
+        dropout = self.dropout if self.training else 0.0
+        y = ops.modulate_silu(y, self.emb_linear(emb, self.emb_gain), dropout, dropout_key)
+        y = self.conv_res1(y)
+
+        if self.decoder and self.conv_skip is not None:
+            x = self.conv_skip(x)
+        if self.num_heads == 0:
+            return ops.mp_sum_clip(x, y, self.res_balance, self.clip_act)
+        x = ops.mp_sum(x, y, self.res_balance)
+        return ops.mp_sum_clip(x, self._attend(x), self.attn_balance, self.clip_act)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        q, k, v = ops.qkv_norm(self.attn_qkv(x), self.num_heads)
+        y = F.scaled_dot_product_attention(q, k, v)
+        y = y.transpose(-1, -2).reshape(x.shape).contiguous(memory_format=torch.channels_last)
+        return self.attn_proj(y)

@@ -1,0 +1,94 @@
+"""Model folders: model.safetensors with the published names, and config.json to build the network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .edm2 import Precond
+
+SHIPPED = Path(__file__).parent.parent / "assets"
+FAMILIES: dict[str, type[nn.Module]] = {"edm2": Precond}
+
+
+def model_from_config(config: dict[str, Any], **overrides: Any) -> nn.Module:
+    """Build {"family": "edm2", "net": constructor arguments}, with overrides (dtype, dropout)."""
+    family = config.get("family")
+    if family not in FAMILIES:
+        raise ValueError(f"model family {family!r} is unknown; known: {', '.join(FAMILIES)}.")
+    return FAMILIES[family](**{**config["net"], **overrides})
+
+
+def resolve(path_or_name: str | Path) -> Path:
+    """The folder of a model: a path, its model.safetensors, or the name of a shipped one."""
+    path = Path(path_or_name)
+    if path.name == "model.safetensors":
+        path = path.parent
+    if not path.exists() and (SHIPPED / path.name).is_dir() and len(path.parts) == 1:
+        path = SHIPPED / path.name
+    for name in ("config.json", "model.safetensors"):
+        if not (path / name).is_file():
+            shipped = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/config.json")))
+            raise FileNotFoundError(
+                f"no model at {path_or_name}: {path / name} is missing. A model is a folder with "
+                f"config.json and model.safetensors; shipped with the package: {shipped}."
+            )
+    return path
+
+
+def read_config(path_or_name: str | Path) -> dict[str, Any]:
+    """config.json of a model folder. ValueError when it is no JSON object of ours."""
+    path = resolve(path_or_name) / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}).") from None
+    if not isinstance(config, dict) or "net" not in config:
+        raise ValueError(f"{path} does not describe a model: it has no 'net'.")
+    return config
+
+
+def load(path_or_name: str | Path, **overrides: Any) -> nn.Module:
+    """Build a saved model and load its weights, in eval mode, on the CPU, as float32.
+
+    Args: path_or_name: a model folder, or "mnist16-base"; overrides: constructor arguments that do
+        not change shapes (dtype, dropout).
+    Errors: FileNotFoundError; ValueError naming the first tensors that do not fit.
+    """
+    folder = resolve(path_or_name)
+    net = model_from_config(read_config(folder), **overrides)
+    try:
+        state = load_file(folder / "model.safetensors")
+    except SafetensorError as error:
+        raise ValueError(f"{folder / 'model.safetensors'} is damaged ({error}).") from None
+    check_state(net.state_dict(), state, folder)
+    net.load_state_dict(state)
+    return net.eval()
+
+
+def check_state(own: dict[str, Tensor], state: dict[str, Tensor], source: str | Path) -> None:
+    """ValueError, naming the first difference, unless names and shapes agree."""
+    differing = sorted(own.keys() ^ state.keys())
+    if differing:
+        raise ValueError(
+            f"{source} does not fit the network: {len(differing)} tensors are missing or unknown, "
+            f"first {differing[0]!r}."
+        )
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            raise ValueError(
+                f"{source} does not fit the network: {name!r} is {list(state[name].shape)} in the "
+                f"file and {list(tensor.shape)} in the network."
+            )
+
+
+def describe(net_arguments: dict[str, Any], **provenance: Any) -> dict[str, Any]:
+    """The config.json of an EDM2 model; provenance says where its weights come from."""
+    arguments = {k: v for k, v in net_arguments.items() if not isinstance(v, torch.dtype)}
+    return {"family": "edm2", "net": arguments, **provenance}

@@ -1,0 +1,22 @@
+"""EDM2's own training loss, for bases and for the control of a fine-tuning run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .output import ObjectiveOutput
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """Uncertainty-weighted denoising score matching: e / exp(u) + u C H W.
+
+    Source    EDM2 (arXiv 2312.02696), eq. 14, 15, 16, 21, summed over the image's elements.
+    """
+
+    def __call__(self, energy_N: Tensor, logvar_N: Tensor, num_elements: int) -> ObjectiveOutput:
+        """energy_N = lambda(sigma) |D - x|^2 and logvar_N = u(sigma), both [N] -> loss_N [N]."""
+        loss = energy_N / logvar_N.exp() + logvar_N * num_elements
+        return ObjectiveOutput(loss, {"positive": energy_N.detach()})

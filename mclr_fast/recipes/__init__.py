@@ -1,0 +1,30 @@
+"""Recipes by name: functions that return one complete run."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+
+from mclr_fast.config import RunConfig
+from mclr_fast.models.edm2.presets import PRESETS
+
+from .edm2 import finetune
+from .mnist16 import mnist16, mnist16_base, mnist16_proof
+
+DEFAULT = "mnist16"
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "mnist16": mnist16,
+    "mnist16-base": mnist16_base,
+    "mnist16-proof": mnist16_proof,
+    **{name: partial(finetune, name) for name in PRESETS},
+}
+
+
+def get_recipe(name: str) -> RunConfig:
+    """The named run. ValueError with the nearest names for an unknown one."""
+    if name not in RECIPES:
+        nearest = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.3) or list(RECIPES)
+        raise ValueError(f"no recipe {name!r}; nearest: {', '.join(nearest)}.")
+    return RECIPES[name]()

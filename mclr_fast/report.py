@@ -1,0 +1,35 @@
+"""Write a run's report again from what it left: `python -m mclr_fast.report OUTDIR`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mclr_fast.engine.report import write_report
+
+EXAMPLE = """example:
+  python -m mclr_fast.report runs/mnist16
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, write the report and print where it is."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mclr_fast.report",
+        description="Write report.html and figures/*.png from a run's summary.json, log.jsonl and "
+        "grid.npz. The page is one file that opens offline.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("outdir", metavar="OUTDIR", type=Path, help="the --outdir of a run")
+    outdir = parser.parse_args(argv).outdir
+    try:
+        page = write_report(outdir)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"error: {error}\n")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

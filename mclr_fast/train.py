@@ -1,0 +1,64 @@
+"""Train: `torchrun -m mclr_fast.train` fine-tunes the embedded base; --help shows every option."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import tyro
+
+from mclr_fast.config import RunConfig
+from mclr_fast.recipes import DEFAULT, RECIPES, get_recipe
+
+DESCRIPTION = """Fine-tune a class-conditional generator with MCLR, or train a base.
+
+Run the same command again to resume a run that stopped.
+
+Examples:
+  torchrun -m mclr_fast.train
+  torchrun -m mclr_fast.train --recipe mnist16 --lr 2e-4 --outdir runs/faster
+  torchrun --nproc-per-node 8 -m mclr_fast.train --recipe edm2-img64-s --data img64.zip --init base/
+
+Recipes (--recipe NAME sets the defaults shown below): """
+
+
+def parse(arguments: list[str]) -> RunConfig:
+    """The recipe's run with the command line's changes. ValueError for an unknown recipe."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", default=DEFAULT)
+    chosen, rest = first.parse_known_args(arguments)
+    return tyro.cli(
+        tyro.conf.OmitArgPrefixes[RunConfig],
+        default=get_recipe(chosen.recipe),
+        args=rest,
+        prog="mclr_fast.train",
+        description=DESCRIPTION + ", ".join(RECIPES) + ".",
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, build, run. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
+    from mclr_fast.engine.door import fail, run_door
+    from mclr_fast.engine.dry_run import dry_run
+    from mclr_fast.engine.proof import prove
+    from mclr_fast.engine.run import Run
+
+    try:
+        config = parse(sys.argv[1:] if arguments is None else arguments)
+    except ValueError as error:
+        return fail(error)
+
+    def work(ranks, stop) -> None:
+        if config.dry_run:
+            if ranks.is_main:
+                print(dry_run(config))
+        elif config.proof_seeds:
+            prove(config, ranks, stop)
+        else:
+            Run(config, ranks, stop).execute()
+
+    return run_door(config.device, work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

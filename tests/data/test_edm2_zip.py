@@ -1,0 +1,154 @@
+import json
+import zipfile
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from mclr_fast.data.edm2_zip import EDM2Dataset
+
+
+@pytest.fixture(params=["zip", "folder"])
+def unpack(request, golden, tmp_path):
+    """Writes one of the golden datasets as a zip or as a folder and returns its path."""
+
+    def write(name):
+        path = tmp_path / f"{name}.zip"
+        path.write_bytes(golden("edm2_dataset")[f"{name}/zip_bytes"].tobytes())
+        if request.param == "zip":
+            return path
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def write_dataset(tmp_path):
+    """Writes a folder of {name: array}, with dataset.json holding `labels` as given."""
+
+    def write(images, **dataset_json):
+        folder = tmp_path / "set"
+        for name, image in images.items():
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.suffix == ".npy":
+                np.save(file, image)
+            else:
+                PIL.Image.fromarray(image).save(file)
+        if dataset_json:
+            (folder / "dataset.json").write_text(json.dumps(dataset_json))
+        return folder
+
+    return write
+
+
+def rgb(value=0, size=4):
+    return np.full((size, size, 3), value, np.uint8)
+
+
+def test_rgb_matches_golden(golden, unpack):
+    expected = golden("edm2_dataset")
+    dataset = EDM2Dataset(unpack("rgb"))
+    images = dataset.images(range(len(dataset)))
+    assert (len(dataset), dataset.image_shape, dataset.num_classes) == (6, (3, 8, 8), 8)
+    assert images.dtype == np.uint8
+    assert dataset.labels.dtype == np.int64
+    np.testing.assert_array_equal(images, expected["rgb/images"])
+    np.testing.assert_array_equal(dataset.labels, expected["rgb/raw_labels"])
+    np.testing.assert_array_equal(np.eye(8)[dataset.labels], expected["rgb/labels"])
+
+
+def test_latents_match_golden(golden, unpack):
+    expected = golden("edm2_dataset")
+    dataset = EDM2Dataset(unpack("latents"))
+    images = dataset.images(np.arange(5))
+    assert (len(dataset), dataset.image_shape, dataset.num_classes) == (5, (8, 4, 4), 5)
+    assert images.dtype == np.float32
+    np.testing.assert_array_equal(images, expected["latents/images"])
+    np.testing.assert_array_equal(np.eye(5)[dataset.labels], expected["latents/labels"])
+
+
+def test_images_in_the_order_asked(golden, unpack):
+    dataset = EDM2Dataset(unpack("rgb"))
+    expected = golden("edm2_dataset")["rgb/images"]
+    np.testing.assert_array_equal(dataset.images([4, 0, 4]), expected[[4, 0, 4]])
+    assert dataset.images([]).shape == (0, 3, 8, 8)
+
+
+def test_grey_images_and_string_order(write_dataset):
+    grey = {f"{i}.PNG": np.full((4, 4), i, np.uint8) for i in (2, 10)}
+    dataset = EDM2Dataset(write_dataset(grey, labels=[["2.PNG", 0], ["10.PNG", 3]]))
+    assert dataset.names == ["10.PNG", "2.PNG"]
+    assert dataset.labels.tolist() == [3, 0]
+    assert dataset.images([0, 1]).shape == (2, 1, 4, 4)
+    assert dataset.images([0, 1])[:, 0, 0, 0].tolist() == [10, 2]
+
+
+@pytest.mark.parametrize(
+    ("dataset_json", "message"),
+    [
+        ({}, "no dataset.json"),
+        ({"labels": None}, '"labels": null'),
+        ({"label": []}, "malformed.*'labels'"),
+        ({"labels": [["a.png"]]}, "malformed"),
+        ({"labels": [["A.png", 0]]}, "no label for 'a.png' .1 of 1"),
+        ({"labels": [["a.png", 1.0]]}, "label of 'a.png' is 1.0; labels must be integer"),
+        ({"labels": [["a.png", [0, 1]]]}, r"is \[0, 1\]; labels must be integer"),
+        ({"labels": [["a.png", True]]}, "is True; labels must be integer"),
+        ({"labels": [["a.png", -1]]}, "is -1; labels must be integer class indices from 0"),
+    ],
+)
+def test_labels_that_cannot_be_used(write_dataset, dataset_json, message):
+    dataset = EDM2Dataset(write_dataset({"a.png": rgb(7)}, **dataset_json))
+    assert dataset.images([0]).max() == 7
+    with pytest.raises(ValueError, match=message) as caught:
+        _ = dataset.labels
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "message"),
+    [
+        ("a.png", np.zeros((4, 4, 4), np.uint8), "'a.png' is uint8 4x4x4 .RGBA.; expected grey"),
+        ("a.npy", np.zeros((4, 8, 8), np.float32), "float32 4x8x8 .npy.; expected"),
+        ("a.npy", np.zeros((8, 4, 4), np.float64), "float64 8x4x4"),
+        ("a.npy", np.zeros((), np.float32), "float32 a scalar"),
+        ("a.npy", np.array([None]), "'a.npy' cannot be read .*allow_pickle=False"),
+    ],
+)
+def test_images_of_an_unknown_kind(write_dataset, name, image, message):
+    with pytest.raises(ValueError, match=message):
+        EDM2Dataset(write_dataset({name: image}))
+
+
+def test_palette_images(tmp_path):
+    PIL.Image.fromarray(rgb()).convert("P").save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"uint8 1x4x4 \(P\); expected grey or RGB"):
+        EDM2Dataset(tmp_path)
+
+
+def test_images_of_two_shapes(write_dataset):
+    dataset = EDM2Dataset(write_dataset({"a.png": rgb(), "b.png": rgb(size=5)}))
+    with pytest.raises(ValueError, match=r"'b.png' has shape 3x5x5, the first image 3x4x4"):
+        dataset.images([0, 1])
+
+
+def test_damaged_image(write_dataset):
+    folder = write_dataset({"a.png": rgb(), "b.png": rgb()})
+    (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"'b.png' cannot be read"):
+        EDM2Dataset(folder).images([1])
+
+
+def test_paths_that_are_no_dataset(tmp_path):
+    (tmp_path / "img64.zip").write_text("not an archive")
+    with pytest.raises(ValueError, match=r"img64.zip is not a zip archive; expected an EDM2"):
+        EDM2Dataset(tmp_path / "img64.zip")
+    with pytest.raises(FileNotFoundError, match=r"no dataset at .*img46.zip; near it: img64.zip"):
+        EDM2Dataset(tmp_path / "img46.zip")
+    with pytest.raises(FileNotFoundError, match=r"no dataset at .*none$"):
+        EDM2Dataset(tmp_path / "nowhere" / "none")
+    with pytest.raises(ValueError, match="holds no images"):
+        EDM2Dataset(tmp_path)

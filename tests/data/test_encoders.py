@@ -1,0 +1,45 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mclr_fast.data.encoders import LatentEncoder, RGBEncoder
+
+
+@pytest.fixture
+def arrays(golden):
+    arrays = golden("edm2_dataset")
+    return {
+        name: torch.from_numpy(arrays[name])
+        for name in arrays.files
+        if name.startswith(("rgbenc/", "vae", "latents/images"))
+    }
+
+
+def assert_equal(actual, expected):
+    np.testing.assert_array_equal(actual.numpy(), expected.numpy(), strict=True)
+
+
+def test_rgb(arrays):
+    encoder = RGBEncoder()
+    encoded = encoder.encode(arrays["rgbenc/bytes"])
+    assert_equal(encoded, arrays["rgbenc/encoded"])
+    assert_equal(encoder.decode(encoded), arrays["rgbenc/roundtrip"])
+    assert_equal(encoder.decode(arrays["rgbenc/floats"]), arrays["rgbenc/decoded"])
+
+
+def test_latents(arrays):
+    encoder = LatentEncoder()
+    encoded = encoder.encode(arrays["latents/images"], arrays["vae/normals"])
+    assert_equal(encoder.scale.flatten(), arrays["vae/scale"])
+    assert_equal(encoder.bias.flatten(), arrays["vae/bias"])
+    assert_equal(encoded, arrays["vae/final_latents"])
+    assert_equal(encoder.unscale(encoded), arrays["vae/decoder_input"])
+
+
+def test_latents_of_another_vae(golden, arrays):
+    vae = json.loads(str(golden("edm2_dataset")["config_json"]))["vae"]
+    encoder = LatentEncoder(**vae["custom"])
+    assert_equal(encoder.scale.flatten(), arrays["vae_custom/scale"])
+    assert_equal(encoder.bias.flatten(), arrays["vae_custom/bias"])
