@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mclr_fast.engine.errors import RunError
 from mclr_fast.engine.report import write_report
 
 EXAMPLE = """example:
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     outdir = parser.parse_args(argv).outdir
     try:
         page = write_report(outdir)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError, RunError) as error:
         parser.exit(2, f"error: {error}\n")
     print(page)
 

@@ -52,10 +52,11 @@ def draw(run: Run) -> dict[str, list[Picture]]:
     with matplotlib.rc_context(STYLE):
         num_noises = min((len(images) for images in run.grid.values()), default=0)
         tradeoffs = ((IS, FD), (RECALL, PRECISION)) if run.base or run.guided else ()
+        over_training = not run.proof  # a proof's rows are of several runs: no curve joins them
         sections = {
             "grid": [_grid(run, noise) for noise in range(num_noises)],
-            "tradeoffs": [_tradeoff(run, x, y) for x, y in tradeoffs],
-            "metrics": [_metric(run, metric) for metric in CURVES],
+            "tradeoffs": [_tradeoff(run, x, y) for x, y in tradeoffs if over_training],
+            "metrics": [_metric(run, metric) for metric in CURVES if over_training],
             "loss": [_loss(run, arm) for arm in run.log] + [_energies(run)],
         }
     return {name: [p for p in pictures if p] for name, pictures in sections.items()}

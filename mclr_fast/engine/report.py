@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from . import report_text
+from .checkpoint import replacing
 from .figures import Picture, draw
 from .report_data import COLUMNS, CURVES, FD, Row, Run, read_run
-from .report_text import interval_text
+from .report_text import change, interval_text
 
 DASH = "\N{EN DASH}"
 STYLE = """
@@ -28,11 +29,11 @@ h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
 .figures img { width: 100%; max-width: 40rem; height: auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92rem; min-width: min(100%, 52rem);
-  font-variant-numeric: tabular-nums; white-space: nowrap; }
+  font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .5rem; text-align: right; } thead th { border-bottom: 2px solid #999;
-  white-space: normal; vertical-align: bottom; }
+  vertical-align: bottom; }
 th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-tbody { border-bottom: 1px solid #ccc; } tbody th { font-weight: normal; }
+tbody { border-bottom: 1px solid #ccc; } tbody th { font-weight: normal; white-space: nowrap; }
 tr.best th, tr.best td { background: #fde8d7; font-weight: bold; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; }
 dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
@@ -41,7 +42,7 @@ dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
   dd { margin-bottom: .4rem; } }
 @media print { body { margin: 0; max-width: none; font-size: 9.5pt; } table { font-size: 8pt; }
   th, td { padding: .1rem .4rem; } .figures { grid-template-columns: 1fr 1fr; }
-  img, tr, .headline { break-inside: avoid; } h2 { break-after: avoid; }
+  img, tr, .headline { break-inside: avoid; } h2, h2 + .note { break-after: avoid; }
   .scroll { overflow: visible; } * { print-color-adjust: exact; } }
 """
 
@@ -50,25 +51,17 @@ def write_report(outdir: Path) -> Path:
     """Write figures/*.png and report.html from what the run left in `outdir`; return the page.
 
     Reads summary.json and, where they exist, log.jsonl and grid.npz. Each file is replaced whole.
-    Errors: FileNotFoundError or ValueError for the summary, as `read_run` says.
+    Errors: FileNotFoundError or ValueError for the summary, as `read_run` says; RunError where
+    nothing can be written.
     """
     run = read_run(outdir)
     pictures = draw(run)
-    (outdir / "figures").mkdir(exist_ok=True)
-    for picture in (p for section in pictures.values() for p in section):
-        _replace(outdir / "figures" / f"{picture.name}.png", picture.png)
     page = outdir / "report.html"
-    _replace(page, _page(run, pictures).encode())
+    files = {outdir / "figures" / f"{p.name}.png": p.png for p in chain(*pictures.values())}
+    for path, content in {**files, page: _page(run, pictures).encode()}.items():
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     return page
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _page(run: Run, pictures: dict[str, list[Picture]]) -> str:
@@ -133,14 +126,14 @@ def _proof(run: Run) -> str:
             "passed" if entry["passed"] else "not passed",
             *(FD.text(row.get("fd")) for row in (base, control, best)),
             *(interval_text(entry[f"fd_minus_{arm}"]) for arm in ("base", "denoising")),
-            *(f"{m.text(base.get(m.key))} → {m.text(best.get(m.key))}" for m in CURVES[1:]),
+            *(change(m, base, best) for m in CURVES[1:]),
         ]
 
     body = [(cells(entry), False) for entry in run.proof]
     note = (
-        "Passed: both intervals lie below 0, with higher IS and precision than the base. "
-        "In brackets: the difference's 95% interval. "
-        "The samples' seeds were not used to choose the checkpoint."
+        "Passed: both differences of FD have their 95% interval (in brackets) below 0, with higher "
+        "IS and precision than the base and the control. The samples' seeds were not used to "
+        "choose the checkpoint. Samples and curves: the report of each seed's own run."
     )
     return f'<h2>Proof</h2>\n<p class="note">{note}</p>\n{_html_table(head, [body])}'
 

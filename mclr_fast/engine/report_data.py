@@ -118,7 +118,7 @@ class Run:
 
     def is_best(self, row: Row) -> bool:
         """Whether that row is the kept checkpoint's."""
-        return self.best is not None and row_id(row) == row_id(self.best)
+        return row == self.best
 
     def label(self, name: str) -> str:
         """How a row's name is printed; a grid's name may end in -<images seen>."""
@@ -130,11 +130,6 @@ class Run:
         if stem and tail.isdigit():
             return f"{self.label(stem)}, {int(tail):,} images"
         return NAMES.get(name, name)
-
-
-def row_id(row: Row) -> tuple[str, int]:
-    """What tells a row from every other row of its run."""
-    return row["name"], row["images_seen"]
 
 
 def guidance(name: str) -> float:

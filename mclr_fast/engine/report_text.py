@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from .report_data import CURVES, FD, Metric, Row, Run
 
-MINUS = "\N{MINUS SIGN}"
+MINUS, NBSP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 
 
 def subtitle(run: Run) -> str:
@@ -49,10 +49,16 @@ def _cost(run: Run, row: Row) -> str:
 
 def _changes(before: Row, after: Row) -> str:
     return ", ".join(
-        f"{_word(m)} {m.text(before[m.key])} → {m.text(after[m.key])}"
+        f"{_word(m)}{NBSP}{change(m, before, after)}"
         for m in CURVES
         if None not in (before.get(m.key), after.get(m.key))
     )
+
+
+def change(metric: Metric, before: Row, after: Row) -> str:
+    """A metric's value in two rows, with an arrow between them; never broken over lines."""
+    values = (metric.text(row.get(metric.key)) for row in (before, after))
+    return f"{NBSP}→{NBSP}".join(values)
 
 
 def _values(row: Row) -> str:
@@ -79,7 +85,7 @@ def verdicts(run: Run) -> Iterable[str]:
     for arm, interval in (run.summary.get("comparison") or {}).items():
         against = "the base" if arm == "base" else "the denoising control"
         text = interval_text(interval)
-        yield f"FD minus that of {against}, 95% interval: {text}, {_reading(interval)}."
+        yield f"FD, difference from {against} [95% interval]: {text}, {_reading(interval)}."
     scored = [row for row in run.guided if row.get("fd") is not None]
     if scored and run.trained:
         row = min(scored, key=lambda row: row["fd"])
@@ -102,7 +108,7 @@ def verdicts(run: Run) -> Iterable[str]:
 def interval_text(interval: Sequence[float]) -> str:
     """A difference of FDs and, in brackets, its interval."""
     difference, low, high = (_signed(f"{'-' if v < 0 else '+'}{FD.text(abs(v))}") for v in interval)
-    return f"{difference} [{low}, {high}]"
+    return f"{difference} [{low},{NBSP}{high}]"
 
 
 def _reading(interval: Sequence[float]) -> str:
@@ -146,7 +152,7 @@ def words(run: Run) -> Iterable[str]:
         "of samples that look like real images. Recall: share of real images that the samples "
         "cover. Accuracy: share of samples that a classifier gives the class asked for."
     )
-    yield "Network calls: what one sample costs. Real images: as many, scored like samples."
+    yield "Network calls: what one sample costs. Real images: held-out ones, scored like samples."
     if run.guided:
         none = 0 if run.guided[0]["name"].startswith("varcfg") else 1
         yield f"CFG: the base with classifier-free guidance of that strength ({none} = none)."
@@ -157,7 +163,8 @@ def words(run: Run) -> Iterable[str]:
 def measured(run: Run) -> Iterable[tuple[str, str]]:
     """How the numbers came about: term and description."""
     summary, protocol = run.summary, run.summary.get("protocol") or {}
-    yield "Run", f"recipe {summary['recipe']}, seed {summary.get('seed', 0)}"
+    seeds = [entry["seed"] for entry in run.proof] or [summary.get("seed", 0)]
+    yield "Run", f"recipe {summary['recipe']}, seed {', '.join(map(str, seeds))}"
     yield "Images seen", f"{summary['images_seen']:,}"
     yield "Time", _duration(summary["seconds"])
     if protocol:
@@ -167,7 +174,9 @@ def measured(run: Run) -> Iterable[tuple[str, str]]:
             "Samples",
             f"{protocol['samples']:,} a row, seeds {first:,} to {last:,}, the same for every row",
         )
-        yield "Sampling", f"{protocol['num_steps']} steps"
+        sigmas = [str(protocol[key]) for key in ("sigma_min", "sigma_max") if key in protocol]
+        levels = f", sigma {' to '.join(sigmas)}" if sigmas else ""
+        yield "Sampling", f"{protocol['num_steps']} steps{levels}"
         yield "Precision, recall", f"k = {protocol['k']} nearest neighbours"
     if run.proof:
         yield "Checkpoint", "chosen by FD on other sampling seeds than the proof's table"

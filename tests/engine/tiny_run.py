@@ -1,0 +1,104 @@
+"""A tiny training run as a program, so that tests can start it with any number of ranks.
+
+Usage: tiny_run.py OUTDIR OBJECTIVE MICRO_BATCH STEPS [STOP_AFTER]; the losses are in OUTDIR/log.jsonl.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
+from mclr_fast.engine.distributed import Ranks
+from mclr_fast.engine.errors import Interrupted
+from mclr_fast.engine.logs import RunLog
+from mclr_fast.engine.signals import StopRequest
+from mclr_fast.engine.trainer import Trainer
+from mclr_fast.models.edm2 import Precond
+
+BATCH = 12
+
+
+class TinyData:
+    """40 random 8x8 images of 4 classes."""
+
+    num_classes = 4
+    image_shape = (1, 8, 8)
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.labels = np.arange(40) % 4
+        self._images = rng.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        return self._images[indices]
+
+
+def tiny_net():
+    """A net whose output depends on its label from the start."""
+    torch.manual_seed(0)
+    net = Precond(
+        8, 1, 4, model_channels=8, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,),
+        channels_per_head=8, logvar_channels=8,
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.endswith("gain"):
+                parameter.fill_(1.0)
+    return net
+
+
+def tiny_config(objective="mclr", micro_batch=0, steps=6, **train):
+    return RunConfig(
+        recipe="tiny",
+        seed=3,
+        objective=ObjectiveConfig(
+            objective=objective, num_negatives=3, label_dropout=0.2, P_mean=0.0, P_std=0.5
+        ),
+        train=TrainConfig(
+            duration=steps * BATCH, batch_size=BATCH, micro_batch=micro_batch, lr=1e-3, **train
+        ),
+    )
+
+
+def tiny_trainer(outdir, config, stop, dataset=None):
+    ranks = Ranks("cpu")
+    log = RunLog(Path(outdir) / "log.jsonl" if ranks.is_main else None)
+    path = Path(outdir) / "state.safetensors"
+    return Trainer("tiny", config, tiny_net(), dataset or TinyData(), ranks, log, path, stop)
+
+
+class StopAfter(StopRequest):
+    """A stop request that arrives by itself during the given step."""
+
+    def __init__(self, steps):
+        self.steps = steps
+        self.looks = 0
+
+    @property
+    def requested(self):
+        self.looks += 1
+        return self.looks == self.steps
+
+
+def main(outdir, objective, micro_batch, steps, stop_after="0"):
+    config = tiny_config(objective, int(micro_batch), int(steps))
+    trainer = tiny_trainer(outdir, config, StopAfter(int(stop_after)))
+    try:
+        trainer.train_until(config.train.duration)
+    except Interrupted:
+        config = replace(config)  # the same run, started again
+        trainer = tiny_trainer(outdir, config, StopAfter(0))
+        trainer.train_until(config.train.duration)
+    trainer.save()
+    trainer.ranks.close()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(*sys.argv[1:])
