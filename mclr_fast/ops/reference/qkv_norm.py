@@ -12,7 +12,6 @@ def qkv_norm(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
               -> three of [B, heads, HW, d].
     Source    EDM2, Figure 21 (cosine attention).
     """
-    batch, channels = qkv.shape[:2]
-    parts = qkv.reshape(batch, num_heads, channels // (3 * num_heads), 3, -1)
+    parts = qkv.flatten(2).unflatten(1, (num_heads, -1, 3))
     q, k, v = normalize(parts, dim=2).unbind(3)
     return q.transpose(-1, -2), k.transpose(-1, -2), v.transpose(-1, -2)

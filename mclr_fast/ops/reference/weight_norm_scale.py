@@ -17,4 +17,4 @@ def weight_norm_scale(
     Source    EDM2, eq. 47.
     """
     w = normalize(weight.float())
-    return (w * (gain / math.sqrt(weight[0].numel()))).to(dtype or weight.dtype)
+    return (w * (gain / math.sqrt(weight.shape[1:].numel()))).to(dtype or weight.dtype)

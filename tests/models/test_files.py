@@ -1,0 +1,94 @@
+"""Model folders: what `load` reads, and what it says of a folder it cannot."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mclr_fast.models import load
+from mclr_fast.models.edm2 import Precond
+
+ARGUMENTS = dict(img_resolution=8, img_channels=1, label_dim=3, model_channels=8)
+ARGUMENTS |= dict(channel_mult=[1, 2], num_blocks=1, logvar_channels=8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    net = Precond(**ARGUMENTS)
+    with torch.no_grad():
+        net.unet.out_gain.fill_(0.5)
+    save_file(net.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"family": "edm2", "net": ARGUMENTS}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["", "model.safetensors"])
+def test_load(folder, name):
+    net = load(folder / name)
+    state = load_file(folder / "model.safetensors")
+    assert not net.training
+    assert net.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+    assert state["unet.out_gain"].shape == ()
+    assert net(torch.randn(2, 1, 8, 8), torch.ones(2), torch.tensor([0, 2])).shape == (2, 1, 8, 8)
+
+
+def test_overrides(folder):
+    assert load(str(folder), dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_half_precision_files_become_float32(folder):
+    path = folder / "model.safetensors"
+    save_file({name: value.half() for name, value in load_file(path).items()}, path)
+    assert {value.dtype for value in load(folder).state_dict().values()} == {torch.float32}
+
+
+def test_missing(folder):
+    with pytest.raises(FileNotFoundError, match=r"no model at .*absent: .*config\.json is missing"):
+        load(folder / "absent")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing\. A model is a folder"):
+        load(folder)
+
+
+def test_damaged_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        load(folder)
+
+
+def test_other_shapes(folder):
+    (folder / "config.json").write_text(
+        json.dumps({"family": "edm2", "net": ARGUMENTS | {"label_dim": 4}})
+    )
+    message = r"does not fit .*'unet\.emb_label\.weight' is \[16, 3\] in the file and \[16, 4\]"
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+def test_other_names(folder):
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    del state["unet.out_gain"]
+    save_file(state, path)
+    with pytest.raises(ValueError, match=r"1 tensors are missing or unknown, first 'unet\.out_gain'"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "does not describe a model"),
+        ('{"family": "edm2"}', "has no 'net'"),
+        ('{"family": "edm3", "net": {}}', "family 'edm3' is unknown; known: edm2"),
+        ('{"net": {}}', "family None is unknown"),
+    ],
+)
+def test_bad_config(folder, text, message):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load(folder)

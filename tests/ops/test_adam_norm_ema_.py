@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from mclr_fast.ops import adam_norm_ema_, force_weight_norm_
+
+SHAPES = [(5, 3, 3, 3), (4, 7), (1,), (0, 3)]
+LR, BETAS, EPS = 0.02, (0.9, 0.99), 1e-8
+
+
+def normalized(weight):
+    rows = weight.flatten(1)
+    rms = rows.square().mean(1, keepdim=True).sqrt()
+    return (rows / (1e-4 + rms)).view(weight.shape)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-13), (torch.float32, 1e-6)])
+def test_adam_then_averages_then_norm(dtype, rtol):
+    """Five steps against torch.optim.Adam, then lerp, then normalisation of the weights alone."""
+    params = [torch.randn(shape, dtype=dtype) for shape in SHAPES]
+    expected = [torch.nn.Parameter(p.clone()) for p in params]
+    adam = torch.optim.Adam(expected, lr=LR, betas=BETAS, eps=EPS, foreach=False)
+    decays = [(0.0, 0.9, 0.5, 0.99, 1.0), (0.7,) * 5]
+    averages = [[p.clone() for p in params] for _ in decays]
+    expected_averages = [[p.clone() for p in params] for _ in decays]
+    moments = [[torch.zeros_like(p) for p in params] for _ in range(2)]
+
+    for step in range(1, 6):
+        grads = [torch.randn(shape, dtype=dtype) for shape in SHAPES]
+        betas = [d[step - 1] for d in decays]
+        for parameter, grad in zip(expected, grads, strict=True):
+            parameter.grad = grad.clone()
+        adam.step()
+        for kept, beta in zip(expected_averages, betas, strict=True):
+            for average, parameter in zip(kept, expected, strict=True):
+                average.copy_(beta * average + (1 - beta) * parameter.detach())
+        for parameter in expected[:2]:
+            parameter.data = normalized(parameter.data)
+
+        given = [g.clone() for g in grads]
+        adam_norm_ema_(
+            params, grads, *moments, list(zip(averages, betas, strict=True)), params[:2],
+            step=step, lr=LR, betas=BETAS, eps=EPS,
+        )  # fmt: skip
+        assert all(torch.equal(g, h) for g, h in zip(grads, given, strict=True))
+
+    found = [params, *averages, *moments]
+    states = [adam.state[p] for p in expected]
+    truths = [expected, *expected_averages]
+    truths += [[s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]]
+    for left, right in zip(found, truths, strict=True):
+        for a, b in zip(left, right, strict=True):
+            torch.testing.assert_close(a, b.detach(), rtol=rtol, atol=rtol)
+
+
+def test_first_step_moves_every_element_by_lr():
+    params, grads = [torch.zeros(3, 2)], [torch.tensor([[1e-3, -1e3], [2.0, -2.0], [1.0, 0.0]])]
+    moments = [[torch.zeros(3, 2)], [torch.zeros(3, 2)]]
+    adam_norm_ema_(params, grads, *moments, [], [], step=1, lr=LR, betas=BETAS, eps=EPS)
+    torch.testing.assert_close(params[0], -LR * grads[0].sign(), rtol=2e-5, atol=0)
+
+
+def test_force_weight_norm_():
+    """In place, per output channel, outside autograd; rows settle at RMS 1 - 1e-4."""
+    weight = torch.nn.Parameter(torch.randn(4, 3, 3, 3) * torch.tensor([0.01, 1, 5, 100]).view(4, 1, 1, 1))
+    expected, pointer = normalized(weight.data.double()), weight.data_ptr()
+    force_weight_norm_([weight])
+    assert weight.data_ptr() == pointer and weight.grad_fn is None
+    torch.testing.assert_close(weight.data.double(), expected, rtol=1e-6, atol=0)
+    for _ in range(3):
+        force_weight_norm_([weight])
+    rms = weight.data.double().flatten(1).square().mean(1).sqrt()
+    torch.testing.assert_close(rms, torch.full_like(rms, 1 - 1e-4), rtol=0, atol=3e-7)

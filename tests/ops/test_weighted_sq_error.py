@@ -1,0 +1,75 @@
+"""The op sums in float32 whatever pred's dtype, so torch's gradcheck cannot be applied: its gradients
+are compared with those of an independent formula in float64."""
+
+import pytest
+import torch
+
+from mclr_fast.ops import weighted_sq_error
+
+SIGMA_DATA = 0.6
+
+
+def formula(pred, x, x_noisy, sigma, weight, output):
+    """Evaluation by evaluation."""
+    rows = []
+    for i, row in enumerate(pred):
+        energies = []
+        for r, denoised in enumerate(row):
+            clean, noisy = (v[i] if v.ndim == 4 else v[i, r] for v in (x, x_noisy))
+            if output == "network":
+                variance = sigma[i] ** 2 + SIGMA_DATA**2
+                c_skip = SIGMA_DATA**2 / variance
+                c_out = sigma[i] * SIGMA_DATA / variance**0.5
+                denoised = c_skip * noisy + c_out * denoised
+            energies.append(weight[i] * ((denoised - clean) ** 2).sum())
+        rows.append(torch.stack(energies))
+    return torch.stack(rows) if rows else pred.new_zeros(pred.shape[:2]) * pred.sum()
+
+
+def inputs(shape, per_column, layout=lambda x: x):
+    num_images, num_columns, *image = shape
+    pred = layout(torch.randn(num_images * num_columns, *image)).view(shape)
+    lead = (num_images, num_columns) if per_column else (num_images,)
+    x, x_noisy = torch.randn(2, *lead, *image)
+    sigma, weight = torch.rand(2, num_images) + 0.1
+    return pred, x, x_noisy, sigma, weight
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 1, 2, 2), (1, 1, 1, 1, 1), (3, 2, 3, 5, 7), (2, 5, 1, 4, 4)])
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("output", ["network", "denoised"])
+def test_formula(assert_same, layout, shape, per_column, output):
+    pred, *rest = inputs(shape, per_column, layout)
+    assert_same(
+        lambda p: weighted_sq_error(p, *rest, sigma_data=SIGMA_DATA, output=output),
+        lambda p: formula(p, *(v.double() for v in rest), output),
+        pred,
+    )
+
+
+@pytest.mark.parametrize("output", ["network", "denoised"])
+def test_half_precision_is_summed_in_float32(output):
+    pred, *rest = inputs((2, 3, 3, 16, 16), False)
+    pred = pred.bfloat16()
+    found = weighted_sq_error(pred, *rest, sigma_data=SIGMA_DATA, output=output)
+    assert found.dtype == torch.float32
+    expected = formula(pred.double(), *(v.double() for v in rest), output)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+
+
+WRONG = {
+    "pred": torch.zeros(2, 3, 4, 4),
+    "x": torch.zeros(2, 2, 1, 4, 4),
+    "x_noisy": torch.zeros(2, 1, 4, 5),
+    "sigma": torch.ones(()),
+    "weight": torch.ones(3),
+    "output": "logits",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_errors_name_the_argument(name):
+    names = ("pred", "x", "x_noisy", "sigma", "weight")
+    arguments = dict(zip(names, inputs((2, 3, 1, 4, 4), False), strict=True)) | {name: WRONG[name]}
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        weighted_sq_error(**arguments)
