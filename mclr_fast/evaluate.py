@@ -19,9 +19,7 @@ Examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Load, sample, score, print. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
-    config = tyro.cli(
-        EvaluateConfig, args=arguments, prog="mclr_fast.evaluate", description=DESCRIPTION
-    )
+    config = tyro.cli(EvaluateConfig, args=arguments, prog="mclr_fast.evaluate", description=DESCRIPTION)
     from mclr_fast.engine.door import run_door
     from mclr_fast.engine.evaluate_model import evaluate_model
 

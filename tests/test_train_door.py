@@ -106,9 +106,7 @@ def test_run_writes_what_the_api_says(door, tmp_path):
     assert code == 0
     run = tmp_path / "run"
     summary = json.loads((run / "summary.json").read_text())
-    assert {"recipe", "objective", "images_seen", "seconds", "rows", "best", "versions"} <= (
-        summary.keys()
-    )
+    assert {"recipe", "objective", "images_seen", "seconds", "rows", "best", "versions"} <= (summary.keys())
     assert summary["images_seen"] == 6 * BATCH
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["images_seen"] for line in lines] == [BATCH * (i + 1) for i in range(6)]
@@ -116,9 +114,7 @@ def test_run_writes_what_the_api_says(door, tmp_path):
     assert "data:image/png;base64" in (run / "report.html").read_text()
     assert str(run / "report.html") in out
     tuned = load(run / "checkpoints" / "final-mclr")
-    assert not torch.equal(
-        tuned.unet.out_conv.weight, load(tmp_path / "base").unet.out_conv.weight
-    )
+    assert not torch.equal(tuned.unet.out_conv.weight, load(tmp_path / "base").unet.out_conv.weight)
 
 
 def test_same_command_again_trains_nothing(door, tmp_path):

@@ -87,9 +87,7 @@ class EDM2Dataset:
             labels = json.loads(self._read("dataset.json"))["labels"]
             labels = None if labels is None else dict(labels)
         except (ValueError, TypeError, LookupError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{self.path}: dataset.json is malformed ({error!r}); {mend}"
-            ) from error
+            raise ValueError(f"{self.path}: dataset.json is malformed ({error!r}); {mend}") from error
         if labels is None:
             raise ValueError(f'{self.path}: dataset.json says "labels": null; {mend}')
         return labels

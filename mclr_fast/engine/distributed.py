@@ -41,9 +41,7 @@ class Ranks:
             return net
         device_ids = [self.device] if self.device.type == "cuda" else None
         # Buffers are constants; broadcasting them would deadlock ranks with unequal micro-batches.
-        return nn.parallel.DistributedDataParallel(
-            net, device_ids=device_ids, broadcast_buffers=False
-        )
+        return nn.parallel.DistributedDataParallel(net, device_ids=device_ids, broadcast_buffers=False)
 
     def sum(self, values: Tensor) -> Tensor:
         """Element-wise sum over ranks, in place."""

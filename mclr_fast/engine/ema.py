@@ -84,9 +84,7 @@ class PowerFunctionEMA(ParameterEMA):
     Source    EDM2 (arXiv 2312.02696), eq. 121, 127.
     """
 
-    def __init__(
-        self, module: nn.Module | Mapping[str, Tensor], stds: Sequence[float] = (0.05, 0.1)
-    ) -> None:
+    def __init__(self, module: nn.Module | Mapping[str, Tensor], stds: Sequence[float] = (0.05, 0.1)) -> None:
         """`stds` are relative to the training time and lie in (0, 0.2886]."""
         labels = [f"{std:.3f}" for std in stds]
         if len(set(labels)) != len(labels):
@@ -163,9 +161,7 @@ def std_to_exponent(std: ArrayLike) -> NDArray[np.float64]:
     return np.reshape(exponents, stds.shape)[()]
 
 
-def power_function_beta(
-    std: ArrayLike, t_next: ArrayLike, t_delta: ArrayLike
-) -> NDArray[np.float64]:
+def power_function_beta(std: ArrayLike, t_next: ArrayLike, t_delta: ArrayLike) -> NDArray[np.float64]:
     """Decay beta = (1 - t_delta / t_next)^(g+1) of the step of `t_delta` images ending at `t_next`.
 
     Source    EDM2 (arXiv 2312.02696), eq. 127.

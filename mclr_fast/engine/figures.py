@@ -189,9 +189,7 @@ def _energies(run: Run) -> Picture | None:
     return _picture(fig, "energies", alt)
 
 
-def _axes(
-    size: tuple[float, float], title: str, xlabel: str = "", ylabel: str = ""
-) -> tuple[Figure, Axes]:
+def _axes(size: tuple[float, float], title: str, xlabel: str = "", ylabel: str = "") -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=size, layout="constrained")

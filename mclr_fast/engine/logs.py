@@ -36,9 +36,7 @@ class RunLog:
         self.path.write_text("".join(kept))
 
 
-def progress_bar(
-    description: str, total: int, initial: int, enabled: bool, unit: str = "images"
-) -> tqdm:
+def progress_bar(description: str, total: int, initial: int, enabled: bool, unit: str = "images") -> tqdm:
     """A bar on stderr; where that is a file or pipe, a line now and then."""
     terminal = sys.stderr.isatty()
     return tqdm(
@@ -46,6 +44,7 @@ def progress_bar(
         total=total,
         initial=initial,
         disable=not enabled,
+        leave=not terminal,
         unit=f" {unit}",
         dynamic_ncols=terminal,
         ascii=not terminal,

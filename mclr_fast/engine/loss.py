@@ -53,4 +53,3 @@ def backward_denoising(
     loss_N, _ = objective(energy, logvar.flatten(), batch.x[0].numel())
     (loss_N.sum() * scale).backward()
     return loss_N.detach().double().sum(), energy.detach().double().sum().reshape(1)
-

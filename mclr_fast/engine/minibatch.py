@@ -70,9 +70,9 @@ class MinibatchSource:
 
         image = image_N[rows]
         if self.objective.objective == "denoising":
-            label = rng.dropped_labels(
-                self.seed, position_N, label_N[rows], self.objective.label_dropout
-            )[:, None]
+            label = rng.dropped_labels(self.seed, position_N, label_N[rows], self.objective.label_dropout)[
+                :, None
+            ]
         else:
             negative_NK = pair_labels(
                 label_N,
@@ -86,7 +86,13 @@ class MinibatchSource:
                 image, label = image_N[tuple_NR.numpy()], label[:, :1].expand_as(label)
 
         sigma = self.noise.sigma(rng.sigma_normals(self.seed, position_N))
-        batch = (self._encode(image, position_N), label, sigma, self.noise.weight(sigma), position_N)
+        batch = (
+            self._encode(image, position_N),
+            label,
+            sigma,
+            self.noise.weight(sigma),
+            position_N,
+        )
         return Minibatch(*(value.to(self.ranks.device) for value in batch))
 
     def _encode(self, image: np.ndarray, position: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
         "best": min((result["mclr"] for result in results), key=lambda row: row["fd"]),
         "turned_at": None,
         "comparison": {},
-        "protocol": run._protocol(judge),
+        "protocol": run.protocol_description(judge),
         "proof": results,
     }
     ranks.on_main(write_json, outdir / "summary.json", summary)
@@ -72,14 +72,10 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
     return summary
 
 
-def _judge_best(
-    judge: Evaluator, run: Run, name: str, folder: str, summary: dict
-) -> Evaluation:
+def _judge_best(judge: Evaluator, run: Run, name: str, folder: str, summary: dict) -> Evaluation:
     """Evaluate a run's best checkpoint on the judge's seeds."""
     arm = name.split("-")[0]
-    chosen = min(
-        (row for row in summary["rows"] if row["name"] == arm), key=lambda row: row["fd"]
-    )
+    chosen = min((row for row in summary["rows"] if row["name"] == arm), key=lambda row: row["fd"])
     net = load(run.outdir / "checkpoints" / folder, dtype=run.base.dtype).to(run.ranks.device)
     return judge.evaluate(net, name, chosen["images_seen"])
 

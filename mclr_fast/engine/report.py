@@ -69,9 +69,7 @@ def _page(run: Run, pictures: dict[str, list[Picture]]) -> str:
     title = f"{escape(run.title)}: {recipe}"
     grid = _section("Samples from the same noise", report_text.grid_note(run), pictures["grid"])
     tradeoffs = _section("Trade-offs", report_text.tradeoff_note(run), pictures["tradeoffs"])
-    metrics = _section(
-        "Metrics over images seen", report_text.metrics_note(run), pictures["metrics"]
-    )
+    metrics = _section("Metrics over images seen", report_text.metrics_note(run), pictures["metrics"])
     loss = _section("Training loss", "", pictures["loss"])
     body = [_table(run), tradeoffs, metrics] if run.base else [metrics, _table(run), tradeoffs]
     sections = [_proof(run), grid, *body, loss, _measured(run)]
@@ -166,14 +164,11 @@ def _html_table(head: Sequence[str], body: Sequence[Sequence[tuple[list[str], bo
 
     heading = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     groups = "".join(f"<tbody>\n{''.join(line(*row) for row in group)}</tbody>\n" for group in body)
-    return (
-        f'<div class="scroll"><table>\n<thead><tr>{heading}</tr></thead>\n{groups}</table></div>\n'
-    )
+    return f'<div class="scroll"><table>\n<thead><tr>{heading}</tr></thead>\n{groups}</table></div>\n'
 
 
 def _measured(run: Run) -> str:
     items = "".join(
-        f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>\n"
-        for term, text in report_text.measured(run)
+        f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>\n" for term, text in report_text.measured(run)
     )
     return f"<h2>How this was measured</h2>\n<dl>\n{items}</dl>\n"

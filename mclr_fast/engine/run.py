@@ -55,15 +55,13 @@ class Run:
             arguments["img_resolution"],
             arguments["img_resolution"],
         )
-        self.base_sha256 = (
-            file_sha256(resolve(config.init) / "model.safetensors") if config.init else None
-        )
+        self.base_sha256 = file_sha256(resolve(config.init) / "model.safetensors") if config.init else None
 
     def execute(self) -> dict:
         """Everything; returns the summary, which is also written with the report."""
         self._announce()
         rows, seconds = [], 0.0
-        evaluator = self._evaluator()
+        evaluator = self.evaluator()
         grids: dict[str, torch.Tensor] = {}
         base = control = None
         if evaluator is not None:
@@ -97,7 +95,7 @@ class Run:
             "best": best and best.row,
             "turned_at": turned_at(trained),
             "comparison": self._compare(evaluator, best, {"base": base, "denoising": control}),
-            "protocol": evaluator and self._protocol(evaluator),
+            "protocol": evaluator and self.protocol_description(evaluator),
             "versions": self.versions(),
         }
         self.ranks.on_main(self._write, summary, grids)
@@ -115,24 +113,8 @@ class Run:
             "base_sha256": self.base_sha256,
         }
 
-    def final_evaluator(self) -> Evaluator | None:
-        """The proof's judge: fresh seeds that chose no checkpoint."""
-        first, count = self.config.proof_first_seed, self.config.proof_samples
-        return self._evaluator(range(first, first + count), self.outdir.parent / "evaluations")
-
-    def _build(self) -> nn.Module:
-        """The network to train: --init's, or a new one from the run's seed."""
-        overrides = {
-            "dtype": choose_dtype(self.config.train.precision, self.ranks.device),
-            "dropout": self.config.train.dropout,
-        }
-        if self.config.init:
-            return load(self.config.init, **overrides).to(self.ranks.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            return model_from_config(self.model, **overrides).to(self.ranks.device).eval()
-
-    def _evaluator(self, seeds: range | None = None, folder: Path | None = None):
+    def evaluator(self, seeds: range | None = None, folder: Path | None = None) -> Evaluator | None:
+        """The judge of this run's rows (other seeds and folder for another judge); None without one."""
         if self.config.protocol is None or self.config.eval.eval_every == 0:
             return None
         from mclr_fast.evaluation.mnist16 import mnist16_protocol
@@ -154,6 +136,37 @@ class Run:
             self.ranks,
             self.stop,
         )
+
+    def final_evaluator(self) -> Evaluator | None:
+        """The proof's judge: fresh seeds that chose no checkpoint."""
+        first, count = self.config.proof_first_seed, self.config.proof_samples
+        return self.evaluator(range(first, first + count), self.outdir.parent / "evaluations")
+
+    def protocol_description(self, evaluator: Evaluator) -> dict:
+        """What the rows were measured with: only rows with the same description compare."""
+        config = self.config.eval
+        return {
+            "name": evaluator.protocol.name,
+            "reference": f"{len(evaluator.protocol.reference.features):,} training images",
+            "samples": len(evaluator.seeds),
+            "seeds": [evaluator.seeds[0], evaluator.seeds[-1]],
+            "num_steps": config.num_steps,
+            "sigma_min": config.sigma_min,
+            "sigma_max": config.sigma_max,
+            "k": config.neighbors,
+        }
+
+    def _build(self) -> nn.Module:
+        """The network to train: --init's, or a new one from the run's seed."""
+        overrides = {
+            "dtype": choose_dtype(self.config.train.precision, self.ranks.device),
+            "dropout": self.config.train.dropout,
+        }
+        if self.config.init:
+            return load(self.config.init, **overrides).to(self.ranks.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            return model_from_config(self.model, **overrides).to(self.ranks.device).eval()
 
     def _arm(
         self, name: str, config: RunConfig, evaluator: Evaluator | None, every: bool
@@ -210,15 +223,13 @@ class Run:
             row["seconds"] = time.perf_counter() - started
             before_saving(row)
 
-        evaluation = evaluator.evaluate(
-            net, name, images_seen, guidance=guidance, before_saving=finish
-        )
+        evaluation = evaluator.evaluate(net, name, images_seen, guidance=guidance, before_saving=finish)
         self._say_row(evaluation.row)
         return evaluation
 
     def _cfg(self, evaluator: Evaluator, grids: dict) -> list[dict]:
         """The guided rows of the base: stored ones where they apply, made here otherwise."""
-        folder, protocol = resolve(self.config.init), self._protocol(evaluator)
+        folder, protocol = resolve(self.config.init), self.protocol_description(evaluator)
         stored = {}
         if not self.config.eval.recompute_cfg:
             stored = stored_cfg_rows(folder, self.base_sha256, protocol)
@@ -233,7 +244,8 @@ class Run:
             made = self._evaluate(evaluator, self.base, name, 0, guidance=guidance)
             rows.append(made.row)
             grids[name] = made.grid
-        content = cfg_file(self.base_sha256, protocol, rows)
+        untimed = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+        content = cfg_file(self.base_sha256, protocol, untimed)
         self.ranks.on_main(write_json, self.outdir / "cfg.json", content)
         return rows
 
@@ -251,19 +263,6 @@ class Run:
             name: list(bootstrap_frechet_difference(best.features, other.features, *reference))
             for name, other in others.items()
             if other is not None
-        }
-
-    def _protocol(self, evaluator: Evaluator) -> dict:
-        config = self.config.eval
-        return {
-            "name": evaluator.protocol.name,
-            "reference": f"{len(evaluator.protocol.reference.features):,} training images",
-            "samples": len(evaluator.seeds),
-            "seeds": [evaluator.seeds[0], evaluator.seeds[-1]],
-            "num_steps": config.num_steps,
-            "sigma_min": config.sigma_min,
-            "sigma_max": config.sigma_max,
-            "k": config.neighbors,
         }
 
     def _write(self, summary: dict, grids: dict) -> None:

@@ -44,9 +44,7 @@ def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
         raise RunError(f"{config.model} makes latents of {net.img_channels} channels, not images.")
     labels = torch.tensor([classes[i % len(classes)] for i in range(len(seeds))])
     shape = (net.img_channels, net.img_resolution, net.img_resolution)
-    images = generate(
-        net, seeds, labels, shape, config, ranks, stop, guidance=config.guidance
-    )
+    images = generate(net, seeds, labels, shape, config, ranks, stop, guidance=config.guidance)
 
     def write() -> None:
         for seed, image in zip(seeds, images, strict=True):

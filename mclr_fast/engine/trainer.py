@@ -73,18 +73,12 @@ class Trainer:
             self.ema = PowerFunctionEMA(params, self.config.ema_stds)
         else:
             self.ema = PlainEMA(params, self.config.ema_beta)
-        self.optimizer = AdamNormEMA(
-            params, self.ema, normalized_weights(self.net), self.config.betas
-        )
-        self.schedule = EDM2Schedule(
-            self.config.lr, self.config.ref_batches, self.config.warmup_images / 1e6
-        )
+        self.optimizer = AdamNormEMA(params, self.ema, normalized_weights(self.net), self.config.betas)
+        self.schedule = EDM2Schedule(self.config.lr, self.config.ref_batches, self.config.warmup_images / 1e6)
         if self.config.lr_schedule == "hold":
             self.schedule = HoldSchedule(self.config.lr, self.config.warmup_images)
         noise = NoiseLevel(objective.P_mean, objective.P_std, net.sigma_data)
-        self.source = MinibatchSource(
-            dataset, objective, noise, self.config.batch_size, self.seed, ranks
-        )
+        self.source = MinibatchSource(dataset, objective, noise, self.config.batch_size, self.seed, ranks)
         if state_path.exists():
             self._load()
         self.wrapped = ranks.wrap(self.net)
@@ -148,9 +142,7 @@ class Trainer:
                 self.wrapped.require_backward_grad_sync = i == len(parts) - 1
             x_noisy = noisy(part, self.seed)
             if self.denoising is not None:
-                loss, energies = backward_denoising(
-                    self.wrapped, self.denoising, part, x_noisy, scale
-                )
+                loss, energies = backward_denoising(self.wrapped, self.denoising, part, x_noisy, scale)
             else:
                 loss, energies = backward_contrast(
                     self.wrapped, self.mclr, part, x_noisy, columns, self.num_columns, scale

@@ -36,9 +36,7 @@ def bootstrap_frechet_difference(
         )
 
     def difference(rows: Tensor | slice) -> float:
-        fd_a, fd_b = (
-            frechet_distance(*feature_statistics(f[rows]), mu_ref, sigma_ref) for f in (a, b)
-        )
+        fd_a, fd_b = (frechet_distance(*feature_statistics(f[rows]), mu_ref, sigma_ref) for f in (a, b))
         return fd_a - fd_b
 
     rng = np.random.default_rng(seed)

@@ -21,8 +21,7 @@ def inception_score(probs: ArrayLike | Tensor, splits: int) -> tuple[float, floa
     bounds = [i * len(p) // splits for i in range(splits + 1)]
     entropy = torch.special.entr(p).sum(dim=1)
     log_scores = [
-        torch.special.entr(p[a:b].mean(dim=0)).sum() - entropy[a:b].mean()
-        for a, b in pairwise(bounds)
+        torch.special.entr(p[a:b].mean(dim=0)).sum() - entropy[a:b].mean() for a, b in pairwise(bounds)
     ]
     scores = torch.stack(log_scores).exp()
     return scores.mean().item(), scores.std(correction=0).item()

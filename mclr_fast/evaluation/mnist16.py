@@ -9,9 +9,7 @@ from .digits import DigitClassifier
 from .protocol import Protocol
 
 
-def mnist16_protocol(
-    train_images: np.ndarray, heldout_images: np.ndarray, neighbors: int
-) -> Protocol:
+def mnist16_protocol(train_images: np.ndarray, heldout_images: np.ndarray, neighbors: int) -> Protocol:
     """FD, precision and recall against the training digits; the held-out digits for the second FD.
 
     train_images, heldout_images: uint8 [n,1,16,16].

@@ -9,9 +9,7 @@ from torch import Tensor
 _CHUNK_ELEMENTS = 2**25  # distances held at a time (256 MiB)
 
 
-def precision_recall(
-    real: ArrayLike | Tensor, generated: ArrayLike | Tensor, k: int
-) -> tuple[float, float]:
+def precision_recall(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, k: int) -> tuple[float, float]:
     """Share of generated images on the real manifold, and of real images on the generated one.
 
     Shapes    real: [N,D], generated: [M,D], features; on one device, which does the work.

@@ -57,9 +57,7 @@ class Protocol:
         The Inception Score is over all samples at once (one split).
         """
         statistics = feature_statistics(seen.features)
-        precision, recall = precision_recall(
-            self.reference.features, seen.features, self.neighbors
-        )
+        precision, recall = precision_recall(self.reference.features, seen.features, self.neighbors)
         heldout = None if is_heldout or self.heldout is None else self.heldout.features
         return {
             "fd": self.frechet(statistics, self.reference.features),

@@ -22,7 +22,10 @@ def model_from_config(config: dict[str, Any], **overrides: Any) -> nn.Module:
     family = config.get("family")
     if family not in FAMILIES:
         raise ValueError(f"model family {family!r} is unknown; known: {', '.join(FAMILIES)}.")
-    return FAMILIES[family](**{**config["net"], **overrides})
+    try:
+        return FAMILIES[family](**{**config["net"], **overrides})
+    except TypeError as error:
+        raise ValueError(f"the configuration does not describe an {family} network: {error}.") from None
 
 
 def resolve(path_or_name: str | Path) -> Path:

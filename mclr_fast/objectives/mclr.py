@@ -37,14 +37,19 @@ class MCLR:
         ratio_NK: Tensor | None = None,
     ) -> ObjectiveOutput:
         """energy_NR: [N,1+K], column 0 the positive -> loss_N [N]. Needs no reference and no ratio."""
+        _check_columns(energy_NR.shape[1])
         positive, negative = energy_NR[:, 0], energy_NR[:, 1:].mean(dim=1)
         terms = {"positive": positive.detach(), "negative": negative.detach()}
         return ObjectiveOutput((1 + self.dsm_weight) * positive - negative, terms)
 
     def coefficients(self, num_columns: int) -> Tensor:
         """dL/de of one row, float32 [R]: 1 + dsm_weight, then -1/K each."""
-        if num_columns < 2:
-            raise ValueError(f"MCLR needs at least 1 negative a row; R = {num_columns} leaves none.")
+        _check_columns(num_columns)
         coefficients = torch.full((num_columns,), -1 / (num_columns - 1))
         coefficients[0] = 1 + self.dsm_weight
         return coefficients
+
+
+def _check_columns(num_columns: int) -> None:
+    if num_columns < 2:
+        raise ValueError(f"MCLR needs at least 1 negative a row; R = {num_columns} leaves none.")

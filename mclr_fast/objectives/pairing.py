@@ -33,6 +33,4 @@ def pair_labels(
             f"labels has {num_distinct} distinct class in this minibatch of {len(labels)}; MCLR "
             "needs at least 2: raise the batch size or shuffle the data."
         )
-    return torch.multinomial(
-        allowed.float(), num_negatives, replacement=True, generator=generator
-    )
+    return torch.multinomial(allowed.float(), num_negatives, replacement=True, generator=generator)

@@ -19,6 +19,29 @@ from .reference.qkv_norm import qkv_norm
 from .reference.weight_norm_scale import weight_norm_scale
 from .weighted_sq_error import weighted_sq_error
 
+__all__ = [
+    "Implementation",
+    "adam_norm_ema_",
+    "contrast_loss",
+    "force_weight_norm_",
+    "implementations",
+    "modulate_silu",
+    "mp_cat_silu",
+    "mp_fourier",
+    "mp_silu",
+    "mp_sum",
+    "mp_sum_clip",
+    "noisy_input",
+    "normalize",
+    "pixel_norm_silu",
+    "qkv_norm",
+    "random_normal",
+    "random_uniform",
+    "random_words",
+    "weight_norm_scale",
+    "weighted_sq_error",
+]
+
 OPS = (
     "adam_norm_ema_",
     "contrast_loss",
@@ -31,20 +54,7 @@ OPS = (
     "weight_norm_scale",
     "weighted_sq_error",
 )
-
-__all__ = [
-    *OPS,
-    "Implementation",
-    "force_weight_norm_",
-    "implementations",
-    "mp_fourier",
-    "mp_silu",
-    "mp_sum",
-    "normalize",
-    "random_normal",
-    "random_uniform",
-    "random_words",
-]
+"""The ops that may have a fused implementation beside the reference."""
 
 
 class Implementation(NamedTuple):

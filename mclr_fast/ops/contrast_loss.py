@@ -31,6 +31,4 @@ def contrast_loss(
             f"coefficients_NR must be {list(pred.shape[:2])} to go with pred, "
             f"not {list(coefficients_NR.shape)}."
         )
-    return reference.contrast_loss(
-        pred, x, x_noisy, sigma, weight, coefficients_NR, sigma_data, output
-    )
+    return reference.contrast_loss(pred, x, x_noisy, sigma, weight, coefficients_NR, sigma_data, output)

@@ -10,11 +10,11 @@ NET = dict(
     img_resolution=16,
     img_channels=1,
     label_dim=10,
-    model_channels=16,
+    model_channels=8,
     channel_mult=[1, 2, 2],
     num_blocks=1,
     attn_resolutions=[],
-    channels_per_head=16,
+    channels_per_head=8,
     logvar_channels=32,
 )
 NOISE = dict(P_mean=-0.5, P_std=1.2)
@@ -51,12 +51,12 @@ def mnist16_base() -> RunConfig:
         protocol="mnist16",
         objective=ObjectiveConfig(objective="denoising", label_dropout=0.1, **NOISE),
         train=TrainConfig(
-            duration=64 * 12_000,
+            duration=64 * 16_000,
             batch_size=64,
             lr=0.01,
             lr_schedule="edm2",
             warmup_images=10_000,
-            ref_batches=1000,
+            ref_batches=500,
             ema="power",
             ema_stds=(0.1,),
             log_every=64 * 100,

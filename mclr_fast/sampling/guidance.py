@@ -40,6 +40,4 @@ def guided_denoiser(net: Denoiser, gnet: Denoiser | None, guidance: float) -> De
             f"guidance={guidance} needs a guiding net: pass gnet (a weaker or unconditional net, "
             "or Unconditional(net)), or leave guidance at 1."
         )
-    return lambda x, sigma, labels: torch.lerp(
-        gnet(x, sigma, labels), net(x, sigma, labels), guidance
-    )
+    return lambda x, sigma, labels: torch.lerp(gnet(x, sigma, labels), net(x, sigma, labels), guidance)

@@ -11,7 +11,8 @@ def seeded_noise(
 ) -> tuple[Tensor, Callable[[int], Tensor], Callable[[Tensor], Tensor]]:
     """Start noise for `seeds`, and the two draws that may follow it from the same streams.
 
-    Shapes    shape: one sample's, [C,H,W] -> noise [N,C,H,W].          Dtypes   float32.
+    Shapes    shape: one sample's, [C,H,W], or the batch's, [N,C,H,W] -> noise [N,C,H,W].
+    Dtypes    float32.
     Returns   noise; label_draw(label_dim) -> int64 [N], one uniform class per sample;
               randn_like(x [N,...]) -> x's shape and dtype, for churn noise.
 
@@ -22,6 +23,12 @@ def seeded_noise(
     generators = [torch.Generator(device).manual_seed(int(seed) % 2**32) for seed in seeds]
     if not generators:
         raise ValueError("seeds is empty: give at least one seed.")
+    if len(shape) == 4:
+        if shape[0] != len(generators):
+            raise ValueError(
+                f"shape {list(shape)} is of {shape[0]} samples, but there are {len(generators)} seeds."
+            )
+        shape = shape[1:]
 
     def randn(sample_shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         options = {"dtype": dtype, "device": device}

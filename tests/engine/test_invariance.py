@@ -15,7 +15,14 @@ STEPS = 6
 
 def losses(outdir, objective, micro_batch, num_ranks=1, stop_after=0):
     outdir.mkdir()
-    arguments = [str(PROGRAM), str(outdir), objective, str(micro_batch), str(STEPS), str(stop_after)]
+    arguments = [
+        str(PROGRAM),
+        str(outdir),
+        objective,
+        str(micro_batch),
+        str(STEPS),
+        str(stop_after),
+    ]
     if num_ranks == 1:
         command = [sys.executable, *arguments]
     else:

@@ -21,9 +21,7 @@ BATCH = tiny.BATCH
 
 
 def trainer(outdir, dataset=None, stop_after=0, **config):
-    return tiny.tiny_trainer(
-        outdir, tiny.tiny_config(**config), tiny.StopAfter(stop_after), dataset
-    )
+    return tiny.tiny_trainer(outdir, tiny.tiny_config(**config), tiny.StopAfter(stop_after), dataset)
 
 
 def test_resumed_run_ends_with_the_same_bits(tmp_path):
@@ -140,7 +138,7 @@ def test_dropout_masks_do_not_depend_on_the_micro_batch(tmp_path):
             if hasattr(module, "dropout"):
                 module.dropout = 0.5
         run.train_until(2 * BATCH)
-        logs.append([json.loads(line)["loss"] for line in open(folder / "log.jsonl")])
+        logs.append([json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()])
     np.testing.assert_allclose(*logs, rtol=1e-5)
 
 

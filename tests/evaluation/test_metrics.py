@@ -134,8 +134,7 @@ def test_bootstrap_depends_on_its_seed_alone():
     reference = feature_statistics(features(200, 4, seed=0))
     a, b = features(50, 4, seed=1), features(50, 4, seed=2)
     results = [
-        bootstrap_frechet_difference(a, b, *reference, num_resamples=20, seed=seed)
-        for seed in (0, 0, 1)
+        bootstrap_frechet_difference(a, b, *reference, num_resamples=20, seed=seed) for seed in (0, 0, 1)
     ]
     assert results[0] == results[1] != results[2]
 

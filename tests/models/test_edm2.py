@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mclr_fast import ops
 from mclr_fast.models.edm2 import (
     PRESETS,
     DropoutKey,
@@ -10,6 +11,7 @@ from mclr_fast.models.edm2 import (
     force_weight_norm_,
     normalized_weights,
 )
+from mclr_fast.models.edm2.layers import Block
 
 NUM_CLASSES = 5
 MILLIONS = {64: 31.3, 128: 124.7, 192: 280.2, 256: 497.8, 320: 777.5, 384: 1119.3, 448: 1523.2}
@@ -49,7 +51,7 @@ def batch(*lead):
 
 
 def close(found, expected, relative):
-    torch.testing.assert_close(found, expected, rtol=0, atol=relative * float(expected.abs().max()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=relative * expected.detach().abs().max().item())
 
 
 class TestPresets:
@@ -97,9 +99,7 @@ class TestColumns:
 
         def separate(leaf):
             images = leaf.unbind(1) if per_column else [leaf] * 3
-            return torch.stack(
-                [net(image, sigma, labels[:, r]) for r, image in enumerate(images)], dim=1
-            )
+            return torch.stack([net(image, sigma, labels[:, r]) for r, image in enumerate(images)], dim=1)
 
         found, grads = run(lambda leaf: net(leaf, sigma, labels))
         expected, truths = run(separate)
@@ -124,9 +124,7 @@ class TestColumns:
         for name, module in net.unet.named_modules():
             if module in [net.unet.enc["8x8_conv"], net.unet.enc["8x8_block0"], net.unet.out_conv]:
                 module.register_forward_hook(
-                    lambda _, inputs, __, name=name: rows.update(
-                        {name: rows.get(name, 0) + len(inputs[0])}
-                    )
+                    lambda _, inputs, __, name=name: rows.update({name: rows.get(name, 0) + len(inputs[0])})
                 )
         net(x, sigma, torch.tensor([[0, 1, 2, 3]] * 3), return_logvar=return_logvar)
         assert len(rows) == 3
@@ -161,8 +159,8 @@ class TestLabels:
         [
             (torch.tensor([0, 5]), r"lie in \[0, 5\]; this net knows classes 0 to 4"),
             (torch.tensor([[0, 1], [-2, 1]]), r"lie in \[-2, 1\]"),
-            (torch.zeros(2, 4), r"floating class_labels must be \[N,5\], not \[2, 4\]"),
-            (torch.zeros(2), r"floating class_labels must be \[N,5\], not \[2\]"),
+            (torch.zeros(2, 4), r"floating class_labels must be \[2,5\] for 2 images, not \[2, 4\]"),
+            (torch.zeros(2), r"floating class_labels must be \[2,5\] for 2 images, not \[2\]"),
         ],
     )
     def test_errors(self, labels, message):
@@ -187,9 +185,7 @@ class TestState:
         assert not [name for name, p in net.named_parameters() if p.ndim == 0]
 
     def test_round_trip(self):
-        net, other = tiny(), Precond.__new__(Precond)
-        torch.manual_seed(9)
-        other = tiny()
+        net, other = tiny(), tiny()
         with torch.no_grad():
             for value in other.state_dict().values():
                 value.zero_()
@@ -266,14 +262,13 @@ class TestDropout:
         assert not torch.allclose(self.run([4, 8, 2**33], seed=4)[0], found[0])
 
     def test_every_block_has_its_own_mask(self, monkeypatch):
-        from mclr_fast import ops
-
         keys, modulate_silu = [], ops.modulate_silu
         monkeypatch.setattr(
             ops, "modulate_silu", lambda *args: keys.append(args[-1][:2]) or modulate_silu(*args)
         )
         self.run([4, 8, 2])
-        assert len(keys) == len(set(keys)) == 9
+        num_blocks = sum(isinstance(module, Block) for module in tiny().modules())
+        assert len(keys) == len(set(keys)) == num_blocks > 0
         assert {seed for seed, _ in keys} == {3}
 
     def test_none_in_eval_mode(self):
@@ -282,15 +277,13 @@ class TestDropout:
         assert torch.equal(net(x, sigma), tiny().eval()(x, sigma))
 
 
-@pytest.mark.parametrize(("dtype", "relative"), [(torch.bfloat16, 2e-2), (torch.float16, 2.5e-3)])
+@pytest.mark.parametrize(("dtype", "relative"), [(torch.bfloat16, 1.2e-2), (torch.float16, 2e-3)])
 def test_half_precision(dtype, relative):
     x, sigma = batch(3)
     labels = torch.tensor([[0, 1], [2, 3], [4, -1]])
     net, half = tiny(), tiny(dtype=dtype)
     assert {p.dtype for p in half.parameters()} == {torch.float32}
-    (expected, logvar), (found, half_logvar) = (
-        n(x, sigma, labels, return_logvar=True) for n in (net, half)
-    )
+    (expected, logvar), (found, half_logvar) = (n(x, sigma, labels, return_logvar=True) for n in (net, half))
     assert found.dtype == half_logvar.dtype == torch.float32
     assert torch.equal(logvar, half_logvar)
     assert not torch.equal(found, expected)
@@ -300,3 +293,13 @@ def test_half_precision(dtype, relative):
 def test_other_resample_filters_are_refused():
     with pytest.raises(ValueError, match=r"resample_filter must be \(1, 1\)"):
         tiny(resample_filter=(1, 2, 1))
+
+
+@pytest.mark.parametrize("shape", [(3,), (1,), (3, 2), (2, 2, 2)])
+def test_labels_for_another_number_of_images_are_refused(shape):
+    net = Precond(8, 1, 4, model_channels=8, channel_mult=(1,), num_blocks=1, channels_per_head=8)
+    x, labels = torch.zeros(2, 1, 8, 8), torch.zeros(shape, dtype=torch.int64)
+    with pytest.raises(ValueError, match="for 2 images"):
+        net(x, torch.ones(()), labels)
+    with pytest.raises(ValueError, match="3 values for 2 images"):
+        net(x, torch.ones(3), torch.zeros(2, dtype=torch.int64))

@@ -45,9 +45,7 @@ def test_parameter_count(recorded, build):
 
 
 def test_denoised_and_logvar(recorded, build):
-    denoised, logvar = build()(
-        recorded["x"], recorded["sigma"], recorded["labels"], return_logvar=True
-    )
+    denoised, logvar = build()(recorded["x"], recorded["sigma"], recorded["labels"], return_logvar=True)
     close(denoised, recorded["D_x"], OUTPUT)
     close(logvar, recorded["logvar"], OUTPUT)
 
@@ -95,9 +93,7 @@ def test_training_mode(recorded, build):
     """NVIDIA's train-mode forward normalises the weights first; ours leaves that to the trainer."""
     net = build().train()
     force_weight_norm_(net)
-    denoised, logvar = net(
-        recorded["x"], recorded["sigma"], recorded["labels"], return_logvar=True
-    )
+    denoised, logvar = net(recorded["x"], recorded["sigma"], recorded["labels"], return_logvar=True)
     close(denoised, recorded["D_x_train"], OUTPUT)
     close(logvar, recorded["logvar_train"], OUTPUT)
     state, expected = net.state_dict(), group(recorded, "param_after_train/")

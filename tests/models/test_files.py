@@ -61,9 +61,7 @@ def test_damaged_weights(folder):
 
 
 def test_other_shapes(folder):
-    (folder / "config.json").write_text(
-        json.dumps({"family": "edm2", "net": ARGUMENTS | {"label_dim": 4}})
-    )
+    (folder / "config.json").write_text(json.dumps({"family": "edm2", "net": ARGUMENTS | {"label_dim": 4}}))
     message = r"does not fit .*'unet\.emb_label\.weight' is \[16, 3\] in the file and \[16, 4\]"
     with pytest.raises(ValueError, match=message):
         load(folder)

@@ -9,14 +9,13 @@ from mclr_fast.ops import mp_cat_silu
 
 def formula(a, b, t):
     scale = math.sqrt((a.shape[1] + b.shape[1]) / ((1 - t) ** 2 + t**2))
-    x = torch.cat(
-        [a * (scale * (1 - t) / a.shape[1] ** 0.5), b * (scale * t / b.shape[1] ** 0.5)], dim=1
-    )
+    x = torch.cat([a * (scale * (1 - t) / a.shape[1] ** 0.5), b * (scale * t / b.shape[1] ** 0.5)], dim=1)
     return x, x * x.sigmoid() / 0.596
 
 
 @pytest.mark.parametrize(
-    ("shape", "num_skip"), [((0, 4, 2, 2), 3), ((1, 1, 1, 1), 1), ((3, 5, 7, 3), 2), ((2, 8, 4, 4), 8)]
+    ("shape", "num_skip"),
+    [((0, 4, 2, 2), 3), ((1, 1, 1, 1), 1), ((3, 5, 7, 3), 2), ((2, 8, 4, 4), 8)],
 )
 @pytest.mark.parametrize("t", [0.35, 0.5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

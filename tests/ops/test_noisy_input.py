@@ -6,7 +6,11 @@ from mclr_fast.ops import noisy_input, random_normal
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (1, 1, 1, 1), (3, 3, 5, 7)])
 def test_formula(layout, shape):
-    x, sigma, position = layout(torch.randn(shape)), torch.rand(shape[0]) * 9, torch.arange(shape[0])
+    x, sigma, position = (
+        layout(torch.randn(shape)),
+        torch.rand(shape[0]) * 9,
+        torch.arange(shape[0]),
+    )
     found = noisy_input(x, sigma, 1, 2, position + 2**33)
     eps = random_normal(1, 2, position + 2**33, x.shape[1:].numel()).view(shape)
     expected = x.double() + sigma.double().view(-1, 1, 1, 1) * eps.double()

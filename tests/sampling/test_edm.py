@@ -138,9 +138,7 @@ def test_flow_of_gaussian_data_converges_at_second_order():
     """The exact flow scales x by sqrt(std^2 + t^2); doubling the steps quarters Heun's error."""
     noise, std = torch.randn(2, 1, 4, 4, dtype=torch.float64), 0.5
     exact = 80.0 * noise * std / math.sqrt(std**2 + 80.0**2)
-    errors = [
-        (edm_sampler(gaussian(std), noise, num_steps=n) - exact).abs().max() for n in (32, 64)
-    ]
+    errors = [(edm_sampler(gaussian(std), noise, num_steps=n) - exact).abs().max() for n in (32, 64)]
     assert errors[1] < errors[0] / 3.5
     assert errors[1] < 5e-3 * exact.abs().max()
 

@@ -58,3 +58,11 @@ def test_mistakes_are_named():
     _, _, randn_like = seeded_noise([1, 2], (3,))
     with pytest.raises(ValueError, match="3 samples, but there are 2 seeds"):
         randn_like(torch.empty(3, 3))
+
+
+def test_shape_of_the_batch_or_of_one_sample():
+    one, _, _ = seeded_noise([1, 2], (3, 4, 4))
+    batch, _, _ = seeded_noise([1, 2], (2, 3, 4, 4))
+    assert torch.equal(one, batch)
+    with pytest.raises(ValueError, match="2 seeds"):
+        seeded_noise([1, 2], (3, 3, 4, 4))

@@ -75,9 +75,7 @@ class UNet(nn.Module):
                     width, width, res, decoder=True, resample="up", attention=False
                 )
             for i in range(num_blocks + 1):
-                self.dec[f"{res}x{res}_block{i}"] = block(
-                    width + skips.pop(), width_out, res, decoder=True
-                )
+                self.dec[f"{res}x{res}_block{i}"] = block(width + skips.pop(), width_out, res, decoder=True)
                 width = width_out
         self.out_conv = MPConv(width, img_channels, (3, 3))
 
@@ -216,8 +214,11 @@ class Precond(nn.Module):
         sigma = sigma.float().reshape(-1)
         one_hot = self._one_hot(class_labels, len(x))
         num_images, num_columns = len(x), 1 if one_hot is None else one_hot.shape[1]
-        columns = class_labels is not None and class_labels.ndim == 2 and num_columns > 0
+        # Integer labels [N,R] ask for columns, also with R = 1; any other form for one result an image.
+        columns = one_hot is not None and class_labels is not None and class_labels.ndim == 2
         columns = columns and not class_labels.is_floating_point()
+        if len(sigma) not in (1, num_images):
+            raise ValueError(f"sigma has {len(sigma)} values for {num_images} images: give one or one each.")
         if x.ndim == 5 and not (columns and x.shape[1] == num_columns):
             raise ValueError(
                 f"x of shape {list(x.shape)} holds one image a label: it needs int64 class_labels "
@@ -255,13 +256,18 @@ class Precond(nn.Module):
         if class_labels is None:
             return weight.new_zeros(num_images, 1, self.label_dim)
         if class_labels.is_floating_point():
-            if class_labels.shape[1:] != (self.label_dim,):
+            if class_labels.shape not in ((num_images, self.label_dim), (1, self.label_dim)):
                 raise ValueError(
-                    f"floating class_labels must be [N,{self.label_dim}], not "
-                    f"{list(class_labels.shape)}; class indices must be int64."
+                    f"floating class_labels must be [{num_images},{self.label_dim}] for {num_images} images, "
+                    f"not {list(class_labels.shape)}; class indices must be int64."
                 )
-            return class_labels.float().view(-1, 1, self.label_dim)
-        labels = class_labels.view(len(class_labels), -1)
+            return class_labels.float()[:, None].expand(num_images, 1, -1)
+        labels = class_labels[:, None] if class_labels.ndim == 1 else class_labels
+        if labels.ndim != 2 or len(labels) != num_images:
+            raise ValueError(
+                f"class_labels must be [{num_images}] or [{num_images},R] for {num_images} images, "
+                f"not {list(class_labels.shape)}."
+            )
         if labels.device.type == "cpu" and labels.numel() > 0:
             low, high = labels.aminmax()
             if low < -1 or high >= self.label_dim:
