@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -140,7 +140,7 @@ class RunConfig:
 class SampleConfig(SamplerConfig):
     """Options of `python -m mclr_fast.sample`."""
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
     """Model folder, or "mnist16-base"."""
     seeds: str = "0-15"
     """Sampling seeds, like 0-15 or 1,2,5-10."""
@@ -160,7 +160,7 @@ class SampleConfig(SamplerConfig):
 class EvaluateConfig(EvalConfig):
     """Options of `python -m mclr_fast.evaluate`."""
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
     """Model folder, or "mnist16-base"."""
     eval_every: Hidden[int] = 1
     control: Hidden[str] = "none"

@@ -166,7 +166,7 @@ def test_impossible_numbers(door, tmp_path, options, words):
 def test_missing_model_and_data(door, tmp_path):
     code, _, err = door(init=str(tmp_path / "bas"))
     assert code == 1
-    assert "bas" in error_line(err)
+    assert "Nearest names: base" in error_line(err)
     assert "mnist16-base" in err
     code, _, err = door(data=str(tmp_path / "dat"))
     assert code == 1

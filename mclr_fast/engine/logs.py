@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .checkpoint import replacing
+from .errors import RunError
+
 
 class RunLog:
     """Appends one JSON line per logged step. Other ranks hold one with no path and write nothing."""
@@ -18,8 +21,11 @@ class RunLog:
     def write(self, line: dict) -> None:
         """Append one line."""
         if self.path is not None:
-            with open(self.path, "a") as file:
-                file.write(json.dumps(line) + "\n")
+            try:
+                with open(self.path, "a") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise RunError(f"cannot write {self.path}: {error.strerror}.") from error
 
     def rewind(self, arm: str, images_seen: int) -> None:
         """Drop an arm's lines past `images_seen`, which a resumed run will write again."""
@@ -33,7 +39,8 @@ class RunLog:
                 continue
             if record["arm"] != arm or record["images_seen"] <= images_seen:
                 kept.append(line + "\n")
-        self.path.write_text("".join(kept))
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(kept))
 
 
 def progress_bar(description: str, total: int, initial: int, enabled: bool, unit: str = "images") -> tqdm:

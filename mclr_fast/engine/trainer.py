@@ -128,7 +128,7 @@ class Trainer:
         """Gradients of one step -> mean loss, mean energy per column, whether a signal arrived."""
         try:
             batch = self.source.draw(self.images_seen)
-        except ValueError as error:  # a minibatch without negatives
+        except (ValueError, OSError) as error:  # a minibatch without negatives, an unreadable image
             raise RunError(str(error)) from error
         # DDP averages gradients over ranks; the loss is a mean over the global minibatch.
         scale = self.ranks.size / self.config.batch_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,13 @@ def resolve(path_or_name: str | Path) -> Path:
         path = SHIPPED / path.name
     for name in ("config.json", "model.safetensors"):
         if not (path / name).is_file():
-            shipped = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/config.json")))
+            shipped = sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
+            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            nearest = difflib.get_close_matches(path.name, {*beside, *shipped} - {path.name})
             raise FileNotFoundError(
-                f"no model at {path_or_name}: {path / name} is missing. A model is a folder with "
-                f"config.json and model.safetensors; shipped with the package: {shipped}."
+                f"no model at {path_or_name}: {path / name} is missing. A model is a folder with config.json "
+                f"and model.safetensors. Nearest names: {', '.join(nearest) or 'none'}; shipped with the "
+                f"package: {', '.join(shipped)}."
             )
     return path
 
