@@ -4,7 +4,6 @@ Usage: tiny_run.py OUTDIR OBJECTIVE MICRO_BATCH STEPS [STOP_AFTER]; the losses a
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +65,8 @@ def tiny_config(objective="mclr", micro_batch=0, steps=6, **train):
     )
 
 
-def tiny_trainer(outdir, config, stop, dataset=None):
-    ranks = Ranks("cpu")
+def tiny_trainer(outdir, config, stop, dataset=None, ranks=None):
+    ranks = ranks or Ranks("cpu")
     log = RunLog(Path(outdir) / "log.jsonl" if ranks.is_main else None)
     path = Path(outdir) / "state.safetensors"
     return Trainer("tiny", config, tiny_net(), dataset or TinyData(), ranks, log, path, stop)
@@ -88,15 +87,15 @@ class StopAfter(StopRequest):
 
 def main(outdir, objective, micro_batch, steps, stop_after="0"):
     config = tiny_config(objective, int(micro_batch), int(steps))
-    trainer = tiny_trainer(outdir, config, StopAfter(int(stop_after)))
+    ranks = Ranks("cpu")
+    trainer = tiny_trainer(outdir, config, StopAfter(int(stop_after)), ranks=ranks)
     try:
         trainer.train_until(config.train.duration)
     except Interrupted:
-        config = replace(config)  # the same run, started again
-        trainer = tiny_trainer(outdir, config, StopAfter(0))
+        trainer = tiny_trainer(outdir, config, StopAfter(0), ranks=ranks)  # started again
         trainer.train_until(config.train.duration)
     trainer.save()
-    trainer.ranks.close()
+    ranks.close()
 
 
 if __name__ == "__main__":
