@@ -51,7 +51,7 @@ def mnist16_base() -> RunConfig:
         protocol="mnist16",
         objective=ObjectiveConfig(objective="denoising", label_dropout=0.1, **NOISE),
         train=TrainConfig(
-            duration=64 * 16_000,
+            duration=64 * 24_000,
             batch_size=64,
             lr=0.01,
             lr_schedule="edm2",
