@@ -17,6 +17,8 @@ from .distributed import Ranks
 from .generate import generate
 from .signals import StopRequest
 
+GRID_POOL = 20  # seeds among which the grid's noises are looked for
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -52,6 +54,24 @@ class Evaluator:
         self.folder = folder
         self.ranks = ranks
         self.stop = stop
+        self.grid_seeds = list(seeds[: config.grid_noises])
+
+    def choose_grid_seeds(self, base: Callable) -> None:
+        """Grid noises: the first seed, and of the first 20 those where `base` is least class-specific.
+
+        That is, where the classifier's mean probability of the class asked for is lowest. So the grid
+        shows an ordinary noise and one where there is something to mend, and nobody picks it.
+        """
+        pool = list(self.seeds[:GRID_POOL])
+        images = self._grid(base, pool, 1.0)
+        probs = self.protocol.features(images.flatten(0, 1)).probs
+        own_class = probs.unflatten(0, (len(pool), -1)).diagonal(dim1=1, dim2=2).mean(dim=1)
+        hardest = [pool[i] for i in own_class.argsort(stable=True).tolist() if pool[i] != pool[0]]
+        self.grid_seeds = [pool[0], *hardest][: self.config.grid_noises]
+
+    def is_kept(self, name: str, images_seen: int) -> bool:
+        """Whether this evaluation was made before."""
+        return self.ranks.on_main(self.path(name, images_seen).exists)
 
     def path(self, name: str, images_seen: int) -> Path:
         """Where this evaluation is kept."""
@@ -72,8 +92,8 @@ class Evaluator:
         Labels go round the classes: sample i is of class i mod num_classes.
         """
         path = self.path(name, images_seen)
-        if path.exists():
-            groups, row = load_tensors(path)
+        if self.is_kept(name, images_seen):
+            groups, row = self.ranks.on_main(load_tensors, path)
             return Evaluation(row, groups["seen"]["features"], groups["grid"]["images"])
         labels = torch.arange(len(self.seeds)) % self.num_classes
         images = self._generate(net, self.seeds, labels, guidance, f"{name} samples")
@@ -97,11 +117,8 @@ class Evaluator:
         return Evaluation(row, seen.features, grid)
 
     def grid(self, net: Callable, guidance: float) -> Tensor:
-        """Every class from the same few initial noises: uint8 [noises, classes, C, H, W]."""
-        noises = [seed for seed in self.seeds[: self.config.grid_noises] for _ in range(self.num_classes)]
-        labels = torch.arange(self.num_classes).repeat(len(noises) // self.num_classes)
-        images = self._generate(net, noises, labels, guidance, "grid")
-        return images.unflatten(0, (-1, self.num_classes))
+        """Every class from the grid's few initial noises: uint8 [noises, classes, C, H, W]."""
+        return self._grid(net, self.grid_seeds, guidance)
 
     def real_row(self, seen: Features, labels: Tensor) -> dict:
         """The row of as many held-out real images as an evaluation draws samples (or all there are)."""
@@ -110,6 +127,12 @@ class Evaluator:
         metrics = self.protocol.metrics(part, labels[chosen], is_heldout=True)
         counts = {"images_seen": 0, "nfe": 0, "samples": len(part.features)}
         return {"name": "real", **counts, **metrics}
+
+    def _grid(self, net: Callable, noises: Sequence[int], guidance: float) -> Tensor:
+        seeds = [seed for seed in noises for _ in range(self.num_classes)]
+        labels = torch.arange(self.num_classes).repeat(len(noises))
+        images = self._generate(net, seeds, labels, guidance, "grid")
+        return images.unflatten(0, (-1, self.num_classes))
 
     def _generate(self, net, seeds, labels, guidance, description) -> Tensor:
         return generate(

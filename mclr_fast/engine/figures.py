@@ -70,7 +70,9 @@ def _grid(run: Run, noise: int) -> Picture:
     height, width = tiles[0].shape[:2]
     num_classes = len(next(iter(run.grid.values()))[noise])
     size = (6.4, 0.6 + 4.8 * len(tiles) * height / width)
-    fig, ax = _axes(size, title=f"Noise {noise + 1}")
+    seeds = run.summary.get("grid_seeds") or ()
+    seed = f" (seed {seeds[noise]})" if noise < len(seeds) else ""
+    fig, ax = _axes(size, title=f"Noise {noise + 1}{seed}")
     ax.imshow(np.concatenate(tiles), interpolation="nearest")
     ax.set_xticks((np.arange(num_classes) + 0.5) * width / num_classes - 0.5, range(num_classes))
     marked = [f"★ {label}" if row == best else label for row, label in enumerate(labels)]

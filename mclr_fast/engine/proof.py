@@ -63,6 +63,7 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
         "rows": rows,
         "best": min((result["mclr"] for result in results), key=lambda row: row["fd"]),
         "turned_at": None,
+        "grid_seeds": None,
         "comparison": {},
         "protocol": run.protocol_description(judge),
         "proof": results,

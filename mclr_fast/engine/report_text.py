@@ -127,7 +127,16 @@ def grid_note(run: Run) -> str:
     marked = " ★ marks the kept checkpoint, the one with the best FD." if run.best else ""
     return (
         "In a block, every image starts from the same noise: columns are classes, rows are models. "
-        "The more the columns differ, the more the model makes of the class." + marked
+        "The more the columns differ, the more the model makes of the class." + marked + _grid_choice(run)
+    )
+
+
+def _grid_choice(run: Run) -> str:
+    if not run.base or len(run.summary.get("grid_seeds") or ()) < 2:
+        return ""
+    return (
+        " Nobody picked the noises: the first is the first sampling seed's; the other is, of the first 20, "
+        "the one where the classifier finds the base's samples least like the classes asked for."
     )
 
 

@@ -67,6 +67,7 @@ class Run:
         if evaluator is not None:
             rows.append(self._real_row(evaluator))
         if evaluator is not None and self.config.init:
+            evaluator.choose_grid_seeds(self.base)
             base = self._evaluate(evaluator, self.base, "base", 0)
             rows.append(base.row)
             grids["base"] = base.grid
@@ -95,6 +96,7 @@ class Run:
             "best": best and best.row,
             "turned_at": turned_at(trained),
             "comparison": self._compare(evaluator, best, {"base": base, "denoising": control}),
+            "grid_seeds": evaluator and evaluator.grid_seeds,
             "protocol": evaluator and self.protocol_description(evaluator),
             "versions": self.versions(),
         }
@@ -193,7 +195,7 @@ class Run:
             if evaluator is None:
                 trainer.save()
                 continue
-            if not evaluator.path(name, milestone).exists():
+            if not evaluator.is_kept(name, milestone):
                 if trainer.images_seen != milestone:
                     continue  # its evaluation was deleted, and the state has moved on
                 trainer.save()
