@@ -1,0 +1,52 @@
+"""What the README says is what the code does and what the stored runs gave."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    exec(example, names)
+    assert names["energies"].shape == (8, 4)
+    assert names["net"].unet.out_conv.weight.grad.abs().sum() > 0
+
+
+def test_the_table_is_the_stored_run():
+    rows = json.loads((ROOT / "docs/results/mnist16.json").read_text())["rows"]
+    for row in rows:
+        cells = (
+            f"| {row['fd']:.3f} | {row['fd_heldout'] or 0:.3f} | {row['is']:.2f} | {row['precision']:.3f} |"
+        )
+        assert cells.replace("| 0.000 |", "| - |") in README, row["name"]
+
+
+def test_the_proof_is_the_stored_run():
+    results = json.loads((ROOT / "docs/results/mnist16-proof.json").read_text())["proof"]
+    assert [result["seed"] for result in results] == [0, 1, 2]
+    for result in results:
+        for other in ("base", "denoising"):
+            difference, low, high = result[f"fd_minus_{other}"]
+            assert f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]" in README
+        for name in ("base", "denoising", "mclr"):
+            assert result[name]["samples"] == 2000
+            assert f"| {result[name]['fd']:.3f} | {result[name]['is']:.2f} |" in README
+
+
+def test_links_and_pictures_exist():
+    targets = re.findall(r'(?:src="|\]\()(?!https?:)([^")#]+)', README)
+    assert len(targets) >= 8
+    for target in targets:
+        assert (ROOT / target).is_file(), target
+
+
+@pytest.mark.parametrize("extra", ["demo", "dev"])
+def test_the_two_commands(extra):
+    ending = {"demo": "torchrun -m mclr_fast.train", "dev": "pytest"}[extra]
+    assert f'    pip install -e ".[{extra}]" && {ending}\n' in README
