@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
 from .distributed import Ranks
 from .errors import Interrupted, RunError
 from .signals import StopRequest
@@ -27,6 +30,12 @@ def run_door(device: str, work: Callable[[Ranks, StopRequest], None]) -> int:
 
 
 def fail(error: Exception) -> int:
-    """Print one line and give the exit code of a mistake."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    """Print one line and give the exit code of a mistake.
+
+    torchrun follows it with a report of its own; there too the line is made the last words.
+    """
+    line = " ".join(str(error).split())
+    print(f"error: {line}", file=sys.stderr)
+    if dist.is_torchelastic_launched():
+        get_error_handler().record_exception(RunError(line))
     return 1
