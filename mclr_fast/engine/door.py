@@ -37,5 +37,8 @@ def fail(error: Exception) -> int:
     line = " ".join(str(error).split())
     print(f"error: {line}", file=sys.stderr)
     if dist.is_torchelastic_launched():
-        get_error_handler().record_exception(RunError(line))
+        try:
+            raise RunError(line) from None  # from here, so that its own traceback is not shown
+        except RunError as bare:
+            get_error_handler().record_exception(bare)
     return 1
