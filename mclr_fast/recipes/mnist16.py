@@ -71,7 +71,7 @@ def mnist16_proof() -> RunConfig:
     return replace(
         run,
         recipe="mnist16-proof",
-        eval=replace(run.eval, control="all"),
+        eval=replace(run.eval, control="all", cfg_scales=()),
         proof_seeds=(0, 1, 2),
         proof_samples=2000,
     )

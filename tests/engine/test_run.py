@@ -110,7 +110,7 @@ def test_sample_door(tmp_path, capsys):
 
 def test_proof(tmp_path):
     outdir = tmp_path / "proof"
-    options = [*SMALL, "--cfg-scales", "--proof-seeds", "0", "1", "--proof-samples", "50"]
+    options = [*SMALL, "--proof-seeds", "0", "1", "--proof-samples", "50"]
     recipe = ["--recipe", "mnist16-proof"]
     assert train.main([*recipe, *options, "--duration", "64", "--outdir", str(outdir)]) == 0
     summary = json.loads((outdir / "summary.json").read_text())
