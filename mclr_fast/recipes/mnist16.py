@@ -36,7 +36,7 @@ def mnist16() -> RunConfig:
             eval_every=32 * 16,
             num_samples=1000,
             control="last",
-            cfg_scales=(1.25, 1.5, 2.0, 3.0),
+            cfg_scales=(1.1, 1.25, 1.5, 2.0, 3.0),
             **SAMPLER,
         ),
     )
