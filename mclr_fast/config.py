@@ -128,7 +128,7 @@ class RunConfig:
     """Repeat the run with these seeds and judge each on fresh samples; empty = one run."""
     proof_samples: int = 2000
     """proof: samples of the final judgement."""
-    proof_first_seed: int = 1_000_000
+    proof_first_seed: int = 2_000_000
     """proof: their first sampling seed; none of them chose the checkpoint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto = cuda where there is one."""

@@ -64,11 +64,12 @@ def draw(run: Run) -> dict[str, list[Picture]]:
 
 def _grid(run: Run, noise: int) -> Picture:
     """The paper's Figure 2: one initial noise, columns = classes, rows = models."""
-    best = list(run.grid).index(run.best_grid) if run.best_grid in run.grid else None
-    labels = [run.label(name) for name in run.grid]
-    tiles = [_row_of_tiles(images[noise]) for images in run.grid.values()]
+    shown = run.shown_grid
+    best = list(shown).index(run.best_grid) if run.best_grid in shown else None
+    labels = [run.label(name) for name in shown]
+    tiles = [_row_of_tiles(images[noise]) for images in shown.values()]
     height, width = tiles[0].shape[:2]
-    num_classes = len(next(iter(run.grid.values()))[noise])
+    num_classes = len(next(iter(shown.values()))[noise])
     size = (6.4, 0.6 + 4.8 * len(tiles) * height / width)
     seeds = run.summary.get("grid_seeds") or ()
     seed = f" (seed {seeds[noise]})" if noise < len(seeds) else ""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Row = dict[str, Any]
+SHOWN = 4  # rows of a kind in the same-noise grid
 NAMES = {
     "real": "Real images",
     "base": "Base",
@@ -110,6 +111,20 @@ class Run:
     def best_grid(self) -> str | None:
         """The name of the kept checkpoint's samples in the grid."""
         return self.best and f"{self.best['name']}-{self.best['images_seen']}"
+
+    @property
+    def shown_grid(self) -> dict[str, np.ndarray]:
+        """The grid thinned to a page: of guidance and of training each a few, the kept one among them."""
+        shown = set(self.grid)
+        for kind in ("cfg-", f"{self.objective}-"):
+            names = [name for name in self.grid if name.startswith(kind)]
+            kept = (
+                {names[i] for i in np.linspace(0, len(names) - 1, SHOWN).round().astype(int)}
+                if names
+                else set()
+            )
+            shown -= set(names) - kept - {self.best_grid}
+        return {name: images for name, images in self.grid.items() if name in shown}
 
     def rows(self, name: str) -> list[Row]:
         """The rows of that name, by images seen."""

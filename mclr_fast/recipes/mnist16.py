@@ -33,8 +33,8 @@ def mnist16() -> RunConfig:
             duration=32 * 80, batch_size=32, lr=1e-4, ema="plain", ema_beta=0.9, log_every=32 * 2
         ),
         eval=EvalConfig(
-            eval_every=32 * 16,
-            num_samples=1000,
+            eval_every=32 * 10,
+            num_samples=2000,
             control="last",
             cfg_scales=(1.1, 1.25, 1.5, 2.0, 3.0),
             **SAMPLER,

@@ -268,3 +268,19 @@ def test_a_failed_write_leaves_the_old_page_and_one_line(tmp_path, capsys):
     assert stop.value.code == 2
     assert "cannot write" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "report.html"}
+
+
+def test_a_long_grid_is_thinned_and_keeps_the_best():
+    names = ["base", *(f"cfg-{g}" for g in (1.1, 1.2, 1.5, 2, 3)), *(f"mclr-{n}" for n in range(10, 110, 10))]
+    summary = {"objective": "mclr", "rows": [], "best": {"name": "mclr", "images_seen": 20}}
+    run = report_data.Run(summary, {}, {name: np.zeros(0) for name in names})
+    shown = list(run.shown_grid)
+    assert shown[0] == "base"
+    assert [name for name in shown if "cfg" in name] == ["cfg-1.1", "cfg-1.2", "cfg-2", "cfg-3"]
+    assert [name for name in shown if "mclr" in name] == [
+        "mclr-10",
+        "mclr-20",
+        "mclr-40",
+        "mclr-70",
+        "mclr-100",
+    ]
