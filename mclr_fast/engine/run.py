@@ -206,7 +206,8 @@ class Run:
                     save_model(best_folder, trainer.average_state(), model)
 
             done.append(self._evaluate(evaluator, net, name, milestone, keep_best))
-            self._say_if_turned(done)
+            if own:
+                self._say_if_turned(done)
         self.ranks.on_main(save_model, folder / f"final-{name}", trainer.average_state(), model)
         return done, trainer.seconds
 
