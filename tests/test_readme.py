@@ -40,6 +40,12 @@ def test_the_proof_is_the_stored_run():
             assert f"| {result[name]['fd']:.3f} | {result[name]['is']:.2f} |" in README
 
 
+def test_the_bases_curve_is_the_stored_one():
+    rows = json.loads((ROOT / "mclr_fast/assets/mnist16-base/curve.json").read_text())["rows"]
+    fd = [row["fd"] for row in rows if row["name"] == "denoising"]
+    assert f"its FD fell from {fd[len(fd) * 3 // 4 - 1]:.3f} to {fd[-1]:.3f} (on 1,000 samples" in README
+
+
 def test_links_and_pictures_exist():
     targets = re.findall(r'(?:src="|\]\()(?!https?:)([^")#]+)', README)
     assert len(targets) >= 8
