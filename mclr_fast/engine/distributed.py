@@ -76,6 +76,11 @@ class Ranks:
             raise outcome[1]
         return outcome[0]
 
+    def wait(self) -> None:
+        """Wait for all ranks: before leaving, so that none closes connections another still uses."""
+        if self.size > 1:
+            dist.barrier()
+
     def close(self) -> None:
         """Leave the process group."""
         if self.size > 1 and dist.is_initialized():

@@ -18,6 +18,7 @@ def run_door(device: str, work: Callable[[Ranks, StopRequest], None]) -> int:
     stop, ranks = StopRequest(), Ranks(device)
     try:
         work(ranks, stop)
+        ranks.wait()
     except RunError as error:
         return fail(error) if ranks.is_main else 1
     except Interrupted:

@@ -30,7 +30,7 @@ def losses(outdir, objective, micro_batch, num_ranks=1, stop_after=0):
         command = [sys.executable, *torchrun, *arguments]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
-    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.returncode == 0, run.stderr[:4000]
     lines = [json.loads(line) for line in (outdir / "log.jsonl").read_text().splitlines()]
     assert [line["images_seen"] for line in lines] == [12 * (i + 1) for i in range(STEPS)]
     return np.array([line["loss"] for line in lines])

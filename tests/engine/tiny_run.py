@@ -95,6 +95,8 @@ def main(outdir, objective, micro_batch, steps, stop_after="0"):
         trainer = tiny_trainer(outdir, config, StopAfter(0), ranks=ranks)  # started again
         trainer.train_until(config.train.duration)
     trainer.save()
+    del trainer
+    ranks.wait()
     ranks.close()
 
 
