@@ -135,6 +135,11 @@ class RunConfig:
     dry_run: bool = False
     """Print the resolved run and stop."""
 
+    @property
+    def folder(self) -> Path:
+        """Where the run writes: --outdir, or runs/<recipe>."""
+        return self.outdir or Path("runs") / self.recipe
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig(SamplerConfig):

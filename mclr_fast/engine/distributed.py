@@ -49,10 +49,6 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """Whether any rank's flag is set, agreed by all."""
-        return bool(self.sum(torch.tensor([float(flag)])).item())
-
     def gather_rows(self, rows: Tensor) -> Tensor:
         """Concatenate every rank's share of rows (as `rows()` cuts them), on the CPU, on all ranks."""
         rows = rows.cpu()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import torch
 
@@ -32,7 +31,6 @@ def dry_run(config: RunConfig) -> str:
     micro = min(train.micro_batch or own, own)
     num_steps = -(-train.duration // train.batch_size)
     marks = milestones(config, True) if config.eval.eval_every else []
-    outdir = Path(config.outdir or Path("runs") / config.recipe)
     lines = [
         f"recipe          {config.recipe}" + (f"  ({config.note})" if config.note else ""),
         f"network         {model['family']}, {sum(p.numel() for p in net.parameters()):,} parameters",
@@ -40,7 +38,7 @@ def dry_run(config: RunConfig) -> str:
         f"evaluations     {evaluations:,} a step = {train.batch_size} images x {columns} labels",
         f"micro-batches   {-(-own // micro)} a rank of at most {micro} evaluations, {num_ranks} rank(s)",
         f"evaluated at    {', '.join(f'{mark:,}' for mark in marks) or 'never'}",
-        f"folder          {outdir}" + (" (exists: resumes)" if outdir.exists() else ""),
+        f"folder          {config.folder}" + (" (exists: resumes)" if config.folder.exists() else ""),
         "",
         "options",
     ]

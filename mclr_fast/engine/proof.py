@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from mclr_fast.config import RunConfig
 from mclr_fast.evaluation import bootstrap_frechet_difference, feature_statistics
@@ -21,9 +20,9 @@ from .signals import StopRequest
 
 def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
     """Run every seed under outdir/seed-<s>, judge, write summary.json and report.html."""
-    outdir = Path(config.outdir or Path("runs") / config.recipe)
+    outdir = config.folder
     ranks.on_main(claim_outdir, outdir, config)
-    results, runs, seconds = [], [], 0.0
+    results, seconds = [], 0.0
     for seed in config.proof_seeds:
         single = replace(config, seed=seed, outdir=outdir / f"seed-{seed}", proof_seeds=())
         run = Run(single, ranks, stop)
@@ -49,7 +48,6 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
         )
         say(ranks.is_main, _line(result))
         results.append(result)
-        runs.append(run)
         seconds += summary["seconds"]
 
     real = judge.real_row(judge.protocol.heldout, run.heldout_labels)

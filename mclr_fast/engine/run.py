@@ -38,7 +38,7 @@ class Run:
         self.config = config
         self.ranks = ranks
         self.stop = stop
-        self.outdir = Path(config.outdir or Path("runs") / config.recipe)
+        self.outdir = config.folder
         check_options(config, ranks.size)
         try:
             self.model = read_config(config.init) if config.init else describe(config.net)
