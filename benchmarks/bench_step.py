@@ -1,56 +1,102 @@
-"""Forward and backward of the contrastive step: N(1+K) evaluations against the 2NK of Algorithm 1.
+"""The training step against Algorithm 1 as written, plain torch without its waste, and the floor.
 
 Run: pytest benchmarks/ --benchmark-only
 """
 
+import floor
 import pytest
 import torch
-from baselines.algorithm1 import algorithm1_loss
+from baselines.algorithm1 import Algorithm1Step, algorithm1_loss, copy_of
+from baselines.deduplicated import DeduplicatedStep, deduplicated_loss
+from baselines.training import draw_batch
+from interleave import interleave, record_times
+from steps import SETTINGS, TrainerStep, build_nets, image_data
 
-from mclr_fast import models, ops
-from mclr_fast.objectives import MCLR, NoiseLevel, pair_labels
-
-N = 32
-
-
-def inputs(num_negatives):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(N, 1, 16, 16, generator=generator)
-    labels = torch.arange(N) % 10
-    index = pair_labels(labels, num_negatives, generator=generator)
-    noise = NoiseLevel(P_mean=-0.5, P_std=1.2)
-    sigma = noise.sigma(torch.randn(N, generator=generator))
-    x_noisy = x + sigma.view(-1, 1, 1, 1) * torch.randn(x.shape, generator=generator)
-    return x, x_noisy, sigma, noise.weight(sigma), torch.cat([labels[:, None], labels[index]], dim=1)
+ROUNDS = 7
+NETWORK_ERROR = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # relative, in the Euclidean norm
 
 
-def evaluate(net, x, x_noisy, sigma, weight, labels_NR):
-    coefficients = MCLR().coefficients(labels_NR.shape[1]).expand(labels_NR.shape)
-    denoised = net(x_noisy, sigma, labels_NR)
-    return ops.contrast_loss(denoised, x, x_noisy, sigma, weight, coefficients, output="denoised")
+def relative_error(found, expected):
+    return ((found - expected).norm() / expected.norm()).item()
 
 
-def contrastive_loss(*arguments):
-    return evaluate(*arguments)[0]
+@torch.no_grad()
+def check_networks(ours, plain, data, dtype):
+    """The plain network is the package's, and Algorithm 1's loss the deduplicated one."""
+    batch = draw_batch(data, 4, 2)
+    expected = ours(batch.x_noisy, batch.sigma, batch.labels).flatten(0, 1)
+    x_noisy, sigma = (v.repeat_interleave(3, dim=0) for v in (batch.x_noisy, batch.sigma))
+    one_hot = torch.nn.functional.one_hot(batch.labels.flatten(), data.num_classes).float()
+    for net in {copy_of(plain, dtype), plain}:
+        assert relative_error(net(x_noisy, sigma, one_hot), expected) < NETWORK_ERROR[dtype]
+    losses = [loss(plain, batch, data.num_classes) for loss in (algorithm1_loss, deduplicated_loss)]
+    scale = (batch.weight.sum() * batch.x[0].numel()).item()
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-6 * scale)
 
 
-STEPS = {"contrastive": contrastive_loss, "algorithm1": algorithm1_loss}
+def compiled_step(setting, plain, data, backend):
+    """The compiled baseline, its loss checked against the same in eager mode."""
+    net = copy_of(plain, setting.dtype)
+    step = DeduplicatedStep(net, data, setting.num_images, setting.num_negatives, backend=backend)
+    batch = draw_batch(data, setting.num_images, setting.num_negatives)
+    expected = deduplicated_loss(net, batch, data.num_classes)
+    scale = (batch.weight.mean() * batch.x[0].numel()).item()
+    limit = NETWORK_ERROR[setting.dtype] * scale
+    torch.testing.assert_close(step.loss(batch), expected, rtol=0, atol=limit)
+    return step
 
 
-@pytest.mark.parametrize("num_negatives", [3, 7])
-@pytest.mark.parametrize("step", STEPS)
-def test_step(benchmark, step, num_negatives):
-    net = models.load("mnist16-base")
-    arguments = inputs(num_negatives)
-    loss, energies = evaluate(net, *arguments)
-    rounding = 1e-6 * energies.sum().item()  # the loss is a small difference of large energies
-    torch.testing.assert_close(algorithm1_loss(net, *arguments), loss, rtol=0, atol=rounding)
+def build_floor(ours, setting):
+    """The floor of the package's step, its convolutions' FLOPs held to the architecture's formula."""
+    with floor.record() as calls:
+        ours()
+    replay = floor.Floor(calls)
+    least, everything = floor.network_flops(setting.num_evaluations, setting.num_images, **setting.net)
+    assert least <= replay.convolution_flops <= everything
+    return replay, 1 - replay.convolution_flops / everything
 
-    def forward_backward():
-        net.zero_grad()
-        STEPS[step](net, *arguments).backward()
 
-    benchmark.extra_info["evaluations"] = N * (
-        1 + num_negatives if step == "contrastive" else 2 * num_negatives
-    )
-    benchmark.pedantic(forward_backward, rounds=9, warmup_rounds=2)
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.row)
+def test_step(benchmark, suite, tmp_path, setting):
+    if suite.quick:
+        setting = setting.shrunk()
+    data = image_data(setting.net)
+    net, plain = build_nets(setting)
+    check_networks(net.eval(), plain, data, setting.dtype)
+    ours = TrainerStep(setting, net, tmp_path)
+    ours()
+    replay, saved = build_floor(ours, setting)
+
+    sizes = (data, setting.num_images, setting.num_negatives)
+    others = {"naive": Algorithm1Step(copy_of(plain, torch.float32), *sizes)}
+    if setting.dtype != torch.float32:
+        others["naive_same_dtype"] = Algorithm1Step(copy_of(plain, setting.dtype), *sizes)
+    others["deduplicated"] = DeduplicatedStep(copy_of(plain, setting.dtype), *sizes)
+    info = benchmark.extra_info
+    if setting.no_compile:
+        info["no_compile"] = setting.no_compile
+    else:
+        others["compiled"] = compiled_step(setting, plain, data, suite.backend)
+        info["compile_seconds"] = others["compiled"].compile_seconds
+    others["floor"] = replay
+
+    info.update(row=setting.row, dtype=str(setting.dtype), num_negatives=setting.num_negatives)
+    info.update(machine=suite.machine, evaluations=setting.num_evaluations)
+    info.update(floor_GFLOP=replay.flops / 1e9, floor_calls=len(replay.replays))
+    info["convolution_flops_saved_by_sharing"] = saved
+    times = interleave(benchmark, ours, others, rounds=suite.rounds(ROUNDS))
+    if times is None:
+        return
+    record_times(benchmark, times)
+    own, same_dtype = times["ours"], times.get("naive_same_dtype", times["naive"])
+    ratios = {
+        "over_naive": (times["naive"], own),
+        "over_naive_same_dtype": (same_dtype, own),
+        "precision": (times["naive"], same_dtype),
+        "deduplication": (same_dtype, times["deduplicated"]),
+        "fusion": (times["deduplicated"], own),
+        "over_floor": (own, times["floor"]),
+    }
+    if "compiled" in times:
+        ratios["over_compile"] = (times["compiled"], own)
+    suite.record(benchmark, {key: a.ratios(b) for key, (a, b) in ratios.items()})

@@ -16,6 +16,7 @@ import torch
 
 from mclr_fast import __version__, ops
 from mclr_fast.engine.setup import choose_dtype
+from mclr_fast.ops import audit
 
 ASSETS = Path(__file__).parent / "assets"
 BASE = [f"mnist16-base/{name}" for name in ("config.json", "model.safetensors", "cfg.json")]
@@ -29,13 +30,23 @@ Lines = Iterator[tuple[bool, str, str]]  # there or not, name, what is to be sai
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the checklist. Exit code 0, whatever is missing."""
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m mclr_fast.doctor",
         description="Say what this machine has, and which implementation each op uses.",
         epilog="example:\n  python -m mclr_fast.doctor",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args(arguments)
+    )
+    parser.add_argument(
+        "--kernels",
+        action="store_true",
+        help="compile every GPU kernel for sm_80, sm_90 and sm_100 (no GPU needed; minutes) and print "
+        "registers, spills, shared memory, width of accesses, bytes moved and the time these take on an H100",
+    )
+    options = parser.parse_args(arguments)
     sys.stdout.reconfigure(errors="replace")  # a terminal without ticks still gets the text
+    if options.kernels:
+        print(audit.table(audit.rows()))
+        return 0
     for lines in (_versions, _processors, _compilers, _optional_packages, _shipped_files, _ops):
         print(lines.__name__.strip("_").replace("_", " "))
         for present, name, value in lines():

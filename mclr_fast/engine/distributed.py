@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Ranks:
@@ -35,13 +36,11 @@ class Ranks:
         """This rank's contiguous share of num_rows; sizes differ by at most one."""
         return slice(num_rows * self.rank // self.size, num_rows * (self.rank + 1) // self.size)
 
-    def wrap(self, net: nn.Module) -> nn.Module:
-        """The module to call in training: DDP over several ranks."""
-        if self.size == 1:
-            return net
-        device_ids = [self.device] if self.device.type == "cuda" else None
-        # Buffers are constants; broadcasting them would deadlock ranks with unequal micro-batches.
-        return nn.parallel.DistributedDataParallel(net, device_ids=device_ids, broadcast_buffers=False)
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank rank 0's values, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), src=0)
 
     def sum(self, values: Tensor) -> Tensor:
         """Element-wise sum over ranks, in place."""

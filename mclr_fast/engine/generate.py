@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mclr_fast.config import EvalConfig
 from mclr_fast.data import RGBEncoder
+from mclr_fast.models.edm2 import EffectiveWeights, Precond
 from mclr_fast.sampling import Unconditional, edm_sampler, seeded_noise
 
 from .distributed import Ranks
@@ -17,7 +18,7 @@ from .signals import StopRequest
 
 
 def generate(
-    net: Callable,
+    net: Precond,
     seeds: Sequence[int],
     labels: Tensor,
     image_shape: tuple[int, int, int],
@@ -36,7 +37,10 @@ def generate(
     rows = ranks.rows(len(seeds))
     own_seeds, own_labels = list(seeds)[rows], labels[rows].to(ranks.device)
     images = []
-    with progress_bar(description, len(own_seeds), 0, ranks.is_main, "samples") as bar:
+    with (
+        EffectiveWeights(net).held(),
+        progress_bar(description, len(own_seeds), 0, ranks.is_main, "samples") as bar,
+    ):
         for first in range(0, len(own_seeds), config.sample_batch):
             stop.check()
             batch = slice(first, first + config.sample_batch)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mclr_fast import ops
+from mclr_fast.models.edm2 import Precond
 from mclr_fast.objectives import MCLR, Denoising
 
-from .minibatch import Minibatch
+from .minibatch import Minibatch, noisy
 
 
 def backward_contrast(
-    net: nn.Module,
+    net: Precond,
     objective: MCLR,
     batch: Minibatch,
-    x_noisy: Tensor,
+    seed: int,
     columns: slice,
     num_columns: int,
     scale: float,
@@ -25,30 +26,33 @@ def backward_contrast(
     Returns the loss (sum over the part's rows, unscaled) and the energies' sum per column, float64
     [num_columns], zero outside `columns`.
     """
-    coefficients = objective.coefficients(num_columns).to(x_noisy.device)[columns]
-    denoised = net(x_noisy, batch.sigma, batch.labels)
+    coefficients = objective.coefficients(num_columns).to(batch.x.device)[columns]
+    x_noisy, net_input = noisy(batch, seed, net.sigma_data, net.dtype)
+    raw = net(net_input, batch.sigma, batch.labels, output="network")
+    # The scale is in the coefficients: so the gradient that the loss's own pass makes is the final one.
     loss, energy = ops.contrast_loss(
-        denoised,
+        raw,
         batch.x,
         x_noisy,
         batch.sigma,
         batch.weight,
-        coefficients.expand(batch.labels.shape),
-        output="denoised",
+        (scale * coefficients).expand(batch.labels.shape),
+        sigma_data=net.sigma_data,
     )
-    (loss * scale).backward()
-    energies = torch.zeros(num_columns, dtype=torch.float64, device=x_noisy.device)
+    loss.backward()
+    energies = torch.zeros(num_columns, dtype=torch.float64, device=batch.x.device)
     energies[columns] = energy.double().sum(dim=0)
     return (energies[columns] * coefficients.double()).sum(), energies
 
 
 def backward_denoising(
-    net: nn.Module, objective: Denoising, batch: Minibatch, x_noisy: Tensor, scale: float
+    net: Precond, objective: Denoising, batch: Minibatch, seed: int, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The same for EDM2's uncertainty-weighted loss: one column, and the network's own u(sigma)."""
-    denoised, logvar = net(x_noisy, batch.sigma, batch.labels[:, 0], return_logvar=True)
+    x_noisy, net_input = noisy(batch, seed, net.sigma_data, net.dtype)
+    raw, logvar = net(net_input, batch.sigma, batch.labels, return_logvar=True, output="network")
     energy = ops.weighted_sq_error(
-        denoised[:, None], batch.x, x_noisy, batch.sigma, batch.weight, output="denoised"
+        raw, batch.x, x_noisy, batch.sigma, batch.weight, sigma_data=net.sigma_data
     )[:, 0]
     loss_N, _ = objective(energy, logvar.flatten(), batch.x[0].numel())
     (loss_N.sum() * scale).backward()

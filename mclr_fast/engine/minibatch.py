@@ -123,6 +123,17 @@ def micro_batches(batch: Minibatch, num_evaluations: int) -> Iterator[tuple[Mini
             yield batch.part(slice(row, row + height), columns), columns
 
 
-def noisy(batch: Minibatch, seed: int) -> Tensor:
-    """x + sigma eps of a part; a row's columns share sigma and eps wherever they are cut."""
-    return ops.noisy_input(batch.x, batch.sigma, seed, rng.NOISE_STREAM, batch.position)
+def noisy(batch: Minibatch, seed: int, sigma_data: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """x + sigma eps of a part, and the network's input made of it (`ops.noisy_input`).
+
+    A row's columns share sigma and eps wherever they are cut.
+    """
+    return ops.noisy_input(
+        batch.x,
+        batch.sigma,
+        seed,
+        rng.NOISE_STREAM,
+        batch.position,
+        sigma_data=sigma_data,
+        dtype=dtype,
+    )

@@ -27,8 +27,8 @@ class AdamNormEMA:
         """params: the trained ones by name; ema: tracks exactly these; normalized: MPConv weights."""
         self.params = dict(params)
         self.ema = ema
-        trained = set(map(id, self.params.values()))
-        self.normalized = [weight for weight in normalized if id(weight) in trained]
+        forced = set(map(id, normalized))
+        self.normalized = [id(p) in forced for p in self.params.values()]
         self.betas = betas
         self.num_steps = 0
         self.exp_avg = {name: torch.zeros_like(p) for name, p in self.params.items()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset
 from mclr_fast.models import check_state
-from mclr_fast.models.edm2 import DropoutKey, force_weight_norm_, normalized_weights
+from mclr_fast.models.edm2 import DropoutKey, EffectiveWeights, force_weight_norm_, normalized_weights
 from mclr_fast.objectives import MCLR, Denoising, NoiseLevel
 
 from .checkpoint import load_tensors, save_tensors
@@ -21,7 +21,7 @@ from .ema import ParameterEMA, PlainEMA, PowerFunctionEMA
 from .errors import Interrupted, RunError
 from .logs import RunLog, progress_bar
 from .loss import backward_contrast, backward_denoising
-from .minibatch import MinibatchSource, micro_batches, noisy
+from .minibatch import MinibatchSource, micro_batches
 from .optimizer import AdamNormEMA
 from .schedule import EDM2Schedule, HoldSchedule
 from .signals import StopRequest
@@ -65,7 +65,7 @@ class Trainer:
 
         self.net = net.to(ranks.device).train()
         if self.denoising is None:
-            self.net.logvar_linear.requires_grad_(False)  # unused: DDP would wait for its gradient
+            self.net.logvar_linear.requires_grad_(False)  # unused
         force_weight_norm_(self.net)
         params = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
         self.ema: ParameterEMA
@@ -81,7 +81,8 @@ class Trainer:
         self.source = MinibatchSource(dataset, objective, noise, self.config.batch_size, self.seed, ranks)
         if state_path.exists():
             self._load()
-        self.wrapped = ranks.wrap(self.net)
+        ranks.share(self.net.parameters())
+        self.weights = EffectiveWeights(self.net)
 
     def train_until(self, images: int) -> None:
         """Step until at least `images` have been seen; log, and save every checkpoint_every images.
@@ -130,25 +131,23 @@ class Trainer:
             batch = self.source.draw(self.images_seen)
         except (ValueError, OSError) as error:  # a minibatch without negatives, an unreadable image
             raise RunError(str(error)) from error
-        # DDP averages gradients over ranks; the loss is a mean over the global minibatch.
-        scale = self.ranks.size / self.config.batch_size
+        scale = 1 / self.config.batch_size  # the loss is a mean over the global minibatch
         totals = torch.zeros(2 + self.num_columns, dtype=torch.float64, device=self.ranks.device)
         totals[0] = self.stop.requested
-        parts = list(micro_batches(batch, self.config.micro_batch))
-        for i, (part, columns) in enumerate(parts):
-            if self.config.dropout > 0:
-                self.net.dropout_key = DropoutKey(self.seed, part.position)
-            if self.ranks.size > 1:
-                self.wrapped.require_backward_grad_sync = i == len(parts) - 1
-            x_noisy = noisy(part, self.seed)
-            if self.denoising is not None:
-                loss, energies = backward_denoising(self.wrapped, self.denoising, part, x_noisy, scale)
-            else:
-                loss, energies = backward_contrast(
-                    self.wrapped, self.mclr, part, x_noisy, columns, self.num_columns, scale
-                )
-            totals[1] += loss
-            totals[2:] += energies
+        with self.weights.held():
+            for part, columns in micro_batches(batch, self.config.micro_batch):
+                if self.config.dropout > 0:
+                    self.net.dropout_key = DropoutKey(self.seed, part.position)
+                if self.denoising is not None:
+                    loss, energies = backward_denoising(self.net, self.denoising, part, self.seed, scale)
+                else:
+                    loss, energies = backward_contrast(
+                        self.net, self.mclr, part, self.seed, columns, self.num_columns, scale
+                    )
+                self.weights.accumulate()
+                totals[1] += loss
+                totals[2:] += energies
+        self.weights.backward(self.ranks.sum if self.ranks.size > 1 else None)
         # SYNC: the loss decides whether the update may be made.
         stop_requested, loss, *energies = self.ranks.sum(totals).tolist()
         if not math.isfinite(loss):

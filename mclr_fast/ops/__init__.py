@@ -4,19 +4,21 @@ Every op has one plain-torch truth in `ops/reference`. Where a fused implementat
 function here chooses it; `implementations()` says what is in use and why.
 """
 
-from typing import NamedTuple
-
+from . import _choice
+from ._choice import Implementation, using
+from .adam_norm_ema_ import adam_norm_ema_
 from .contrast_loss import contrast_loss
-from .reference.adam_norm_ema_ import adam_norm_ema_, force_weight_norm_
+from .heun_update import heun_update
+from .modulate_silu import modulate_silu
+from .mp_cat_silu import mp_cat_silu
+from .mp_sum_clip import mp_sum_clip, mp_sum_clip_silu
+from .noisy_input import noisy_input
+from .pixel_norm_silu import pixel_norm_silu
+from .qkv_norm import qkv_norm
+from .reference.adam_norm_ema_ import force_weight_norm_
 from .reference.magnitude_preserving import mp_fourier, mp_silu, mp_sum, normalize
-from .reference.modulate_silu import modulate_silu
-from .reference.mp_cat_silu import mp_cat_silu
-from .reference.mp_sum_clip import mp_sum_clip
-from .reference.noisy_input import noisy_input
 from .reference.philox import random_normal, random_uniform, random_words
-from .reference.pixel_norm_silu import pixel_norm_silu
-from .reference.qkv_norm import qkv_norm
-from .reference.weight_norm_scale import weight_norm_scale
+from .weight_norm_scale import weight_norm_scale, weight_norm_scale_grads
 from .weighted_sq_error import weighted_sq_error
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "adam_norm_ema_",
     "contrast_loss",
     "force_weight_norm_",
+    "heun_update",
     "implementations",
     "modulate_silu",
     "mp_cat_silu",
@@ -31,6 +34,7 @@ __all__ = [
     "mp_silu",
     "mp_sum",
     "mp_sum_clip",
+    "mp_sum_clip_silu",
     "noisy_input",
     "normalize",
     "pixel_norm_silu",
@@ -38,13 +42,16 @@ __all__ = [
     "random_normal",
     "random_uniform",
     "random_words",
+    "using",
     "weight_norm_scale",
+    "weight_norm_scale_grads",
     "weighted_sq_error",
 ]
 
 OPS = (
     "adam_norm_ema_",
     "contrast_loss",
+    "heun_update",
     "modulate_silu",
     "mp_cat_silu",
     "mp_sum_clip",
@@ -57,15 +64,6 @@ OPS = (
 """The ops that may have a fused implementation beside the reference."""
 
 
-class Implementation(NamedTuple):
-    """One row of the table: the op, the implementation in use, and why."""
-
-    op: str
-    implementation: str
-    reason: str
-
-
 def implementations() -> list[Implementation]:
     """Op, implementation in use, reason: one row an op, as `python -m mclr_fast.doctor` prints."""
-    reason = "plain torch; no fused implementation is built yet"
-    return [Implementation(op, "reference", reason) for op in OPS]
+    return _choice.implementations(OPS)

@@ -22,3 +22,12 @@ def check_evaluations(
             raise ValueError(f"{name} must be [{num_images}], one a row, not {list(value.shape)}.")
     if output not in ("network", "denoised"):
         raise ValueError(f"output must be 'network' or 'denoised', not {output!r}.")
+
+
+def check_shared(a: Tensor, b: Tensor) -> None:
+    """Rows and dtypes of two operands, one of which may hold one row for several of the other."""
+    few, many = sorted((len(a), len(b)))
+    if few != many and (few == 0 or many % few):
+        raise ValueError(f"a has {len(a)} rows and b {len(b)}: one must have a multiple of the other's.")
+    if a.dtype != b.dtype:
+        raise ValueError(f"a is {a.dtype} and b {b.dtype}: convert one of them.")

@@ -1,9 +1,14 @@
 """Public op: loss and energies when dL/d energy is constant."""
 
+from __future__ import annotations
+
+import torch
 from torch import Tensor
 
+from . import _choice, _library, _native
 from ._checks import check_evaluations
-from .reference import contrast_loss as reference
+from .reference.contrast_loss import contrast_loss as reference
+from .weighted_sq_error import ARGUMENTS, empty_like_pred, images_of, like_images, sizes
 
 
 def contrast_loss(
@@ -21,7 +26,10 @@ def contrast_loss(
 
     Shapes    as `weighted_sq_error`; coefficients_NR: [N,R] -> (loss [], energy_NR [N,R]).
     Dtypes    any floating pred; results float32.                 Devices   any.
-    Gradient  pred, through the loss only; the returned energies carry none.
+    Formats   as `weighted_sq_error`.
+    Gradient  pred, through the loss only; the returned energies carry none. It is made together with
+              the loss, and on the CPU used as it is where the loss's own gradient is exactly 1.
+    Cost      reads pred, x and, for F, x_noisy once, and writes pred's gradient.
     Errors    ValueError naming the argument whose shape does not fit.
     Source    eq. 22; (160) with the DSM weight in column 0.
     """
@@ -31,4 +39,57 @@ def contrast_loss(
             f"coefficients_NR must be {list(pred.shape[:2])} to go with pred, "
             f"not {list(coefficients_NR.shape)}."
         )
-    return reference.contrast_loss(pred, x, x_noisy, sigma, weight, coefficients_NR, sigma_data, output)
+    if not _choice.fused("contrast_loss", pred):
+        return reference(pred, x, x_noisy, sigma, weight, coefficients_NR, sigma_data, output)
+    operands = (v.float() for v in (x, x_noisy, sigma, weight, coefficients_NR))
+    loss, energy, _ = _forward(pred, *operands, sigma_data, output)
+    return loss, energy
+
+
+def _forward_cpu(pred, x, x_noisy, sigma, weight, coefficients, sigma_data, output):
+    results = _forward_fake(pred, x, x_noisy, sigma, weight, coefficients, sigma_data, output)
+    images = images_of(pred)
+    _native.cpu().contrast_loss_forward(
+        _native.code(pred),
+        images,
+        like_images(x, images),
+        like_images(x_noisy, images),
+        sigma.contiguous(),
+        weight.contiguous(),
+        coefficients.contiguous(),
+        *results,
+        *sizes(pred, x, x_noisy),
+        sigma_data,
+        output == "network",
+    )
+    return results
+
+
+def _forward_fake(pred, x, x_noisy, sigma, weight, coefficients, sigma_data, output):
+    energy = torch.empty(pred.shape[:2], dtype=torch.float32, device=pred.device)
+    return energy.new_empty(()), energy, empty_like_pred(pred)
+
+
+_forward = _library.define(
+    f"contrast_loss({ARGUMENTS}, Tensor coefficients, float sigma_data, str output)"
+    " -> (Tensor loss, Tensor energy, Tensor grad_pred)",
+    cpu=_forward_cpu,
+    fake=_forward_fake,
+    cuda="triton_kernels.contrast_loss:forward",
+)
+
+
+def _save(ctx, arguments, output):
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(output[2])
+
+
+def _gradient(ctx, grad_loss, *_):
+    (grad_pred,) = ctx.saved_tensors
+    # Only of a real tensor on the CPU can the value be had for nothing; compilers pass subclasses.
+    if not (type(grad_loss) is Tensor and grad_loss.device.type == "cpu" and grad_loss.item() == 1):
+        grad_pred = grad_pred * grad_loss
+    return grad_pred, *[None] * 7
+
+
+_library.differentiable(_forward, _save, _gradient)

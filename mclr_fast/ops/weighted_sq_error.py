@@ -1,9 +1,13 @@
 """Public op: energies of a minibatch of evaluations."""
 
+from __future__ import annotations
+
+import torch
 from torch import Tensor
 
+from . import _choice, _library, _native
 from ._checks import check_evaluations
-from .reference import weighted_sq_error as reference
+from .reference.weighted_sq_error import weighted_sq_error as reference
 
 
 def weighted_sq_error(
@@ -22,9 +26,109 @@ def weighted_sq_error(
               with x_noisy, sigma and sigma_data) or the denoised image D itself (output="denoised");
               x, x_noisy: [N,C,H,W], shared by the row, or [N,R,C,H,W]; sigma, weight: [N] -> [N,R].
     Dtypes    any floating pred; sums and result float32.         Devices   any.
+    Formats   pred's images contiguous or channels_last (others are copied); x and x_noisy any.
     Gradient  pred.                Cost      reads pred, x and, for F, x_noisy once; ~6 FLOPs an element.
     Errors    ValueError naming the argument whose shape does not fit.
     Source    eq. 22 and 151; preconditioning: EDM (arXiv 2206.00364), Table 1.
     """
     check_evaluations(pred, x, x_noisy, sigma, weight, output)
-    return reference.weighted_sq_error(pred, x, x_noisy, sigma, weight, sigma_data, output)
+    if not _choice.fused("weighted_sq_error", pred):
+        return reference(pred, x, x_noisy, sigma, weight, sigma_data, output)
+    return _forward(pred, x.float(), x_noisy.float(), sigma.float(), weight.float(), sigma_data, output)
+
+
+def images_of(pred: Tensor) -> Tensor:
+    """pred [N,R,C,H,W] as images [N R,C,H,W], contiguous or channels_last."""
+    images = pred.flatten(0, 1)
+    if images.is_contiguous() or images.is_contiguous(memory_format=torch.channels_last):
+        return images
+    return images.contiguous()
+
+
+def like_images(x: Tensor, images: Tensor) -> Tensor:
+    """x [N,C,H,W] or [N,R,C,H,W] as images in the memory order of `images`."""
+    x = x if x.ndim == 4 else x.flatten(0, 1)
+    last = not images.is_contiguous()
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def sizes(pred: Tensor, x: Tensor, x_noisy: Tensor) -> tuple[int, ...]:
+    """images, columns, size, x_columns, noisy_columns, as csrc/include/mclr_fast.h has them."""
+    num_images, num_columns, *image = pred.shape
+    own = (1 if v.ndim == 4 else num_columns for v in (x, x_noisy))
+    return num_images, num_columns, image[0] * image[1] * image[2], *own
+
+
+def _forward_cpu(pred, x, x_noisy, sigma, weight, sigma_data, output):
+    energy, images = _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output), images_of(pred)
+    _native.cpu().weighted_sq_error_forward(
+        _native.code(pred),
+        images,
+        like_images(x, images),
+        like_images(x_noisy, images),
+        sigma.contiguous(),
+        weight.contiguous(),
+        energy,
+        *sizes(pred, x, x_noisy),
+        sigma_data,
+        output == "network",
+    )
+    return energy
+
+
+def _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output):
+    return torch.empty(pred.shape[:2], dtype=torch.float32, device=pred.device)
+
+
+def _backward_cpu(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, output):
+    grad_pred, images = empty_like_pred(pred), images_of(pred)
+    _native.cpu().weighted_sq_error_backward(
+        _native.code(pred),
+        grad_energy.contiguous(),
+        images,
+        like_images(x, images),
+        like_images(x_noisy, images),
+        sigma.contiguous(),
+        weight.contiguous(),
+        grad_pred,
+        *sizes(pred, x, x_noisy),
+        sigma_data,
+        output == "network",
+    )
+    return grad_pred
+
+
+def _backward_fake(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, output):
+    return empty_like_pred(pred)
+
+
+def empty_like_pred(pred: Tensor) -> Tensor:
+    """An uninitialised gradient of pred, in the memory order of its images."""
+    return torch.empty_like(images_of(pred)).unflatten(0, pred.shape[:2])
+
+
+ARGUMENTS = "Tensor pred, Tensor x, Tensor x_noisy, Tensor sigma, Tensor weight"
+_forward = _library.define(
+    f"weighted_sq_error({ARGUMENTS}, float sigma_data, str output) -> Tensor",
+    cpu=_forward_cpu,
+    fake=_forward_fake,
+    cuda="triton_kernels.weighted_sq_error:forward",
+)
+_backward = _library.define(
+    f"weighted_sq_error_backward(Tensor grad_energy, {ARGUMENTS}, float sigma_data, str output) -> Tensor",
+    cpu=_backward_cpu,
+    fake=_backward_fake,
+    cuda="triton_kernels.weighted_sq_error:backward",
+)
+
+
+def _save(ctx, arguments, output):
+    ctx.save_for_backward(*arguments[:5])
+    ctx.preconditioning = arguments[5:]
+
+
+def _gradient(ctx, grad):
+    return _backward(grad, *ctx.saved_tensors, *ctx.preconditioning), *[None] * 6
+
+
+_library.differentiable(_forward, _save, _gradient)

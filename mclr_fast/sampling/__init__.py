@@ -1,14 +1,13 @@
 """Samplers as stateless functions: start noise and a denoiser in, images out."""
 
 from .edm import edm_sampler, sigma_steps
-from .guidance import Denoiser, Unconditional, guided_denoiser
+from .guidance import Denoiser, Unconditional
 from .seeds import seeded_noise
 
 __all__ = [
     "Denoiser",
     "Unconditional",
     "edm_sampler",
-    "guided_denoiser",
     "seeded_noise",
     "sigma_steps",
 ]

@@ -7,7 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .guidance import Denoiser, guided_denoiser
+from mclr_fast import ops
+
+from .guidance import Denoiser, network_output
 
 
 def sigma_steps(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
@@ -46,32 +48,68 @@ def edm_sampler(
     Shapes    noise: [N,C,H,W], standard normal; labels: as `net` takes them -> [N,C,H,W].
     Dtypes    the state is noise.dtype (float32 or float64); nets get float32 x and 0-dim sigma.
     Cost      2 num_steps - 1 calls of `net`, and as many of `gnet` unless guidance is 1; no sync.
-    Source    EDM (arXiv 2206.00364), algorithm 2, with its deterministic case S_churn = 0.
+    Guidance  the output becomes g + guidance (d - g), with d from `net` and g from `gnet`, both given the
+              same labels; at 1 `gnet` is never called. The MCLR paper's gamma is guidance - 1.
+    Source    EDM (arXiv 2206.00364), algorithm 2, with its deterministic case S_churn = 0; guidance:
+              EDM2 (arXiv 2312.02696), section 4, and autoguidance (arXiv 2406.02507).
 
     `randn_like` draws the churn noise (default torch.randn_like), once for each step whose t lies
-    in [S_min, S_max].
+    in [S_min, S_max]. Nets that offer `output="network"` (EDM2's) give their raw output, and what lies
+    between two calls is one fused op.
     """
-    denoiser = guided_denoiser(net, gnet, guidance)
+    if guidance != 1 and gnet is None:
+        raise ValueError(
+            f"guidance={guidance} needs a guiding net: pass gnet (a weaker or unconditional net, "
+            "or Unconditional(net)), or leave guidance at 1."
+        )
+    nets = [net] if guidance == 1 else [net, gnet]
     randn_like = randn_like or torch.randn_like
     max_gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
+    kinds = {network_output(n) for n in nets}
+    raw = len(kinds) == 1 and None not in kinds
+    sigma_data, dtype = kinds.pop() if raw else (0.5, torch.float32)  # the latter are not read
 
-    def slope(x: Tensor, t: float) -> Tensor:
+    def step(x: Tensor, t: float, net_input: Tensor, x_hat: Tensor, t_hat: float, t_next: float, slope=None):
         sigma = torch.full((), t, dtype=torch.float32, device=x.device)
-        return (x - denoiser(x.float(), sigma, labels).to(x.dtype)) / t
+        if raw:
+            outputs = [n(net_input, sigma, labels, output="network") for n in nets]
+        else:
+            outputs = [n(x.float(), sigma, labels) for n in nets]
+        return ops.heun_update(
+            outputs[0],
+            x,
+            t,
+            x_hat,
+            t_hat,
+            t_next,
+            slope,
+            guide=outputs[-1],
+            guidance=guidance,
+            sigma_data=sigma_data,
+            output="network" if raw else "denoised",
+            dtype=dtype,
+        )
 
     # The time steps stay Python floats, so that no step waits for the device.
     steps = sigma_steps(num_steps, sigma_min, sigma_max, rho).tolist()
     x_next = noise * steps[0]
+    net_input = _scaled(x_next, steps[0], sigma_data, dtype)
     for t_cur, t_next in pairwise(steps):
         t_hat, x_hat = t_cur, x_next
         if max_gamma > 0 and S_min <= t_cur <= S_max:
             t_hat = t_cur * (1 + max_gamma)
             x_hat = x_next + math.sqrt(t_hat**2 - t_cur**2) * S_noise * randn_like(x_next)
+            net_input = _scaled(x_hat, t_hat, sigma_data, dtype)
 
         # Euler step, then the trapezoidal correction except on the last step.
-        d_cur = slope(x_hat, t_hat)
-        x_next = x_hat + (t_next - t_hat) * d_cur
+        x_next, slope, net_input = step(x_hat, t_hat, net_input, x_hat, t_hat, t_next)
         if t_next > 0:
-            d_prime = slope(x_next, t_next)
-            x_next = x_hat + (t_next - t_hat) * (d_cur + d_prime) / 2
+            x_next, _, net_input = step(x_next, t_next, net_input, x_hat, t_hat, t_next, slope)
     return x_next
+
+
+def _scaled(x: Tensor, sigma: float, sigma_data: float, dtype: torch.dtype) -> Tensor:
+    """The network's input at (x, sigma): c_in x and a channel of ones. Source: EDM, Table 1."""
+    scaled = (x / math.hypot(sigma, sigma_data)).to(dtype)
+    scaled = torch.cat([scaled, torch.ones_like(scaled[:, :1])], dim=1)
+    return scaled.contiguous(memory_format=torch.channels_last)

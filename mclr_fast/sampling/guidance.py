@@ -1,4 +1,4 @@
-"""Guidance: push a denoiser's output away from that of a weaker, guiding denoiser."""
+"""Guidance: a denoiser is pushed away from a weaker, guiding one, which may be itself without a class."""
 
 from collections.abc import Callable
 
@@ -19,25 +19,15 @@ class Unconditional:
         """`net` is called, not copied."""
         self.net = net
 
-    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """D(x; sigma) without a class; `labels` are ignored."""
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, **options) -> Tensor:
+        """What `net` gives without a class; `labels` are ignored."""
         no_class = torch.full((x.shape[0],), -1, dtype=torch.int64, device=x.device)
-        return self.net(x, sigma, no_class)
+        return self.net(x, sigma, no_class, **options)
 
 
-def guided_denoiser(net: Denoiser, gnet: Denoiser | None, guidance: float) -> Denoiser:
-    """The denoiser g + w (d - g), with d from `net`, g from `gnet` and w = `guidance`.
-
-    Both get the same labels. At w = 1 this is `net` itself: `gnet` is never called and may be None.
-    The MCLR paper's gamma is w - 1.
-
-    Source    EDM2 (arXiv 2312.02696), section 4; autoguidance (arXiv 2406.02507).
-    """
-    if guidance == 1:
-        return net
-    if gnet is None:
-        raise ValueError(
-            f"guidance={guidance} needs a guiding net: pass gnet (a weaker or unconditional net, "
-            "or Unconditional(net)), or leave guidance at 1."
-        )
-    return lambda x, sigma, labels: torch.lerp(gnet(x, sigma, labels), net(x, sigma, labels), guidance)
+def network_output(net: Denoiser) -> tuple[float, torch.dtype] | None:
+    """(sigma_data, dtype) of a net that gives its raw output F of a scaled input; None for any other."""
+    net = net.net if isinstance(net, Unconditional) else net
+    if hasattr(net, "sigma_data") and hasattr(net, "dtype"):
+        return net.sigma_data, net.dtype
+    return None

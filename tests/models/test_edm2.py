@@ -121,18 +121,22 @@ class TestColumns:
 
     @pytest.mark.parametrize("return_logvar", [False, True])
     def test_number_of_evaluations(self, return_logvar):
-        """N R = N (1+K) rows pass the network, not 2 N K; before the label there may be fewer."""
+        """N R = N (1+K) rows pass the network, not 2 N K."""
         net, (x, sigma) = tiny(), batch(3)
         rows = {}
+        first = net.unet.enc["8x8_block0"]
+        watched = [net.unet.enc["8x8_conv"], first, first.conv_res0, first.conv_res1, net.unet.out_conv]
         for name, module in net.unet.named_modules():
-            if module in [net.unet.enc["8x8_conv"], net.unet.enc["8x8_block0"], net.unet.out_conv]:
+            if module in watched:
                 module.register_forward_hook(
                     lambda _, inputs, __, name=name: rows.update({name: rows.get(name, 0) + len(inputs[0])})
                 )
         net(x, sigma, torch.tensor([[0, 1, 2, 3]] * 3), return_logvar=return_logvar)
-        assert len(rows) == 3
-        assert rows["enc.8x8_conv"] in (3, 3 * 4)
-        assert rows["enc.8x8_block0"] == rows["out_conv"] == 3 * 4
+        assert len(rows) == len(watched)
+        # What comes before the label runs once an image.
+        assert rows["enc.8x8_conv"] == rows["enc.8x8_block0"] == 3
+        assert rows["enc.8x8_block0.conv_res0"] == 3
+        assert rows["enc.8x8_block0.conv_res1"] == rows["out_conv"] == 3 * 4
 
     def test_one_column_and_no_row(self):
         net, (x, sigma) = tiny(), batch(2)
@@ -251,7 +255,8 @@ class TestDropout:
     def test_columns_of_a_row_share_their_masks(self):
         """The same label in every column: the same output, so the same masks."""
         found = self.run([4, 8, 2**33])
-        assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
+        for column in (1, 2):  # another mask changes much more than the order of a sum does
+            close(found[:, column], found[:, 0], 1e-6)
         net, (x, sigma) = tiny(dropout=0.5).train(), batch(3)
         unkeyed = net(x, sigma, self.LABELS)
         assert not torch.allclose(unkeyed[:, 0], unkeyed[:, 1])

@@ -1,15 +1,27 @@
-"""How an op is held to the truth, and the one tolerance of the op tests."""
+"""How an op is held to the truth, and the one tolerance of the op tests.
+
+Every test here runs twice: on the plain-torch reference and on the fused implementation.
+"""
 
 import pytest
 import torch
 
-ULPS = 4  # units in the last place of a result's largest value; about 2 are used
+from mclr_fast import ops
+
+ULPS = (
+    4  # units in the last place of a result's largest value that the reference may be off; about 2 are used
+)
 
 
-def _close(found, expected, dtype):
-    assert found.shape == expected.shape
-    limit = ULPS * torch.finfo(dtype).eps * expected.abs().amax() if expected.numel() else 0
-    assert bool(((found.double() - expected).abs() <= limit).all()), (found - expected).abs().max()
+@pytest.fixture(params=["reference", "fused"], autouse=True)
+def implementation(request):
+    """Which implementation the test's ops run on ("fused" leaves float64 to the reference)."""
+    torch.manual_seed(0)
+    fused = ops.implementations()[0]
+    if request.param == "fused" and fused.implementation == "reference":
+        pytest.skip(f"no fused ops here: {fused.reason}")
+    with ops.using("reference" if request.param == "reference" else "auto"):
+        yield request.param
 
 
 @pytest.fixture(params=["contiguous", "channels_last"])
@@ -19,32 +31,41 @@ def layout(request):
     return lambda x: x.contiguous(memory_format=memory_format)
 
 
+def _results(op, inputs, cotangents):
+    """What op(*inputs) gives, and its gradients with respect to the inputs."""
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    found = op(*inputs)
+    found = [found] if isinstance(found, torch.Tensor) else list(found)
+    cotangents = cotangents or [torch.randn_like(y) for y in found]
+    grads = torch.autograd.grad(
+        found, inputs, [c.to(y.dtype) for c, y in zip(cotangents, found, strict=True)]
+    )
+    return found, list(grads), cotangents
+
+
 @pytest.fixture
-def assert_same():
+def assert_same(implementation):
     """assert_same(op, formula, *inputs): results and gradients of `op` are those of `formula`.
 
     `formula` is written independently, and it and its gradients are evaluated in float64 at the values
-    that the inputs have in their own dtype.
+    that the inputs have in their own dtype. The reference may be off by ULPS; a fused implementation by
+    twice what the reference is off, and one unit in the last place.
     """
 
     def assert_same(op, formula, *inputs):
-        dtype = inputs[0].dtype
-        near = [x.detach().requires_grad_() for x in inputs]
-        exact = [x.detach().double().requires_grad_() for x in inputs]
-        found, expected = op(*near), formula(*exact)
-        if isinstance(found, torch.Tensor):
-            found, expected = (found,), (expected,)
-        cotangents = [torch.randn_like(y) for y in found]
-        for y, z in zip(found, expected, strict=True):
-            _close(y, z, dtype)
-        grads = torch.autograd.grad(found, near, cotangents)
-        truths = torch.autograd.grad(expected, exact, [c.double() for c in cotangents])
-        for y, z in zip(grads, truths, strict=True):
-            _close(y, z, dtype)
+        with ops.using("reference"):
+            eager, eager_grads, cotangents = _results(op, inputs, None)
+        exact, exact_grads, _ = _results(
+            formula, [x.double() for x in inputs], [c.double() for c in cotangents]
+        )
+        found, grads, _ = _results(op, inputs, cotangents)
+        values = zip(found + grads, eager + eager_grads, exact + exact_grads, strict=True)
+        for value, plain, truth in values:
+            assert value.shape == truth.shape and value.dtype == plain.dtype
+            if not truth.numel():
+                continue
+            ulp = torch.finfo(value.dtype).eps * truth.abs().amax()
+            limit = ULPS * ulp if implementation == "reference" else 2 * (plain - truth).abs().amax() + ulp
+            assert bool(((value.double() - truth).abs() <= limit).all()), (value - truth).abs().max()
 
     return assert_same
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)

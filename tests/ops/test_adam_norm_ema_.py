@@ -38,7 +38,7 @@ def test_adam_then_averages_then_norm(dtype, rtol):
 
         given = [g.clone() for g in grads]
         adam_norm_ema_(
-            params, grads, *moments, list(zip(averages, betas, strict=True)), params[:2],
+            params, grads, *moments, list(zip(averages, betas, strict=True)), [True, True, False, False],
             step=step, lr=LR, betas=BETAS, eps=EPS,
         )  # fmt: skip
         assert all(torch.equal(g, h) for g, h in zip(grads, given, strict=True))
@@ -55,7 +55,7 @@ def test_adam_then_averages_then_norm(dtype, rtol):
 def test_first_step_moves_every_element_by_lr():
     params, grads = [torch.zeros(3, 2)], [torch.tensor([[1e-3, -1e3], [2.0, -2.0], [1.0, 0.0]])]
     moments = [[torch.zeros(3, 2)], [torch.zeros(3, 2)]]
-    adam_norm_ema_(params, grads, *moments, [], [], step=1, lr=LR, betas=BETAS, eps=EPS)
+    adam_norm_ema_(params, grads, *moments, [], [False], step=1, lr=LR, betas=BETAS, eps=EPS)
     torch.testing.assert_close(params[0], -LR * grads[0].sign(), rtol=2e-5, atol=0)
 
 
@@ -70,3 +70,15 @@ def test_force_weight_norm_():
         force_weight_norm_([weight])
     rms = weight.data.double().flatten(1).square().mean(1).sqrt()
     torch.testing.assert_close(rms, torch.full_like(rms, 1 - 1e-4), rtol=0, atol=3e-7)
+
+
+def test_opcheck():
+    lists = [[torch.rand(3, 2), torch.rand(1)] for _ in range(6)]
+    arguments = (*lists, [True, False], [0.1, 0.9, 0.99, 1e-8, 0.1, 0.1, 0.5, 0.5])
+    torch.library.opcheck(torch.ops.mclr_fast.adam_norm_ema_.default, arguments)
+
+
+def test_lists_must_be_aligned():
+    one = [torch.ones(1)]
+    with pytest.raises(ValueError, match=r"^1 params need .* not \[0, 1, 1, 1\]"):
+        adam_norm_ema_(one, [], one, one, [], [False], step=1, lr=1, betas=BETAS, eps=EPS)

@@ -4,6 +4,7 @@ are compared with those of an independent formula in float64."""
 import pytest
 import torch
 
+from mclr_fast import ops
 from mclr_fast.ops import weighted_sq_error
 
 SIGMA_DATA = 0.6
@@ -35,7 +36,19 @@ def inputs(shape, per_column, layout=lambda x: x):
     return pred, x, x_noisy, sigma, weight
 
 
-@pytest.mark.parametrize("shape", [(0, 4, 1, 2, 2), (1, 1, 1, 1, 1), (3, 2, 3, 5, 7), (2, 5, 1, 4, 4)])
+SHAPES = [
+    (0, 4, 1, 2, 2),
+    (2, 3, 1, 0, 2),
+    (1, 1, 1, 1, 1),
+    (3, 2, 3, 5, 7),
+    (2, 5, 1, 4, 4),
+    (1, 3, 17, 3, 3),
+    (2, 2, 8, 40, 20),
+    (1, 2, 3, 49, 61),  # more than a chunk of the kernel
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("per_column", [False, True])
 @pytest.mark.parametrize("output", ["network", "denoised"])
 def test_formula(assert_same, layout, shape, per_column, output):
@@ -55,6 +68,50 @@ def test_half_precision_is_summed_in_float32(output):
     assert found.dtype == torch.float32
     expected = formula(pred.double(), *(v.double() for v in rest), output)
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("output", ["network", "denoised"])
+def test_any_format_and_one_operand_per_column(layout, output):
+    pred, x, _, sigma, weight = inputs((2, 3, 4, 5, 7), False)
+    x_noisy = torch.randn(2, 3, 4, 5, 7)
+    for clean, noisy in ((layout(x), x_noisy), (x_noisy, layout(x))):
+        rest = clean, noisy, sigma, weight
+        for values in (
+            pred.permute(1, 0, 2, 4, 3).contiguous().permute(1, 0, 2, 4, 3),
+            pred.expand(2, -1, -1, -1, -1),
+        ):
+            found = weighted_sq_error(values, *rest, sigma_data=SIGMA_DATA, output=output)
+            expected = formula(values.double(), *(v.double() for v in rest), output)
+            torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+
+
+def test_gradient_keeps_the_format(implementation, layout):
+    pred, *rest = inputs((2, 3, 4, 5, 7), False, layout)
+    (grad,) = torch.autograd.grad(weighted_sq_error(pred.requires_grad_(), *rest).sum(), pred)
+    if implementation == "fused":
+        assert grad.stride() == pred.stride()
+
+
+@pytest.mark.parametrize("implementation", ["fused"], indirect=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_gradients_are_those_of_their_parts(implementation, dtype):
+    """Past 64 MB they are stored around the caches."""
+    pred, *rest = inputs((2, 9, 1, 1024 if dtype == torch.float32 else 2048, 1024), False)
+    pred = pred.to(dtype).requires_grad_()
+    (whole,) = torch.autograd.grad(weighted_sq_error(pred, *rest).sum(), pred)
+    for i in range(2):
+        row = [v[i : i + 1] for v in rest]
+        (part,) = torch.autograd.grad(weighted_sq_error(pred[i : i + 1], *row).sum(), pred)
+        assert torch.equal(part[i], whole[i])
+
+
+@pytest.mark.parametrize("implementation", ["fused"], indirect=True)
+def test_registration_and_compile(implementation):
+    pred, *rest = inputs((2, 3, 2, 4, 4), False, lambda x: x.contiguous(memory_format=torch.channels_last))
+    op = torch.ops.mclr_fast.weighted_sq_error
+    torch.library.opcheck(op.default, (pred.requires_grad_(), *rest, 0.5, "network"))
+    compiled = torch.compile(ops.weighted_sq_error, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(pred, *rest), weighted_sq_error(pred, *rest))
 
 
 WRONG = {

@@ -11,7 +11,6 @@ from mclr_fast.models.edm2 import Precond
 from mclr_fast.sampling import (
     Unconditional,
     edm_sampler,
-    guided_denoiser,
     seeded_noise,
     sigma_steps,
 )
@@ -167,11 +166,17 @@ def test_churn_draws_only_between_S_min_and_S_max():
 def test_self_guidance_passes_the_zero_label():
     net = Recorder(lambda x, sigma, labels: x * labels.view(-1, 1, 1, 1))
     x, labels = torch.randn(3, 1, 2, 2), torch.tensor([4, 5, 6])
-    guided = guided_denoiser(net, Unconditional(net), 1.5)
-    out = guided(x, torch.tensor(1.0), labels)
-    scale = -1 + 1.5 * (labels.view(-1, 1, 1, 1) + 1)
-    torch.testing.assert_close(out, x * scale)
-    assert sorted(seen.tolist() for seen in net.labels) == [[-1, -1, -1], [4, 5, 6]]
+    out = edm_sampler(net, x, labels, gnet=Unconditional(net), guidance=1.5, num_steps=2, sigma_min=1.0)
+    assert out.shape == x.shape
+    assert {tuple(seen.tolist()) for seen in net.labels} == {(-1, -1, -1), (4, 5, 6)}
+
+
+def test_guidance_extrapolates_the_outputs():
+    """The ideal denoisers of two Gaussians are linear in x: so is what guidance makes of them."""
+    x = torch.randn(3, 1, 2, 2)
+    d, g = gaussian(0.5), gaussian(1.0)
+    mixed = edm_sampler(lambda *arguments: torch.lerp(g(*arguments), d(*arguments), 1.5), x, num_steps=4)
+    torch.testing.assert_close(edm_sampler(d, x, gnet=g, guidance=1.5, num_steps=4), mixed)
 
 
 def test_mistakes_are_named():

@@ -3,10 +3,12 @@
 from .layers import DropoutKey
 from .network import Precond, force_weight_norm_, normalized_weights
 from .presets import PRESETS, Preset
+from .weights import EffectiveWeights
 
 __all__ = [
     "PRESETS",
     "DropoutKey",
+    "EffectiveWeights",
     "Precond",
     "Preset",
     "force_weight_norm_",

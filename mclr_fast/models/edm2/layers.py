@@ -24,13 +24,19 @@ class MPConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, ...]):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, *kernel))
+        self.held: Tensor | None = None  # the effective weight, while `EffectiveWeights` holds it
 
-    def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        """x: [B, in, H, W] or [B, in]; gain: number or [1] -> [B, out, ...], in x's dtype."""
-        weight = ops.weight_norm_scale(self.weight, gain, x.dtype)
+    def effective(self, gain: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """The weight that the layer computes with: normalised, scaled, cast, channels_last."""
+        if self.held is not None:
+            return self.held
+        return ops.weight_norm_scale([self.weight], [gain], [dtype])[0]
+
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """x: [B, in, H, W] or [B, in]; gain: [1] or None = 1 -> [B, out, ...], in x's dtype."""
+        weight = self.effective(gain, x.dtype)
         if weight.ndim == 2:
             return x @ weight.t()
-        weight = weight.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
 
@@ -54,6 +60,7 @@ class Block(nn.Module):
         in_channels, out_channels, emb_channels: widths of input, output and embedding.
         decoder: False = encoder (pixel norm at the entry, conv_skip before it).
         resample: "keep", "up" (nearest neighbour) or "down" (2x2 mean).
+        activates: whether the next block starts with mp_silu of this one's output.
         attention: cosine self-attention at the exit, if the width gives at least one head.
     """
 
@@ -65,6 +72,7 @@ class Block(nn.Module):
         *,
         decoder: bool,
         resample: str = "keep",
+        activates: bool = False,
         attention: bool = False,
         channels_per_head: int = 64,
         dropout: float = 0.0,
@@ -75,6 +83,7 @@ class Block(nn.Module):
         super().__init__()
         self.decoder = decoder
         self.resample = resample
+        self.activates = activates
         self.num_heads = out_channels // channels_per_head if attention else 0
         self.dropout = dropout
         self.res_balance = res_balance
@@ -96,28 +105,26 @@ class Block(nn.Module):
         self,
         x: Tensor,
         emb: Tensor,
+        *,
+        activated: Tensor | None = None,
         skip: Tensor | None = None,
         concat_balance: float = 0.5,
         dropout_key: tuple[int, int, Tensor] | None = None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         """One block.
 
-        Shapes    x: [B,Cin,H,W]; emb: float32 [B,E] or [1,E]; skip: [B,Cskip,H,W], concatenated first
-                  (then conv_res0 and conv_skip see Cin + Cskip channels) -> [B,Cout,H',W'].
+        Shapes    x: [B,Cin,H,W], or [N,Cin,H,W] with B = N R, shared by the R labels of an image; emb:
+                  float32 [B,E] or [1,E]; activated: mp_silu(x), which a decoder block without a skip
+                  starts from; skip: [B,Cskip,H,W] or [N,Cskip,H,W], concatenated first (then conv_res0
+                  and conv_skip see Cin + Cskip channels) -> [B,Cout,H',W'], and mp_silu of it if
+                  `activates`. What comes before the embedding runs once for the rows that x has.
         """
-        if self.resample == "down":
-            x = F.avg_pool2d(x, 2)
-        elif self.resample == "up":
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
         if not self.decoder:
-            if self.conv_skip is not None:
-                x = self.conv_skip(x)
-            x, y = ops.pixel_norm_silu(x)
+            x, y = self._enter_encoder(x)
         elif skip is not None:
             x, y = ops.mp_cat_silu(x, skip, concat_balance)
         else:
-            y = ops.mp_silu(x)
-
+            x, y = (upsample(x), upsample(activated)) if self.resample == "up" else (x, activated)
         y = self.conv_res0(y)
         dropout = self.dropout if self.training else 0.0
         y = ops.modulate_silu(y, self.emb_linear(emb, self.emb_gain), dropout, dropout_key)
@@ -125,13 +132,39 @@ class Block(nn.Module):
 
         if self.decoder and self.conv_skip is not None:
             x = self.conv_skip(x)
-        if self.num_heads == 0:
-            return ops.mp_sum_clip(x, y, self.res_balance, self.clip_act)
-        x = ops.mp_sum(x, y, self.res_balance)
-        return ops.mp_sum_clip(x, self._attend(x), self.attn_balance, self.clip_act)
+        if self.num_heads > 0:
+            x = ops.mp_sum_clip(x, y, self.res_balance)
+            return self._leave(x, self._attend(x), self.attn_balance)
+        return self._leave(x, y, self.res_balance)
+
+    def _enter_encoder(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.resample == "down":
+            x = F.avg_pool2d(x, 2)
+        if self.conv_skip is not None:
+            x = self.conv_skip(x)
+        return ops.pixel_norm_silu(x)
+
+    def _leave(self, x: Tensor, y: Tensor, balance: float) -> tuple[Tensor, Tensor | None]:
+        if self.activates:
+            return ops.mp_sum_clip_silu(x, y, balance, self.clip_act)
+        return ops.mp_sum_clip(x, y, balance, self.clip_act), None
 
     def _attend(self, x: Tensor) -> Tensor:
         q, k, v = ops.qkv_norm(self.attn_qkv(x), self.num_heads)
-        y = F.scaled_dot_product_attention(q, k, v)
-        y = y.transpose(-1, -2).reshape(x.shape).contiguous(memory_format=torch.channels_last)
-        return self.attn_proj(y)
+        y = attention(q, k, v)
+        y = y.transpose(1, 2).reshape(len(x), *x.shape[2:], x.shape[1])  # [B,H,W,C]: channels_last as it lies
+        return self.attn_proj(y.permute(0, 3, 1, 2))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v; all [B,heads,L,d], contiguous."""
+    if q.device.type != "cpu" or q.dtype == torch.float32:
+        return F.scaled_dot_product_attention(q, k, v)
+    # In half precision torch's CPU kernel goes backward 2 to 20 times slower than these products do.
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+    return logits.softmax(dim=-1) @ v
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Nearest neighbour, [B,C,H,W] -> [B,C,2H,2W]."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")

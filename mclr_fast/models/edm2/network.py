@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mclr_fast import ops
 
@@ -46,6 +47,7 @@ class UNet(nn.Module):
             kwargs.setdefault("attention", resolution in attn_resolutions)
             return Block(width_in, width_out, emb_width, **kwargs, **block_kwargs)
 
+        last = len(widths) - 1
         self.enc = nn.ModuleDict()
         skips = []
         width = img_channels + 1
@@ -60,41 +62,56 @@ class UNet(nn.Module):
                 )
             skips.append(width)
             for i in range(num_blocks):
-                self.enc[f"{res}x{res}_block{i}"] = block(width, width_out, res, decoder=False)
+                activates = level == last and i == num_blocks - 1
+                self.enc[f"{res}x{res}_block{i}"] = block(
+                    width, width_out, res, decoder=False, activates=activates
+                )
                 width = width_out
                 skips.append(width)
 
         self.dec = nn.ModuleDict()
         for level, width_out in reversed(list(enumerate(widths))):
             res = img_resolution >> level
-            if level == len(widths) - 1:
-                self.dec[f"{res}x{res}_in0"] = block(width, width, res, decoder=True, attention=True)
+            if level == last:
+                self.dec[f"{res}x{res}_in0"] = block(
+                    width, width, res, decoder=True, activates=True, attention=True
+                )
                 self.dec[f"{res}x{res}_in1"] = block(width, width, res, decoder=True, attention=False)
             else:
                 self.dec[f"{res}x{res}_up"] = block(
                     width, width, res, decoder=True, resample="up", attention=False
                 )
             for i in range(num_blocks + 1):
-                self.dec[f"{res}x{res}_block{i}"] = block(width + skips.pop(), width_out, res, decoder=True)
+                self.dec[f"{res}x{res}_block{i}"] = block(
+                    width + skips.pop(), width_out, res, decoder=True, activates=level > 0 and i == num_blocks
+                )
                 width = width_out
         self.out_conv = MPConv(width, img_channels, (3, 3))
 
-    def embed(self, c_noise: Tensor, one_hot: Tensor | None) -> Tensor:
-        """The blocks' embedding.
+    def embed(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        """The blocks' embedding; the noise's once an image, a label's by its column of the weight.
 
-        Shapes    c_noise: float32 [1] or [N]; one_hot: float32 [N,R,label_dim], or None for a net
-                  without labels -> [1,E], [N,E] or, with labels, [N*R,E].
+        Shapes    c_noise: float32 [1] or [N]; labels: int64 [N,R] (-1 = the zero label vector), floating
+                  [N,R,label_dim], or None for a net without labels -> [1,E], [N,E] or, with labels, [N*R,E].
         """
         emb = self.emb_noise(self.emb_fourier(c_noise))
-        if one_hot is not None:
-            label = self.emb_label(one_hot * math.sqrt(one_hot.shape[-1]))
-            emb = ops.mp_sum(emb[:, None].expand_as(label), label, self.label_balance).flatten(0, 1)
-        return ops.mp_silu(emb)
+        if labels is None:
+            return ops.mp_silu(emb)
+        if labels.is_floating_point():
+            label = self.emb_label(labels * math.sqrt(labels.shape[-1]))
+        else:
+            columns = self.emb_label.effective(None, torch.float32).t()
+            label = F.embedding(labels.clamp(min=0), columns) * (labels >= 0)[:, :, None]
+            label = label * math.sqrt(len(columns))
+        emb = ops.mp_sum(emb[:, None].expand_as(label), label, self.label_balance)
+        return ops.mp_silu(emb).flatten(0, 1)
 
     def forward(self, x: Tensor, emb: Tensor, dropout_key: DropoutKey | None = None) -> Tensor:
-        """x: [B,C,H,W] -> [B,C,H,W], in x's dtype; emb: float32 [B,E] or [1,E]."""
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        x = x.contiguous(memory_format=torch.channels_last)
+        """The raw output F.
+
+        Shapes    x: [B,C+1,H,W], scaled, channels_last, its last channel ones; or [N,C+1,H,W], one image
+                  for R embeddings; emb: float32 [B,E] or [1,E] -> [B,C,H,W].    Dtypes    x's.
+        """
         layer = 0
 
         def key() -> tuple[int, int, Tensor] | None:
@@ -104,13 +121,25 @@ class UNet(nn.Module):
                 return None
             return dropout_key.seed, DROPOUT_STREAM + layer, dropout_key.position
 
-        skips = []
+        skips, activated = [], None
         for module in self.enc.values():
-            x = module(x, emb, dropout_key=key()) if isinstance(module, Block) else module(x)
+            if isinstance(module, Block):
+                x, activated = module(x, emb, dropout_key=key())
+            else:
+                x, _ = module(x), key()
             skips.append(x)
+        if activated is None:  # a last level without blocks
+            activated = ops.mp_silu(x)
         for name, module in self.dec.items():
             skip = skips.pop() if "block" in name else None
-            x = module(x, emb, skip, self.concat_balance, key())
+            x, activated = module(
+                x,
+                emb,
+                activated=activated,
+                skip=skip,
+                concat_balance=self.concat_balance,
+                dropout_key=key(),
+            )
         return self.out_conv(x, self.out_gain)
 
 
@@ -200,6 +229,7 @@ class Precond(nn.Module):
         class_labels: Tensor | None = None,
         *,
         return_logvar: bool = False,
+        output: str = "denoised",
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Denoise x.
 
@@ -208,15 +238,17 @@ class Precond(nn.Module):
                   evaluations, R labels an image; x may then be [N,R,C,H,W], one image a label
                   -> D [N,C,H,W], or [N,R,C,H,W] for [N,R] labels; logvar [N,1,1,1] or [1,1,1,1].
         Dtypes    any floating x -> float32.
+        Network   output="network" leaves the preconditioning to the caller: x is `ops.noisy_input`'s scaled
+                  input, [N,C+1,H,W] or [N R,C+1,H,W] channels_last in the net's dtype, and the result the
+                  raw output F in that dtype, shaped as D.
+        Cost      what comes before the first modulation runs once an image for its R labels.
         Errors    ValueError for labels of another shape, or (on the CPU) outside [-1, label_dim).
         """
-        x = x.float()
+        if output not in ("denoised", "network"):
+            raise ValueError(f"output must be 'denoised' or 'network', not {output!r}.")
+        labels, columns = self._labels(class_labels, len(x), output)
+        num_images, num_columns = (len(x), 1) if labels is None else labels.shape[:2]
         sigma = sigma.float().reshape(-1)
-        one_hot = self._one_hot(class_labels, len(x))
-        num_images, num_columns = len(x), 1 if one_hot is None else one_hot.shape[1]
-        # Integer labels [N,R] ask for columns, also with R = 1; any other form for one result an image.
-        columns = one_hot is not None and class_labels is not None and class_labels.ndim == 2
-        columns = columns and not class_labels.is_floating_point()
         if len(sigma) not in (1, num_images):
             raise ValueError(f"sigma has {len(sigma)} values for {num_images} images: give one or one each.")
         if x.ndim == 5 and not (columns and x.shape[1] == num_columns):
@@ -224,48 +256,52 @@ class Precond(nn.Module):
                 f"x of shape {list(x.shape)} holds one image a label: it needs int64 class_labels "
                 f"[{x.shape[0]},{x.shape[1]}]."
             )
-        x = (x if x.ndim == 5 else x[:, None].expand(-1, num_columns, -1, -1, -1)).flatten(0, 1)
-        sigma_B = sigma.repeat_interleave(num_columns) if len(sigma) > 1 else sigma
-        sigma_B = sigma_B.view(-1, 1, 1, 1)
-
-        total = sigma_B**2 + self.sigma_data**2
-        c_skip = self.sigma_data**2 / total
-        c_out = sigma_B * self.sigma_data / total.sqrt()
         c_noise = sigma.log() / 4
-        emb = self.unet.embed(c_noise, one_hot)
+        emb = self.unet.embed(c_noise, labels)
         key = self.dropout_key
         if key is not None:
             key = key._replace(position=key.position.repeat_interleave(num_columns))
-        raw = self.unet((x * (1 / total.sqrt())).to(self.dtype), emb, key)
-        denoised = c_skip * x + c_out * raw.float()
-        if columns:
-            denoised = denoised.unflatten(0, (num_images, num_columns))
+        if output == "network":
+            result = self.unet(x, emb, key).unflatten(0, (num_images, num_columns))
+        else:
+            x = (x if x.ndim == 5 else x[:, None]).float()
+            sigma = sigma.view(-1, 1, 1, 1, 1)
+            total = sigma**2 + self.sigma_data**2
+            scaled = (x * (1 / total.sqrt())).flatten(0, 1).to(self.dtype)
+            scaled = torch.cat([scaled, torch.ones_like(scaled[:, :1])], dim=1)
+            raw = self.unet(scaled.contiguous(memory_format=torch.channels_last), emb, key)
+            raw = raw.float().unflatten(0, (num_images, num_columns))
+            result = self.sigma_data**2 / total * x + sigma * self.sigma_data / total.sqrt() * raw
+        result = result if columns else result.flatten(0, 1)
         if not return_logvar:
-            return denoised
-        return denoised, self.logvar_linear(self.logvar_fourier(c_noise)).view(-1, 1, 1, 1)
+            return result
+        return result, self.logvar_linear(self.logvar_fourier(c_noise)).view(-1, 1, 1, 1)
 
     def contrast(self, x_noisy: Tensor, sigma: Tensor, labels_NR: Tensor) -> Tensor:
         """D of every image under each of its R labels: `forward` with labels [N,R]."""
         return self(x_noisy, sigma, labels_NR)
 
-    def _one_hot(self, class_labels: Tensor | None, num_images: int) -> Tensor | None:
-        """Label vectors [N,R,label_dim] of any accepted form of labels; None for an unlabelled net."""
+    def _labels(self, class_labels: Tensor | None, num_rows: int, output: str) -> tuple[Tensor | None, bool]:
+        """Any accepted form of labels as int64 [N,R] or floating [N,1,label_dim] (None for an unlabelled
+        net), and whether they asked for columns: integers [N,R] do, also with R = 1."""
         if self.label_dim == 0:
-            return None
-        weight = self.unet.emb_label.weight
+            return None, False
         if class_labels is None:
-            return weight.new_zeros(num_images, 1, self.label_dim)
+            return torch.full((num_rows, 1), -1, device=self.unet.out_gain.device), False
         if class_labels.is_floating_point():
-            if class_labels.shape not in ((num_images, self.label_dim), (1, self.label_dim)):
+            if class_labels.shape not in ((num_rows, self.label_dim), (1, self.label_dim)):
                 raise ValueError(
-                    f"floating class_labels must be [{num_images},{self.label_dim}] for {num_images} images, "
+                    f"floating class_labels must be [{num_rows},{self.label_dim}] for {num_rows} images, "
                     f"not {list(class_labels.shape)}; class indices must be int64."
                 )
-            return class_labels.float()[:, None].expand(num_images, 1, -1)
+            return class_labels.float()[:, None].expand(num_rows, 1, -1), False
         labels = class_labels[:, None] if class_labels.ndim == 1 else class_labels
-        if labels.ndim != 2 or len(labels) != num_images:
+        fits = labels.ndim == 2 and (
+            num_rows == len(labels) or (output == "network" and num_rows == labels.numel())
+        )
+        if not fits:
             raise ValueError(
-                f"class_labels must be [{num_images}] or [{num_images},R] for {num_images} images, "
+                f"class_labels must be [{num_rows}] or [{num_rows},R] for {num_rows} images, "
                 f"not {list(class_labels.shape)}."
             )
         if labels.device.type == "cpu" and labels.numel() > 0:
@@ -275,8 +311,7 @@ class Precond(nn.Module):
                     f"class_labels lie in [{low}, {high}]; this net knows classes 0 to "
                     f"{self.label_dim - 1}, and -1 for no label."
                 )
-        classes = torch.arange(self.label_dim, device=labels.device)
-        return (labels[:, :, None] == classes).float()
+        return labels, class_labels.ndim == 2
 
 
 def force_weight_norm_(net: nn.Module) -> None:

@@ -21,7 +21,7 @@ def adam_norm_ema_(
     exp_avg: Sequence[Tensor],
     exp_avg_sq: Sequence[Tensor],
     averages: Sequence[tuple[Sequence[Tensor], float]],
-    normalized: Sequence[Tensor],
+    normalized: Sequence[bool],
     *,
     step: int,
     lr: float,
@@ -32,7 +32,8 @@ def adam_norm_ema_(
 
     Shapes    params, grads, exp_avg, exp_avg_sq: aligned lists, all written but grads; averages: pairs
               (list aligned with params, decay beta): average <- beta average + (1-beta) param.
-    Order     Adam, averages, normalisation of `normalized` (a subset of params): EDM2's.
+              normalized: which params are normalised per output channel.
+    Order     Adam, averages, normalisation: EDM2's.
     Source    Kingma & Ba 2015, Algorithm 1; `step` counts from 1. EDM2, eq. 66.
     """
     beta1, beta2 = betas
@@ -46,4 +47,4 @@ def adam_norm_ema_(
         torch._foreach_addcdiv_(params, exp_avg, denominator, -lr / (1 - beta1**step))
         for average, beta in averages:
             torch._foreach_lerp_(average, params, 1 - beta)
-        force_weight_norm_(normalized)
+        force_weight_norm_(param for param, flag in zip(params, normalized, strict=True) if flag)

@@ -1,19 +1,35 @@
-"""x + sigma eps, with eps drawn by Philox."""
+"""x + sigma eps and the network's input, with eps drawn by Philox."""
 
+import torch
 from torch import Tensor
 
 from .philox import random_normal
 
 
-def noisy_input(x: Tensor, sigma: Tensor, seed: int, stream: int, position: Tensor) -> Tensor:
-    """The noisy images of a step.
+def noisy_input(
+    x: Tensor,
+    sigma: Tensor,
+    eps: Tensor | None,
+    seed: int,
+    stream: int,
+    position: Tensor | None,
+    sigma_data: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """(x + sigma eps, c_in (x + sigma eps) with a channel of ones behind it).
 
     Shapes    x: [N,C,H,W] or [N,R,C,H,W] (a row's images then share sigma and eps); sigma: [N];
-              position: int64 [N], each sample's place in the run -> x's shape.
-    Dtypes    float32.
-    Source    Algorithms 1 and 2, with eps ~ N(0, I) keyed by (seed, stream, position).
+              eps: [N,C,H,W], or None: Philox draws it at position int64 [N]
+              -> (x's shape, [N or N R, C+1, H, W] channels_last, `dtype`).
+    Source    Algorithms 1 and 2; c_in: EDM (arXiv 2206.00364), Table 1.
     """
-    num_elements = x.shape[-3:].numel()
-    eps = random_normal(seed, stream, position, num_elements).view(len(x), *x.shape[-3:])
-    noise = sigma.view(-1, 1, 1, 1) * eps
-    return x + (noise if x.ndim == 4 else noise[:, None])
+    image = x.shape[-3:]
+    if eps is None:
+        eps = random_normal(seed, stream, position, image.numel()).view(len(x), *image)
+    if x.ndim == 5:
+        sigma, eps = sigma.repeat_interleave(x.shape[1]), eps.repeat_interleave(x.shape[1], dim=0)
+    images, sigma = x if x.ndim == 4 else x.flatten(0, 1), sigma.view(-1, 1, 1, 1)
+    x_noisy = (images + sigma * eps).contiguous()
+    net_input = (x_noisy / (sigma**2 + sigma_data**2).sqrt()).to(dtype)
+    net_input = torch.cat([net_input, torch.ones_like(net_input[:, :1])], dim=1)
+    return x_noisy.view(x.shape), net_input.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""What the package is measured against; tests/benchmarks holds them to be right."""

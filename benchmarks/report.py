@@ -1,0 +1,184 @@
+"""Results of the benchmarks as Markdown and PNG.
+
+Run: pytest benchmarks/ --benchmark-only --benchmark-json results.json
+     python benchmarks/report.py results.json [FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Target(NamedTuple):
+    """A promise about `key` of the rows whose extra_info has `where`; at least or at most `limit`."""
+
+    where: dict[str, Any]
+    key: str
+    limit: float
+    at_most: bool = False
+
+    def applies(self, info: dict) -> bool:
+        row_matches = info["row"].startswith(self.where["row"])
+        return row_matches and all(info.get(k) == v for k, v in self.where.items() if k != "row")
+
+    def met(self, value: float) -> bool:
+        return value <= self.limit if self.at_most else value >= self.limit
+
+
+PAST_CACHE = {"row": "pointwise-", "size": "past cache"}
+TARGETS = [
+    Target({"row": "step-bf16-k3"}, "over_naive", 3.4),
+    Target({"row": "step-bf16-k7"}, "over_naive", 3.9),
+    Target({"row": "step-bf16-k3"}, "over_floor", 1.12, at_most=True),
+    Target({"row": "step-fp32-k3"}, "over_floor", 1.08, at_most=True),
+    Target({"row": "step-bf16-k3"}, "over_compile", 1.1),
+    Target({"row": "step-fp32-k3"}, "over_compile", 1.08),
+    Target({"row": "step-embedded"}, "over_naive", 2.8),
+    Target({"row": "step-embedded"}, "over_floor", 1.5, at_most=True),
+    Target({"row": "memory-k15"}, "over_k1", 1.15, at_most=True),
+    Target({"row": "contrast-loss", "dtype": "torch.float32"}, "share_of_copy", 0.7),
+    Target({"row": "contrast-loss", "dtype": "torch.float32"}, "over_torch", 8),
+    Target(PAST_CACHE | {"bound_by_arithmetic": False}, "share_of_copy", 0.6),
+    Target(PAST_CACHE | {"bound_by_arithmetic": True}, "share_of_bound", 0.8),
+    Target({"row": "pointwise-", "size": "network"}, "over_compile", 1.0),
+    Target({"row": "optimizer", "size": "past cache"}, "over_torch", 2),
+]
+RATIOS = (
+    "over_naive",
+    "over_naive_same_dtype",
+    "precision",
+    "deduplication",
+    "fusion",
+    "over_compile",
+    "over_floor",
+    "over_k1",
+    "over_torch",
+    "share_of_copy",
+    "share_of_bound",
+)
+
+
+class Line(NamedTuple):
+    """One figure of the report."""
+
+    row: str
+    case: str
+    ours: str
+    key: str
+    value: float
+    range: str
+    target: str
+    met: str
+
+
+def lines_of(records: Sequence[dict]) -> list[Line]:
+    """Every ratio of every benchmark; `records` as in the JSON file's "benchmarks"."""
+    lines = []
+    for record in records:
+        info = record["extra_info"]
+        if "row" not in info:
+            continue
+        own = info.get("milliseconds", {}).get("ours")
+        ours = "" if own is None else f"{own:.3g} ms ({info['spread']['ours']:.0%})"
+        parts = [info.get(key, "") for key in ("dtype", "direction", "size", "case")]
+        case = " ".join(str(part).removeprefix("torch.") for part in parts if part)
+        for key in (key for key in RATIOS if key in info):
+            low, high = info["ranges"][key]
+            target = next((t for t in TARGETS if t.key == key and t.applies(info)), None)
+            wanted = met = ""
+            if target is not None:
+                wanted = f"{'at most' if target.at_most else 'at least'} {target.limit:g}"
+                met = "yes" if target.met(info[key]) else "NO"
+            spread = f"{low:.2f} to {high:.2f}"
+            lines.append(Line(info["row"], case, ours, key, info[key], spread, wanted, met))
+        if "no_compile" in info:
+            lines.append(
+                Line(info["row"], case, ours, "over_compile", float("nan"), info["no_compile"], "", "")
+            )
+    return lines
+
+
+HEADER = ("row", "case", "ours (IQR)", "ratio", "median", "range", "target", "met")
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    value = "not run" if line.value != line.value else f"{line.value:.2f}"
+    return (line.row, line.case, line.ours, line.key, value, line.range, line.target, line.met)
+
+
+def text_table(records: Sequence[dict]) -> str:
+    """The lines as aligned columns."""
+    rows = [HEADER, *map(_cells, lines_of(records))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def markdown(records: Sequence[dict]) -> str:
+    """The machine, and the lines as a Markdown table."""
+    machine = next((r["extra_info"]["machine"] for r in records if "machine" in r["extra_info"]), {})
+    facts = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in machine.items())
+    rows = [HEADER, ("---",) * len(HEADER), *map(_cells, lines_of(records))]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    note = "Contenders are timed in turn within each round; ratios are medians over the rounds of one run."
+    return f"# Benchmarks\n\nMachine: {facts}.\n\n{note}\n\n{table}\n"
+
+
+def picture(records: Sequence[dict], path: Path) -> None:
+    """Bars: seconds of each contender of the training steps, and each op's share of copy bandwidth."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    infos = [record["extra_info"] for record in records if "row" in record["extra_info"]]
+    steps = [info for info in infos if info["row"].startswith("step-") and "milliseconds" in info]
+    shares = [info for info in infos if "share_of_copy" in info]
+    figure = Figure(figsize=(12, max(4.0, 0.22 * len(shares) + 1)), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    position = 0
+    ticks = []
+    for info in reversed(steps):
+        for name, milliseconds in reversed(info["milliseconds"].items()):
+            left.barh(position, milliseconds / 1e3, color="C1" if name == "ours" else "C0")
+            ticks.append((position, f"{info['row']}: {name}"))
+            position += 1
+        position += 1
+    left.set_yticks([p for p, _ in ticks], [label for _, label in ticks], fontsize=7)
+    left.set_xlabel("seconds a training step")
+    for i, info in enumerate(reversed(shares)):
+        right.barh(i, info["share_of_copy"], color="C1")
+    names = [
+        f"{s['row']} {str(s.get('dtype', '')).removeprefix('torch.')} {s.get('direction', '')}"
+        for s in reversed(shares)
+    ]
+    right.set_yticks(range(len(names)), names, fontsize=7)
+    right.axvline(1, color="black", linewidth=0.8)
+    right.set_xlabel("share of copy bandwidth, past the cache")
+    figure.savefig(path, dpi=120)
+
+
+def write(results: Path, folder: Path) -> tuple[Path, Path]:
+    """`folder`/benchmarks.md and .png from a --benchmark-json file."""
+    records = json.loads(results.read_text())["benchmarks"]
+    folder.mkdir(parents=True, exist_ok=True)
+    text, image = folder / "benchmarks.md", folder / "benchmarks.png"
+    text.write_text(markdown(records))
+    picture(records, image)
+    return text, image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the benchmarks' results as Markdown and PNG.")
+    parser.add_argument("results", type=Path, help="file written by --benchmark-json")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("."), help="where to write")
+    for path in write(*vars(parser.parse_args()).values()):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

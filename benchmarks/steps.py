@@ -1,0 +1,103 @@
+"""The training steps that are compared: the package's own, and the settings of each row."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from baselines.plain_net import PlainNet
+from baselines.training import ImageData
+from torch import nn
+
+from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
+from mclr_fast.engine.distributed import Ranks
+from mclr_fast.engine.logs import RunLog
+from mclr_fast.engine.trainer import Trainer
+from mclr_fast.models.edm2 import Precond
+from mclr_fast.recipes.mnist16 import NET as EMBEDDED_NET
+
+LARGE_NET = dict(
+    img_resolution=32, img_channels=3, label_dim=10, model_channels=64, channel_mult=(1, 2, 2), num_blocks=2,
+    attn_resolutions=(16, 8),
+)  # fmt: skip
+EMBEDDED_NET_32 = EMBEDDED_NET | dict(model_channels=32, channels_per_head=32)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a step trains: network, minibatch, dtype; `no_compile`: why the compiled baseline is left out."""
+
+    row: str
+    net: dict[str, Any]
+    num_images: int
+    num_negatives: int
+    dtype: torch.dtype
+    no_compile: str = ""
+
+    def shrunk(self) -> Setting:
+        """The same in seconds, to see that everything runs."""
+        net = self.net | dict(
+            img_resolution=8, model_channels=8, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,),
+            channels_per_head=8,
+        )  # fmt: skip
+        return replace(self, net=net, num_images=4)
+
+    @property
+    def num_evaluations(self) -> int:
+        return self.num_images * (1 + self.num_negatives)
+
+
+SETTINGS = [
+    Setting("step-bf16-k3", LARGE_NET, 8, 3, torch.bfloat16),
+    Setting("step-fp32-k3", LARGE_NET, 8, 3, torch.float32),
+    Setting("step-bf16-k7", LARGE_NET, 8, 7, torch.bfloat16, "another 2 minutes of compiling; see K=3"),
+    Setting("step-embedded", EMBEDDED_NET_32, 32, 3, torch.bfloat16, "another minute of compiling; see K=3"),
+]
+
+
+def image_data(net: dict[str, Any]) -> ImageData:
+    return ImageData(net["label_dim"], (net["img_channels"], net["img_resolution"], net["img_resolution"]))
+
+
+def build_nets(setting: Setting) -> tuple[Precond, PlainNet]:
+    """The package's network in the setting's dtype and the plain one in float32, with the same parameters."""
+    torch.manual_seed(0)
+    net = Precond(**setting.net, dtype=setting.dtype)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.endswith("gain"):  # from zero, neither output nor label would matter
+                parameter.fill_(1.0)
+    plain = PlainNet(**setting.net)
+    plain.load_state_dict(net.state_dict(), strict=True)
+    return net, plain
+
+
+class TrainerStep:
+    """One real step of the package's trainer: data, forward, backward, optimizer, EMA, normalisation."""
+
+    def __init__(self, setting: Setting, net: nn.Module, folder: Path, micro_batch: int = 0):
+        config = RunConfig(
+            recipe="benchmark",
+            objective=ObjectiveConfig(num_negatives=setting.num_negatives, P_mean=-0.5, P_std=1.2),
+            train=TrainConfig(
+                duration=1 << 40,
+                batch_size=setting.num_images,
+                micro_batch=micro_batch,
+                precision="bf16" if setting.dtype == torch.bfloat16 else "fp32",
+                log_every=1 << 40,
+            ),
+        )
+        never = SimpleNamespace(requested=False)
+        self.trainer = Trainer(
+            "mclr", config, net, image_data(setting.net), Ranks("cpu"), RunLog(None), folder / "state", never
+        )
+        self.num_images = setting.num_images
+
+    def __call__(self) -> None:
+        with contextlib.redirect_stderr(io.StringIO()):  # the progress bar
+            self.trainer.train_until(self.trainer.images_seen + self.num_images)

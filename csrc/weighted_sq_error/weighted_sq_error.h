@@ -1,0 +1,107 @@
+// The error D - x of a minibatch of evaluations, its square's sum and its gradient, a chunk at a time; shared by
+// weighted_sq_error and contrast_loss.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "dtype.h"
+#include "parallel.h"
+#include "stream.h"
+
+namespace mclr {
+
+// The operands, images flat and all in one memory order. Row b of `pred` is column b % columns of image
+// b / columns; x and x_noisy have one image for all columns of an image (x_columns = 1) or one each.
+struct Evaluations {
+    const float *x, *x_noisy, *sigma, *weight;
+    int64_t images, columns, size, x_columns, noisy_columns;
+    float sigma_data;
+    int64_t network;  // pred is the network's output F, else the denoised image D
+
+    static constexpr int64_t kChunk = 4096;  // elements of an image handled at a time; they stay in the first cache
+    int64_t chunks = (size + kChunk - 1) / kChunk;
+};
+
+// What belongs to an image's noise level (EDM, Table 1).
+struct Level {
+    float c_skip = 0, c_out = 1, weight = 1;
+
+    MCLR_INLINE Level(const Evaluations& e, int64_t image) : weight(e.weight[image]) {
+        if (!e.network) return;
+        double sigma = e.sigma[image], data = e.sigma_data, total = sigma * sigma + data * data;
+        c_skip = static_cast<float>(data * data / total);
+        c_out = static_cast<float>(sigma * data / std::sqrt(total));
+    }
+};
+
+// c_skip x_noisy - x: with c_out pred, the error D - x.
+MCLR_INLINE void fill_target(const Evaluations& e, float c_skip, int64_t image, int64_t column, int64_t begin,
+                             int64_t count, float* target) {
+    const float* x = e.x + (image * e.x_columns + (e.x_columns > 1 ? column : 0)) * e.size + begin;
+    const float* noisy = e.x_noisy + (image * e.noisy_columns + (e.noisy_columns > 1 ? column : 0)) * e.size + begin;
+    for_vectors(count, [&](int64_t i, auto part) {
+        Vector value = -load(x + i, part);
+        if (e.network) value += c_skip * load(noisy + i, part);
+        store(target + i, value, part);
+    });
+}
+
+// body(evaluation, chunk, offset in pred, elements, level, target) for all chunks of all evaluations; the target
+// is made once for the columns of an image that share it.
+template <class Body>
+inline void for_chunks(const Evaluations& e, Body body) {
+    bool shared = e.x_columns == 1 && (e.noisy_columns == 1 || !e.network);
+    parallel_for(e.images * e.chunks, e.kChunk * e.columns, [&](int64_t first, int64_t last) {
+        alignas(64) float target[Evaluations::kChunk];
+        for (int64_t item = first; item < last; ++item) {
+            int64_t image = item / e.chunks, chunk = item % e.chunks, begin = chunk * e.kChunk;
+            int64_t count = std::min(e.kChunk, e.size - begin);
+            Level level(e, image);
+            for (int64_t column = 0; column < e.columns; ++column) {
+                if (column == 0 || !shared) fill_target(e, level.c_skip, image, column, begin, count, target);
+                int64_t evaluation = image * e.columns + column;
+                body(evaluation, chunk, evaluation * e.size + begin, count, level, target);
+            }
+        }
+        end_streaming();
+    });
+}
+
+// Whether a gradient of this type is too large to stay in the caches.
+template <class T>
+MCLR_INLINE bool leaves_caches(const Evaluations& e) {
+    return e.images * e.columns * e.size * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
+}
+
+// The sum of (c_out pred + target)^2 over a chunk; unless grad is NULL also grad = factor (c_out pred + target).
+// `whole` is how grad is stored: All or Streaming.
+template <class T, class WHOLE>
+MCLR_INLINE float square_error(const T* pred, const float* target, int64_t count, float c_out, float factor, T* grad,
+                               WHOLE whole) {
+    constexpr int kSums = 4;  // independent sums: as accurate as a pairwise one, and no waiting for the adder
+    Vector sums[kSums] = {};
+    auto add = [&](int64_t i, int k, auto part) {
+        Vector error = c_out * load(pred + i, part) + load(target + i, part);
+        sums[k] += error * error;
+        if (grad) store(grad + i, factor * error, part);
+    };
+    int64_t i = 0;
+    for (; i + kSums * kWidth <= count; i += kSums * kWidth)
+        for (int k = 0; k < kSums; ++k) add(i + k * kWidth, k, whole);
+    int64_t done = i;
+    for_registers(count - done, whole, [&](int64_t j, auto part) { add(done + j, 0, part); });
+    return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+// energy = weight times the sum over its chunks, in float64 and in a fixed order; partial: [evaluations, chunks].
+inline void sum_chunks(const Evaluations& e, const std::vector<float>& partial, float* energy) {
+    for (int64_t evaluation = 0; evaluation < e.images * e.columns; ++evaluation) {
+        double total = 0;
+        for (int64_t chunk = 0; chunk < e.chunks; ++chunk) total += partial[evaluation * e.chunks + chunk];
+        energy[evaluation] = static_cast<float>(total * e.weight[evaluation / e.columns]);
+    }
+}
+
+}  // namespace mclr

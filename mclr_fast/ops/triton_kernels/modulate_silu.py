@@ -1,0 +1,261 @@
+"""Middle of a block: modulate by the embedding, mp_silu, dropout; R results of one shared activation."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._common import (
+    NOT_SPECIALIZED,
+    channel_block,
+    channels_last,
+    empty_channels_last,
+    interleave_pixels,
+    launch,
+    mp_silu,
+    mp_silu_derivative,
+    pixel_block,
+    random_words,
+    seed_words,
+    uniform,
+)
+
+
+@triton.jit
+def _keep(
+    key, position, dropout, first_pixel, channel, num_pixels, PIXELS: tl.constexpr, ALIGNED: tl.constexpr
+):
+    """Dropout's mask of a tile [PIXELS, channels]; ALIGNED where four pixels share a Philox block."""
+    if ALIGNED:
+        quad = first_pixel // 4 + tl.arange(0, PIXELS // 4)[:, None]
+        block = channel * (num_pixels // 4) + quad
+        w0, w1, w2, w3 = random_words(key[0], key[1], key[2], position, block)
+        keep = interleave_pixels(
+            (uniform(w0) >= dropout).to(tl.int8),
+            (uniform(w1) >= dropout).to(tl.int8),
+            (uniform(w2) >= dropout).to(tl.int8),
+            (uniform(w3) >= dropout).to(tl.int8),
+        )
+        return keep != 0
+    else:
+        element = channel * num_pixels + first_pixel + tl.arange(0, PIXELS)[:, None]
+        w0, w1, w2, w3 = random_words(key[0], key[1], key[2], position, element // 4)
+        lane = element % 4
+        word = tl.where(lane < 2, tl.where(lane == 0, w0, w1), tl.where(lane == 2, w2, w3))
+        return uniform(word) >= dropout
+
+
+@triton.jit
+def _tile(num_pixels, C: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Image, pixel block, first pixel, and the tile's channels and offsets in an image, of this program."""
+    channel_blocks: tl.constexpr = (C + CHANNELS - 1) // CHANNELS
+    pixel_blocks = tl.cdiv(num_pixels, PIXELS)
+    channel = tl.program_id(0) % channel_blocks * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    part = tl.program_id(0) // channel_blocks
+    block = part % pixel_blocks
+    pixel = block * PIXELS + tl.arange(0, PIXELS)[:, None]
+    return (part // pixel_blocks).to(tl.int64), block, channel, pixel
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+def _modulate_silu_forward_kernel(
+    y,
+    emb,
+    position,
+    out,
+    seed_low,
+    seed_high,
+    stream,
+    dropout,
+    num_pixels,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    EMB_SHARED: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    n, block, channel, pixel = _tile(num_pixels, C, PIXELS, CHANNELS)
+    inside = (pixel < num_pixels) & (channel < C)
+    offset = pixel * C + channel
+    size = num_pixels * C
+    value = tl.load(y + n * size + offset, mask=inside, other=0.0).to(tl.float32)
+    if position is not None:
+        key = (seed_low, seed_high, stream)
+        drawn_at = tl.load(position + n * R)
+        keep = _keep(key, drawn_at, dropout, block * PIXELS, channel, num_pixels, PIXELS, ALIGNED)
+    for r in range(R):
+        row = n * R + r
+        modulation = tl.load(emb + (0 if EMB_SHARED else row * C) + channel, mask=channel < C, other=0.0)
+        result = mp_silu(value * (1 + modulation))
+        if position is not None:
+            here = tl.load(position + row)
+            if here != drawn_at:
+                keep = _keep(key, here, dropout, block * PIXELS, channel, num_pixels, PIXELS, ALIGNED)
+                drawn_at = here
+            result = tl.where(keep, result / (1 - dropout), 0.0)
+        tl.store(out + row * size + offset, result.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+def _modulate_silu_backward_kernel(
+    grad,
+    y,
+    emb,
+    position,
+    grad_y,
+    partial,
+    seed_low,
+    seed_high,
+    stream,
+    dropout,
+    num_pixels,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    EMB_SHARED: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    n, block, channel, pixel = _tile(num_pixels, C, PIXELS, CHANNELS)
+    inside = (pixel < num_pixels) & (channel < C)
+    offset = pixel * C + channel
+    size = num_pixels * C
+    value = tl.load(y + n * size + offset, mask=inside, other=0.0).to(tl.float32)
+    total = tl.zeros((PIXELS, CHANNELS), tl.float32)
+    if position is not None:
+        key = (seed_low, seed_high, stream)
+        drawn_at = tl.load(position + n * R)
+        keep = _keep(key, drawn_at, dropout, block * PIXELS, channel, num_pixels, PIXELS, ALIGNED)
+    for r in range(R):
+        row = n * R + r
+        modulation = 1 + tl.load(emb + (0 if EMB_SHARED else row * C) + channel, mask=channel < C, other=0.0)
+        slope = tl.load(grad + row * size + offset, mask=inside, other=0.0).to(tl.float32)
+        slope *= mp_silu_derivative(value * modulation)
+        if position is not None:
+            here = tl.load(position + row)
+            if here != drawn_at:
+                keep = _keep(key, here, dropout, block * PIXELS, channel, num_pixels, PIXELS, ALIGNED)
+                drawn_at = here
+            slope = tl.where(keep, slope / (1 - dropout), 0.0)
+        total += slope * modulation
+        sums = tl.sum(slope * value, axis=0, keep_dims=True)
+        place = (row * tl.cdiv(num_pixels, PIXELS) + block) * C + channel
+        tl.store(partial + place, sums, mask=channel < C)
+    tl.store(grad_y + n * size + offset, total.to(grad_y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _sum_rows_kernel(values, out, num_rows, C: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
+    """out[i, c] = sum over j < num_rows of values[i, j, c], always in the same order."""
+    channel_blocks: tl.constexpr = (C + CHANNELS - 1) // CHANNELS
+    channel = tl.program_id(0) % channel_blocks * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    i = (tl.program_id(0) // channel_blocks).to(tl.int64)
+    total = tl.zeros((ROWS, CHANNELS), tl.float32)
+    for first in range(0, num_rows, ROWS):
+        j = first + tl.arange(0, ROWS)[:, None]
+        inside = (j < num_rows) & (channel < C)
+        total += tl.load(values + (i * num_rows + j) * C + channel, mask=inside, other=0.0)
+    tl.store(out + i * C + channel, tl.sum(total, axis=0, keep_dims=True), mask=channel < C)
+
+
+def _sum_rows(values: Tensor) -> Tensor:
+    """Sum over dimension 1 of a contiguous float32 [I,J,C] -> [I,C]."""
+    num_sums, num_rows, channels = values.shape
+    out = values.new_empty(num_sums, channels)
+    width = min(channel_block(channels), 64)
+    rows = min(triton.next_power_of_2(max(num_rows, 1)), 32)
+    programs = num_sums * triton.cdiv(channels, width)
+    launch(_sum_rows_kernel, programs, values, out, num_rows, C=channels, ROWS=rows, CHANNELS=width)
+    return out
+
+
+def _num_rows(y: Tensor, emb: Tensor) -> int:
+    return len(y) if len(emb) == 1 else len(emb)
+
+
+def _constexprs(y: Tensor, emb: Tensor, num_warps: int) -> dict[str, int]:
+    num_pixels, channels = y.shape[2] * y.shape[3], y.shape[1]
+    width = channel_block(channels)
+    return {
+        "C": channels,
+        "R": _num_rows(y, emb) // max(len(y), 1),
+        "EMB_SHARED": len(emb) == 1,
+        "PIXELS": pixel_block(num_pixels, width, y.element_size(), num_warps),
+        "CHANNELS": width,
+        "ALIGNED": num_pixels % 4 == 0,
+        "num_warps": num_warps,
+    }
+
+
+def forward(
+    y: Tensor, emb: Tensor, dropout: float, seed: int, stream: int, position: Tensor | None
+) -> Tensor:
+    """mp_silu(y (1 + emb)), then dropout.
+
+    Shapes    y: [N,C,H,W], shared by the R = B/N rows of an image; emb: float32 [B,C] or [1,C];
+              position: int64 [B] (None without dropout) -> [B,C,H,W] channels_last.
+    Dtypes    any y -> same.                 Cost      reads y once, writes B rows once.
+    Source    EDM2, Figure 21.
+    """
+    y, emb = channels_last(y), emb.contiguous()
+    num_images, channels, height, width = y.shape
+    out = empty_channels_last((_num_rows(y, emb), channels, height, width), y)
+    constexprs = _constexprs(y, emb, num_warps=4)
+    num_blocks = triton.cdiv(height * width, constexprs["PIXELS"])
+    launch(
+        _modulate_silu_forward_kernel,
+        num_images * num_blocks * triton.cdiv(channels, constexprs["CHANNELS"]),
+        y,
+        emb,
+        position.contiguous() if dropout else None,
+        out,
+        *seed_words(seed),
+        stream,
+        float(dropout),
+        height * width,
+        **constexprs,
+    )
+    return out
+
+
+def backward(
+    grad: Tensor,
+    y: Tensor,
+    emb: Tensor,
+    dropout: float,
+    seed: int,
+    stream: int,
+    position: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """(grad_y summed over the R rows of an image, grad_emb float32 in emb's shape).
+
+    Reads grad and y once, writes grad_y once. The sums over pixels for grad_emb are made in two steps of
+    fixed order: a tile's in the same pass, the tiles' in a second, small one.
+    """
+    grad, y, emb = channels_last(grad), channels_last(y), emb.contiguous()
+    num_images, channels, height, width = y.shape
+    num_rows = _num_rows(y, emb)
+    grad_y = torch.empty_like(y)
+    constexprs = _constexprs(y, emb, num_warps=8)
+    num_blocks = triton.cdiv(height * width, constexprs["PIXELS"])
+    partial = torch.empty((num_rows, num_blocks, channels), dtype=torch.float32, device=y.device)
+    launch(
+        _modulate_silu_backward_kernel,
+        num_images * num_blocks * triton.cdiv(channels, constexprs["CHANNELS"]),
+        grad,
+        y,
+        emb,
+        position.contiguous() if dropout else None,
+        grad_y,
+        partial,
+        *seed_words(seed),
+        stream,
+        float(dropout),
+        height * width,
+        **constexprs,
+    )
+    grad_emb = partial.squeeze(1) if num_blocks == 1 else _sum_rows(partial)
+    if len(emb) == 1 != num_rows:
+        grad_emb = _sum_rows(grad_emb[None])
+    return grad_y, grad_emb

@@ -1,0 +1,250 @@
+"""Energies of a minibatch of evaluations, and their gradient."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._common import launch, own_format
+
+
+@triton.jit
+def load_level(sigma, weight, n, sigma_data, NETWORK: tl.constexpr):
+    """(c_skip, c_out, weight) of image n; (0, 1, weight) where pred is the denoised image itself."""
+    c_skip = 0.0
+    c_out = 1.0
+    if NETWORK:
+        level = tl.load(sigma + n)
+        total = level * level + sigma_data * sigma_data
+        c_skip = sigma_data * sigma_data / total
+        c_out = level * sigma_data / tl.sqrt(total)
+    return c_skip, c_out, tl.load(weight + n)
+
+
+@triton.jit
+def locate(
+    num_pixels,
+    C: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+):
+    """Group of rows, chunk of pixels, offsets of the tile in x and in pred, and mask, of this program."""
+    num_chunks = tl.cdiv(num_pixels, PIXELS)
+    chunk = tl.program_id(0) % num_chunks
+    pixel = chunk * PIXELS + tl.arange(0, PIXELS)[:, None]
+    channel = tl.arange(0, CHANNELS)[None, :]
+    inside = (pixel < num_pixels) & (channel < C)
+    in_x = channel * num_pixels + pixel
+    in_pred = pixel * C + channel if CHANNELS_LAST else in_x
+    return (tl.program_id(0) // num_chunks).to(tl.int64), chunk, in_x, in_pred, inside
+
+
+@triton.jit
+def load_target(
+    x,
+    x_noisy,
+    row,
+    in_x,
+    inside,
+    c_skip,
+    size,
+    X_ROWS: tl.constexpr,
+    NOISY_ROWS: tl.constexpr,
+    NETWORK: tl.constexpr,
+):
+    """c_skip x_noisy - x: with c_out pred, the error D - x."""
+    target = -tl.load(x + row // X_ROWS * size + in_x, mask=inside, other=0.0)
+    if NETWORK:
+        target += c_skip * tl.load(x_noisy + row // NOISY_ROWS * size + in_x, mask=inside, other=0.0)
+    return target
+
+
+@triton.jit
+def _weighted_sq_error_forward_kernel(
+    pred,
+    x,
+    x_noisy,
+    sigma,
+    weight,
+    partial,
+    sigma_data,
+    num_pixels,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    LOOP: tl.constexpr,
+    X_ROWS: tl.constexpr,
+    NOISY_ROWS: tl.constexpr,
+    NETWORK: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    group, chunk, in_x, in_pred, inside = locate(num_pixels, C, PIXELS, CHANNELS, CHANNELS_LAST)
+    size = C * num_pixels
+    c_skip, c_out, level_weight = load_level(sigma, weight, group * LOOP // R, sigma_data, NETWORK)
+    target = load_target(x, x_noisy, group * LOOP, in_x, inside, c_skip, size, X_ROWS, NOISY_ROWS, NETWORK)
+    for r in range(LOOP):
+        row = group * LOOP + r
+        error = c_out * tl.load(pred + row * size + in_pred, mask=inside, other=0.0).to(tl.float32) + target
+        total = level_weight * tl.sum(tl.sum(error * error, axis=1), axis=0)
+        tl.store(partial + row * tl.cdiv(num_pixels, PIXELS) + chunk, total)
+
+
+@triton.jit
+def _weighted_sq_error_backward_kernel(
+    grad_energy,
+    pred,
+    x,
+    x_noisy,
+    sigma,
+    weight,
+    grad_pred,
+    sigma_data,
+    num_pixels,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    LOOP: tl.constexpr,
+    X_ROWS: tl.constexpr,
+    NOISY_ROWS: tl.constexpr,
+    NETWORK: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    group, _, in_x, in_pred, inside = locate(num_pixels, C, PIXELS, CHANNELS, CHANNELS_LAST)
+    size = C * num_pixels
+    c_skip, c_out, level_weight = load_level(sigma, weight, group * LOOP // R, sigma_data, NETWORK)
+    target = load_target(x, x_noisy, group * LOOP, in_x, inside, c_skip, size, X_ROWS, NOISY_ROWS, NETWORK)
+    for r in range(LOOP):
+        row = group * LOOP + r
+        error = c_out * tl.load(pred + row * size + in_pred, mask=inside, other=0.0).to(tl.float32) + target
+        grad = 2 * c_out * level_weight * tl.load(grad_energy + row) * error
+        tl.store(grad_pred + row * size + in_pred, grad.to(grad_pred.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _sum_chunks_kernel(partial, energy, num_rows, num_chunks, ROWS: tl.constexpr, CHUNKS: tl.constexpr):
+    """energy[row] = sum over chunks of partial[row, chunk], always in the same order."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    total = tl.zeros((ROWS, CHUNKS), tl.float32)
+    for first in range(0, num_chunks, CHUNKS):
+        chunk = first + tl.arange(0, CHUNKS)[None, :]
+        inside = (row[:, None] < num_rows) & (chunk < num_chunks)
+        place = row[:, None].to(tl.int64) * num_chunks + chunk
+        total += tl.load(partial + place, mask=inside, other=0.0)
+    tl.store(energy + row, tl.sum(total, axis=1), mask=row < num_rows)
+
+
+def sum_chunks(partial: Tensor) -> Tensor:
+    """Sum over the last dimension of a contiguous float32 [N,R,chunks] -> [N,R]."""
+    *shape, num_chunks = partial.shape
+    energy = partial.new_empty(shape)
+    chunks = min(triton.next_power_of_2(max(num_chunks, 1)), 256)
+    rows = max(1, 1024 // chunks)
+    programs = triton.cdiv(energy.numel(), rows)
+    launch(
+        _sum_chunks_kernel, programs, partial, energy, energy.numel(), num_chunks, ROWS=rows, CHUNKS=chunks
+    )
+    return energy
+
+
+class Evaluations(NamedTuple):
+    """The operands as the kernels take them, and how to launch one over them."""
+
+    operands: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    num_programs: int
+    num_chunks: int
+    constexprs: dict[str, int]
+
+    def empty_like_pred(self) -> Tensor:
+        """An uninitialised [N R, C, H, W] in pred's dtype and format."""
+        return torch.empty_like(self.operands[0])
+
+
+def prepare(
+    pred: Tensor, x: Tensor, x_noisy: Tensor, sigma: Tensor, weight: Tensor, output: str
+) -> Evaluations:
+    """Bring the operands into the formats that the kernels read, and choose the tile."""
+    num_images, columns, channels, height, width = pred.shape
+    images = pred.flatten(0, 1)
+    images = images.contiguous(memory_format=own_format(images))
+    num_rows, num_pixels = num_images * columns, height * width
+    shared = x.ndim == 4 and x_noisy.ndim == 4
+    lanes = triton.next_power_of_2(channels)
+    pixels = min(max(1024 // lanes, 1), triton.next_power_of_2(max(num_pixels, 1)))
+    num_chunks = triton.cdiv(num_pixels, pixels)
+    constexprs = {
+        "C": channels,
+        "R": columns,
+        "LOOP": columns if shared else 1,
+        "X_ROWS": columns if x.ndim == 4 else 1,
+        "NOISY_ROWS": columns if x_noisy.ndim == 4 else 1,
+        "NETWORK": output == "network",
+        "CHANNELS_LAST": not images.is_contiguous(),
+        "PIXELS": pixels,
+        "CHANNELS": lanes,
+    }
+    operands = tuple(v.contiguous() for v in (x, x_noisy, sigma, weight))
+    num_groups = num_images if shared else num_rows
+    return Evaluations((images, *operands), num_groups * num_chunks, num_chunks, constexprs)
+
+
+def forward(
+    pred: Tensor,
+    x: Tensor,
+    x_noisy: Tensor,
+    sigma: Tensor,
+    weight: Tensor,
+    sigma_data: float,
+    output: str,
+) -> Tensor:
+    """energy = weight |D - x|^2, summed over C, H, W.
+
+    Shapes    pred: [N,R,C,H,W], images contiguous or channels_last; x, x_noisy: float32 [N,C,H,W] or
+              [N,R,C,H,W]; sigma, weight: float32 [N] -> float32 [N,R].
+    Cost      reads pred once; x and, for the network's output, x_noisy once an image.
+    Source    eq. 22 and 151; preconditioning: EDM (arXiv 2206.00364), Table 1.
+    """
+    e = prepare(pred, x, x_noisy, sigma, weight, output)
+    partial = torch.empty((*pred.shape[:2], e.num_chunks), dtype=torch.float32, device=pred.device)
+    num_pixels = pred.shape[3] * pred.shape[4]
+    launch(
+        _weighted_sq_error_forward_kernel,
+        e.num_programs,
+        *e.operands,
+        partial,
+        float(sigma_data),
+        num_pixels,
+        **e.constexprs,
+    )
+    return sum_chunks(partial)
+
+
+def backward(
+    grad_energy: Tensor,
+    pred: Tensor,
+    x: Tensor,
+    x_noisy: Tensor,
+    sigma: Tensor,
+    weight: Tensor,
+    sigma_data: float,
+    output: str,
+) -> Tensor:
+    """grad_pred, in pred's dtype and format; the error is computed again. Reads pred, writes it once."""
+    e = prepare(pred, x, x_noisy, sigma, weight, output)
+    grad_pred = e.empty_like_pred()
+    num_pixels = pred.shape[3] * pred.shape[4]
+    launch(
+        _weighted_sq_error_backward_kernel,
+        e.num_programs,
+        grad_energy.contiguous(),
+        *e.operands,
+        grad_pred,
+        float(sigma_data),
+        num_pixels,
+        **e.constexprs,
+    )
+    return grad_pred.unflatten(0, pred.shape[:2])

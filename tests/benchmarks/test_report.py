@@ -1,0 +1,78 @@
+"""The report says what the results say, and whether a promise was kept."""
+
+import json
+
+import interleave
+import pytest
+import report
+
+
+def record(row, **info):
+    ranges = {key: [value * 0.9, value * 1.1] for key, value in info.items() if key in report.RATIOS}
+    times = {"milliseconds": {"ours": 250.0, "naive": 900.0}, "spread": {"ours": 0.03, "naive": 0.01}}
+    return {"name": row, "extra_info": {"row": row, "ranges": ranges, **times, **info}}
+
+
+RECORDS = [
+    record("step-bf16-k3", dtype="torch.bfloat16", over_naive=3.6, over_floor=1.3, machine={"cores": 2}),
+    record("step-bf16-k7", dtype="torch.bfloat16", over_naive=3.6, no_compile="too long"),
+    record(
+        "pointwise-qkv_norm", dtype="torch.bfloat16", direction="forward", size="past cache",
+        share_of_copy=0.4, share_of_bound=0.9, bound_by_arithmetic=True,
+    ),
+    record(
+        "pointwise-qkv_norm", dtype="torch.float32", direction="forward", size="past cache",
+        share_of_copy=0.4, share_of_bound=0.9, bound_by_arithmetic=False,
+    ),
+    record("pointwise-qkv_norm", dtype="torch.float32", size="network", case="64x8x8", over_compile=1.4),
+]  # fmt: skip
+
+
+def met(row, key, records=RECORDS):
+    return [line.met for line in report.lines_of(records) if (line.row, line.key) == (row, key)]
+
+
+def test_targets():
+    assert met("step-bf16-k3", "over_naive") == ["yes"]
+    assert met("step-bf16-k3", "over_floor") == ["NO"]  # at most, not at least
+    assert met("step-bf16-k7", "over_naive") == ["NO"]
+    assert met("step-bf16-k7", "over_compile") == [""]
+    # Arithmetic bounds the bf16 op: its share of the bound counts, for fp32 that of the copy.
+    assert met("pointwise-qkv_norm", "share_of_copy") == ["", "NO"]
+    assert met("pointwise-qkv_norm", "share_of_bound") == ["yes", ""]
+    assert met("pointwise-qkv_norm", "over_compile") == ["yes"]
+
+
+def test_every_target_has_a_row_that_is_written():
+    rows = {"step-bf16-k3", "step-bf16-k7", "step-fp32-k3", "step-embedded", "memory-k15", "contrast-loss"}
+    assert {target.where["row"] for target in report.TARGETS} == rows | {"optimizer", "pointwise-"}
+    assert {target.key for target in report.TARGETS} <= set(report.RATIOS)
+
+
+def test_text_table_and_markdown():
+    text = report.text_table(RECORDS)
+    assert "250 ms (3%)" in text and "3.24 to 3.96" in text
+    assert "too long" in text and "nan" not in text
+    assert len(text.splitlines()) == 1 + len(report.lines_of(RECORDS))
+    markdown = report.markdown(RECORDS)
+    assert "cores 2" in markdown
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1
+    assert len(rows) == 2 + len(report.lines_of(RECORDS))
+
+
+def test_files(tmp_path):
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"benchmarks": [*RECORDS, {"name": "other", "extra_info": {}}]}))
+    text, image = report.write(results, tmp_path / "out")
+    assert "step-bf16-k3" in text.read_text()
+    assert image.read_bytes().startswith(b"\x89PNG")
+
+
+def test_ratios_are_of_the_same_round():
+    """A machine that slows down by half between rounds leaves every ratio as it is."""
+    slow, fast = interleave.Times((2.0, 4.0, 1.0)), interleave.Times((1.0, 2.0, 0.5))
+    assert slow.ratios(fast) == [2.0, 2.0, 2.0]
+    assert slow.median == 2.0
+    assert interleave.interquartile_range(slow.seconds) == pytest.approx(1.5)
+    assert interleave.interquartile_range([3.0]) == 0

@@ -1,0 +1,366 @@
+"""The Triton kernels on a CUDA device: numbers, CUDA graphs, share of the copy bandwidth.
+
+tests/ops/triton_kernels runs natively there too; it has the odd shapes and the formats.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from mclr_fast.ops.reference.magnitude_preserving import mp_cat, mp_silu, mp_sum, normalize
+from mclr_fast.ops.reference.philox import random_normal, random_uniform
+from mclr_fast.ops.triton_kernels import (
+    contrast_loss,
+    heun_update,
+    modulate_silu,
+    mp_cat_silu,
+    mp_sum_clip,
+    noisy_input,
+    pixel_norm_silu,
+    qkv_norm,
+    weighted_sq_error,
+)
+
+pytestmark = pytest.mark.gpu
+
+R, HEADS = 4, 6
+SIGMA_DATA, DROPOUT, SEED, STREAM = 0.5, 0.25, 11, 3
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.fixture(autouse=True)
+def implementation():
+    """The kernels are called by name here, so nothing is chosen."""
+    torch.manual_seed(0)
+
+
+class Case(NamedTuple):
+    """One op at a shape. backward(cotangents, values, *inputs) is None for an op without."""
+
+    inputs: Sequence[torch.Tensor]
+    forward: Callable
+    backward: Callable | None
+    formula: Callable
+    read_again: Callable = lambda values, inputs: inputs
+    """Which of its values and inputs the backward pass needs."""
+    arithmetic_bound: bool = False
+
+
+def activation(rows, channels, size, dtype):
+    x = torch.randn(rows, channels, size, size, device="cuda", dtype=dtype)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def images(rows, size):
+    return torch.randn(rows, 3, size, size, device="cuda")
+
+
+def levels(rows):
+    return torch.randn(rows, device="cuda").exp()
+
+
+def repeat(x):
+    return x.repeat_interleave(R, dim=0)
+
+
+def wide(x):
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def scale_and_mark(x, scale, dtype):
+    x = torch.cat([x * scale, torch.ones_like(x[:, :1])], dim=1)
+    return x if x.dtype == torch.float64 else x.to(dtype)
+
+
+def noisy_input_case(n, channels, size, dtype):
+    n *= channels // 4
+    position = torch.arange(n, device="cuda") + 2**33
+
+    def forward(x, sigma):
+        return noisy_input.forward(x, sigma, None, SEED, STREAM, position, SIGMA_DATA, dtype)
+
+    def formula(x, sigma):
+        eps = random_normal(SEED, STREAM, position, x[0].numel()).view(x.shape)
+        level = sigma.view(-1, 1, 1, 1)
+        x_noisy = x + level * eps
+        return x_noisy, scale_and_mark(x_noisy, (level**2 + SIGMA_DATA**2).rsqrt(), dtype)
+
+    return Case((images(n, size), levels(n)), forward, None, formula, arithmetic_bound=True)
+
+
+def pixel_norm_silu_case(n, channels, size, dtype):
+    def formula(x):
+        x = normalize(x, dim=1)
+        return x, mp_silu(x)
+
+    def backward(grads, values, x):
+        return pixel_norm_silu.backward(*grads, x)
+
+    return Case([activation(n * R, channels, size, dtype)], pixel_norm_silu.forward, backward, formula)
+
+
+def modulate_silu_case(n, channels, size, dtype, dropout=0.0):
+    position = repeat(torch.arange(n, device="cuda"))
+    key = (dropout, SEED, STREAM, position if dropout else None)
+
+    def formula(y, emb):
+        out = mp_silu(repeat(y) * (1 + emb).to(y.dtype)[:, :, None, None])
+        if dropout:
+            keep = random_uniform(SEED, STREAM, position, out[0].numel()).view(out.shape) >= dropout
+            out = out * keep / (1 - dropout)
+        return out
+
+    return Case(
+        (activation(n, channels, size, dtype), torch.randn(n * R, channels, device="cuda")),
+        lambda y, emb: modulate_silu.forward(y, emb, *key),
+        lambda grads, values, y, emb: modulate_silu.backward(*grads, y, emb, *key),
+        formula,
+        arithmetic_bound=dropout > 0,
+    )
+
+
+def modulate_silu_dropout_case(n, channels, size, dtype):
+    return modulate_silu_case(n, channels, size, dtype, DROPOUT)
+
+
+def mp_sum_clip_case(n, channels, size, dtype):
+    t, clip = 0.3, 256.0
+
+    def formula(a, b):
+        return mp_sum(repeat(a), b, t).clamp(-clip, clip)
+
+    return Case(
+        (activation(n, channels, size, dtype), activation(n * R, channels, size, dtype)),
+        lambda a, b: mp_sum_clip.forward(a, b, t, clip),
+        lambda grads, values, a, b: mp_sum_clip.backward(*grads, *values, t, clip, len(a), len(b)),
+        formula,
+        read_again=lambda values, inputs: values,
+    )
+
+
+def mp_sum_clip_silu_case(n, channels, size, dtype):
+    t, clip = 0.3, 256.0
+
+    def formula(a, b):
+        out = mp_sum(a, b, t).clamp(-clip, clip)
+        return out, mp_silu(out)
+
+    return Case(
+        (activation(n * R, channels, size, dtype), activation(n * R, channels, size, dtype)),
+        lambda a, b: mp_sum_clip.forward_silu(a, b, t, clip),
+        lambda grads, values, a, b: mp_sum_clip.backward_silu(*grads, values[0], t, clip, len(a), len(b)),
+        formula,
+        read_again=lambda values, inputs: values[:1],
+    )
+
+
+def mp_cat_silu_case(n, channels, size, dtype):
+    t = 0.5
+
+    def formula(a, b):
+        cat = mp_cat(a, repeat(b), t)
+        return cat, mp_silu(cat)
+
+    return Case(
+        (activation(n * R, channels, size, dtype), activation(n, channels, size, dtype)),
+        lambda a, b: mp_cat_silu.forward(a, b, t),
+        lambda grads, values, a, b: mp_cat_silu.backward(*grads, values[0], t, len(a), len(b), a.shape[1]),
+        formula,
+        read_again=lambda values, inputs: values[:1],
+    )
+
+
+def qkv_norm_case(n, channels, size, dtype):
+    def formula(qkv):
+        parts = normalize(qkv.flatten(2).unflatten(1, (HEADS, -1, 3)), dim=2)
+        return tuple(parts[:, :, :, i].transpose(-1, -2) for i in range(3))
+
+    return Case(
+        [activation(n * R, 3 * 64 * HEADS, size // 2, dtype)],
+        lambda qkv: qkv_norm.forward(qkv, HEADS),
+        lambda grads, values, qkv: qkv_norm.backward(*grads, qkv, HEADS),
+        formula,
+    )
+
+
+def energies(pred, x, x_noisy, sigma, weight):
+    pred, x, x_noisy = wide(pred), x[:, None], x_noisy[:, None]
+    level = sigma.view(-1, 1, 1, 1, 1)
+    total = level**2 + SIGMA_DATA**2
+    pred = SIGMA_DATA**2 / total * x_noisy + level * SIGMA_DATA / total.sqrt() * pred
+    return (pred - x).square().flatten(2).sum(2) * weight[:, None]
+
+
+def evaluations(n, size, dtype):
+    pred = activation(n * R, 3, size, dtype).unflatten(0, (n, R))
+    return pred, images(n, size), images(n, size), levels(n), levels(n)
+
+
+def weighted_sq_error_case(n, channels, size, dtype):
+    return Case(
+        evaluations(n * channels // 4, size, dtype),
+        lambda *inputs: weighted_sq_error.forward(*inputs, SIGMA_DATA, "network"),
+        lambda grads, values, *inputs: weighted_sq_error.backward(*grads, *inputs, SIGMA_DATA, "network"),
+        energies,
+    )
+
+
+def contrast_loss_case(n, channels, size, dtype):
+    """Its gradient comes with the loss: the formula returns it as a value too."""
+    inputs = evaluations(n * channels // 4, size, dtype)
+    coefficients = levels(inputs[0].shape[0] * R).view(-1, R)
+
+    def formula(pred, *others):
+        pred = pred.detach().requires_grad_()
+        energy = energies(pred, *others)
+        loss = (coefficients * energy).sum()
+        return loss, energy, torch.autograd.grad(loss, pred)[0]
+
+    return Case(
+        inputs,
+        lambda *inputs: contrast_loss.forward(*inputs, coefficients, SIGMA_DATA, "network"),
+        None,
+        formula,
+    )
+
+
+def heun_update_case(n, channels, size, dtype):
+    n *= channels // 4
+    predictions = [activation(n, 3, size, dtype) for _ in range(2)]
+
+    def forward(pred, guide, x, x_hat, slope):
+        return heun_update.forward(
+            pred, guide, 2.0, x, 1.3, x_hat, 1.4, 0.8, slope, SIGMA_DATA, "denoised", dtype
+        )
+
+    def formula(pred, guide, x, x_hat, slope):
+        d = (x - (2 * wide(pred) - wide(guide))) / 1.3
+        x_next = x_hat + (0.8 - 1.4) * (slope + d) / 2
+        return x_next, d, scale_and_mark(x_next, (0.8**2 + SIGMA_DATA**2) ** -0.5, dtype)
+
+    return Case([*predictions, *(images(n, size) for _ in range(3))], forward, None, formula)
+
+
+CASES = [
+    noisy_input_case,
+    pixel_norm_silu_case,
+    modulate_silu_case,
+    modulate_silu_dropout_case,
+    mp_sum_clip_case,
+    mp_sum_clip_silu_case,
+    mp_cat_silu_case,
+    qkv_norm_case,
+    weighted_sq_error_case,
+    contrast_loss_case,
+    heun_update_case,
+]
+every_case = pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
+
+
+def as_list(results):
+    return list(results) if isinstance(results, tuple | list) else [results]
+
+
+def run(case):
+    """Values, gradients, and the cotangents they belong to."""
+    values = as_list(case.forward(*case.inputs))
+    cotangents = [torch.randn_like(v) for v in values]
+    grads = as_list(case.backward(cotangents, values, *case.inputs)) if case.backward else []
+    return values, grads, cotangents
+
+
+def evaluate(case, inputs, cotangents, num_grads):
+    inputs = [x.detach().requires_grad_(i < num_grads) for i, x in enumerate(inputs)]
+    values = as_list(case.formula(*inputs))
+    grads = torch.autograd.grad(values, inputs[:num_grads], cotangents) if num_grads else ()
+    return [v.detach() for v in values] + list(grads)
+
+
+@every_dtype
+@every_case
+def test_numbers(make, dtype):
+    """At most twice the same-dtype eager error, plus one unit in the last place of the largest result."""
+    case = make(2, 192, 32, dtype)
+    values, grads, cotangents = run(case)
+    eager = evaluate(case, case.inputs, cotangents, len(grads))
+    exact = [x.double() for x in case.inputs]
+    truth = evaluate(case, exact, [c.double() for c in cotangents], len(grads))
+    for found, plain, true in zip(values + grads, eager, truth, strict=True):
+        ulp = torch.finfo(found.dtype).eps * 2 ** true.abs().amax().log2().floor()
+        limit = 2 * (plain.double() - true).abs().amax() + ulp
+        if make is noisy_input_case and found.dtype == torch.float32:
+            # Eager draws in float64; the kernel's float32 numbers agree to 1e-6 of them, scaled by sigma.
+            limit = limit + 6e-6 * case.inputs[1].amax()
+        assert bool((found.double() - true).abs().amax() <= limit)
+
+
+@every_dtype
+@every_case
+def test_graph(make, dtype):
+    """Forward and backward are captured, and a replay gives the very same numbers."""
+    case = make(2, 192, 32, dtype)
+    values, grads, cotangents = run(case)
+
+    def step():
+        values = as_list(case.forward(*case.inputs))
+        return values + (as_list(case.backward(cotangents, values, *case.inputs)) if case.backward else [])
+
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    for _ in range(2):
+        for result in captured:
+            result.zero_()
+        graph.replay()
+        for found, expected in zip(captured, values + grads, strict=True):
+            assert torch.equal(found, expected)
+
+
+def seconds(function, repeats=20):
+    """Median time of a call by CUDA events, after two to warm up."""
+    times = []
+    for _ in range(repeats + 2):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        function()
+        stop.record()
+        stop.synchronize()  # SYNC: the measurement ends here
+        times.append(start.elapsed_time(stop) / 1e3)
+    return statistics.median(times[2:])
+
+
+def num_bytes(*tensors):
+    return sum(x.numel() * x.element_size() for x in tensors)
+
+
+@pytest.fixture(scope="module")
+def copy_bandwidth():
+    """Bytes read and written a second by copying 1 GiB."""
+    source = torch.empty(2**28, device="cuda")
+    target = torch.empty_like(source)
+    return num_bytes(source, target) / seconds(lambda: target.copy_(source))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@every_case
+def test_bandwidth(make, dtype, copy_bandwidth, capsys):
+    """At sizes past the cache, at least half of what a copy reaches; ops that draw numbers are only shown."""
+    case = make(64, 192, 64, dtype)
+    values, grads, cotangents = run(case)
+    shares = {}
+    time = seconds(lambda: case.forward(*case.inputs))
+    shares["forward"] = num_bytes(*case.inputs, *values) / time / copy_bandwidth
+    if case.backward:
+        time = seconds(lambda: case.backward(cotangents, values, *case.inputs))
+        again = case.read_again(values, case.inputs)
+        shares["backward"] = num_bytes(*cotangents, *again, *grads) / time / copy_bandwidth
+    with capsys.disabled():
+        text = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        print(f"\n{make.__name__} {dtype}: {text} of {copy_bandwidth / 1e12:.2f} TB/s", end=" ")
+    assert case.arithmetic_bound or min(shares.values()) >= 0.5
