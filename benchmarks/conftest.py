@@ -1,5 +1,6 @@
 """Options, the suite's fixture, and the table that is printed last."""
 
+import os
 import statistics
 import sys
 import tempfile
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # for all that is compared, as the doors do
 sys.path.insert(0, str(Path(__file__).parent))
 
 import machine

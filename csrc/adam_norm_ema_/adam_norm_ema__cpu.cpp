@@ -39,6 +39,7 @@ void update_row(const mclr_parameter& p, int64_t row, const AdamStep& step) {
 
 void mclr_adam_norm_ema(const mclr_parameter* parameters, int64_t count, const mclr_adam* adam) {
     AdamStep step = adam_step(*adam);
-    for_tensor_rows(count, [&](int64_t i) { return parameters[i].rows; }, [&](int64_t i) { return parameters[i].row_size; },
-             [&](int64_t i, int64_t row) { update_row(parameters[i], row, step); });
+    for_tensor_rows(
+        count, [&](int64_t i) { return parameters[i].rows; }, [&](int64_t i) { return parameters[i].row_size; },
+        [&](int64_t i, int64_t row) { update_row(parameters[i], row, step); });
 }

@@ -126,12 +126,17 @@ cudaError_t launch_all(const mclr_parameter* parameters, int64_t count, const Ad
         AdamTable table = {};
         const auto flush = [&](const AdamTable& full) {
             switch (row_class_now) {
-                case 0: return launch_rows<Rows::kWarp, true, AVERAGES>(full, step, stream);
+                case 0:
+                    return launch_rows<Rows::kWarp, true, AVERAGES>(full, step, stream);
                 case 1:
-                case 2: return launch_rows<Rows::kBlock, true, AVERAGES>(full, step, stream);
-                case 5: return launch_rows<Rows::kUnstaged, true, AVERAGES>(full, step, stream);
-                case kNotNormalized: return launch_rows<Rows::kBlock, false, AVERAGES>(full, step, stream);
-                default: return launch_rows<Rows::kLarge, true, AVERAGES>(full, step, stream);
+                case 2:
+                    return launch_rows<Rows::kBlock, true, AVERAGES>(full, step, stream);
+                case 5:
+                    return launch_rows<Rows::kUnstaged, true, AVERAGES>(full, step, stream);
+                case kNotNormalized:
+                    return launch_rows<Rows::kBlock, false, AVERAGES>(full, step, stream);
+                default:
+                    return launch_rows<Rows::kLarge, true, AVERAGES>(full, step, stream);
             }
         };
         cudaError_t error = cudaSuccess;
@@ -142,8 +147,8 @@ cudaError_t launch_all(const mclr_parameter* parameters, int64_t count, const Ad
             const int64_t stage_bytes = (4 * row_size + 15) / 16 * 16;
             const int its_class = p.normalized ? row_class(row_size, stage_bytes, limit) : kNotNormalized;
             if (its_class != row_class_now) continue;
-            const AdamItem item = {p.param, p.grad, p.exp_avg, p.exp_avg_sq, {p.average[0], p.average[1]},
-                                   size, 0, (int)row_size};
+            const AdamItem item = {p.param, p.grad, p.exp_avg,    p.exp_avg_sq, {p.average[0], p.average[1]},
+                                   size,    0,      (int)row_size};
             error = append(table, item, size ? (size + row_size - 1) / row_size : 0, stage_bytes, flush);
         }
         if (error == cudaSuccess) error = flush(table);
@@ -156,7 +161,7 @@ cudaError_t launch_all(const mclr_parameter* parameters, int64_t count, const Ad
 }  // namespace mclr
 
 extern "C" int64_t mclr_adam_norm_ema_cuda(const mclr_parameter* parameters, int64_t count, const mclr_adam* adam,
-                                       void* stream) {
+                                           void* stream) {
     using namespace mclr;
     const AdamStep step = adam_step(*adam);
     const int64_t limit = shared_memory_limit();

@@ -29,11 +29,17 @@ __device__ __forceinline__ float to_float(__half value) { return __half2float(va
 template <typename T>
 __device__ __forceinline__ T from_float(float value);
 template <>
-__device__ __forceinline__ float from_float<float>(float value) { return value; }
+__device__ __forceinline__ float from_float<float>(float value) {
+    return value;
+}
 template <>
-__device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) { return __float2bfloat16_rn(value); }
+__device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
+    return __float2bfloat16_rn(value);
+}
 template <>
-__device__ __forceinline__ __half from_float<__half>(float value) { return __float2half_rn(value); }
+__device__ __forceinline__ __half from_float<__half>(float value) {
+    return __float2half_rn(value);
+}
 
 // Numbers of type T in one 16-byte access.
 template <typename T>
@@ -131,7 +137,9 @@ struct Group {
 enum class Rows { kWarp, kBlock, kLarge, kUnstaged };
 
 template <Rows ROWS>
-constexpr int kRowThreads = ROWS == Rows::kWarp ? kWarp : ROWS == Rows::kBlock ? 256 : 384;
+constexpr int kRowThreads = ROWS == Rows::kWarp    ? kWarp
+                            : ROWS == Rows::kBlock ? 256
+                                                   : 384;
 template <Rows ROWS>
 constexpr int kBlockThreads = ROWS == Rows::kWarp ? 256 : kRowThreads<ROWS>;
 template <Rows ROWS>

@@ -105,8 +105,7 @@ MCLR_INLINE void planes_to_pixels(const float* planes, int64_t stride, int64_t p
         if (channels == 4) return planes_to_pixels<4>(planes, stride, pixels, to, whole);
         if (channels == 5) return planes_to_pixels<5>(planes, stride, pixels, to, whole);
         for (int64_t p = 0; p < pixels; ++p)
-            for (int64_t c = 0; c < channels; ++c)
-                store(to + p * channels + c, fill(planes[c * stride + p]), First{1});
+            for (int64_t c = 0; c < channels; ++c) store(to + p * channels + c, fill(planes[c * stride + p]), First{1});
     });
 }
 
@@ -117,8 +116,7 @@ inline void pixels_to_planes(const T* from, int64_t pixels, int64_t channels, fl
     if (channels == 3) return pixels_to_planes<3>(from, pixels, planes, stride);
     if (channels == 4) return pixels_to_planes<4>(from, pixels, planes, stride);
     for (int64_t p = 0; p < pixels; ++p)
-        for (int64_t c = 0; c < channels; ++c)
-            planes[c * stride + p] = load(from + p * channels + c, First{1})[0];
+        for (int64_t c = 0; c < channels; ++c) planes[c * stride + p] = load(from + p * channels + c, First{1})[0];
 }
 
 }  // namespace mclr

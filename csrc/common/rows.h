@@ -35,8 +35,7 @@ MCLR_INLINE void row_dots(const float* a, const float* b, float* dots, int64_t r
         const float *x = a + r * width, *y = b + r * width;
         Vector total = fill(0);
         for (int64_t i = 0; i < whole; i += kWidth) total += load(x + i, All{}) * load(y + i, All{});
-        if (whole < width)
-            total += keep_first(load(x + whole, All{}) * load(y + whole, All{}), width - whole);
+        if (whole < width) total += keep_first(load(x + whole, All{}) * load(y + whole, All{}), width - whole);
         dots[r] = sum(total);
     }
 }

@@ -75,10 +75,10 @@ void forward(const Job& job, const T* pred, const T* guide, Input* net_input) {
 
 void mclr_heun_update_forward(int64_t dtype, int64_t input_dtype, const void* pred, const void* guide, float guidance,
                               const float* x, const float* x_hat, const float* slope, float* x_next, float* d,
-                              void* net_input, int64_t images, int64_t channels, int64_t pixels,
-                              int64_t channels_last, float from_x, float from_p, float step, float c_in) {
-    Job job{images, channels, pixels, channels_last && channels > 1, guidance, from_x, from_p, step, c_in,
-            x,      x_hat,    slope,  x_next,                        d};
+                              void* net_input, int64_t images, int64_t channels, int64_t pixels, int64_t channels_last,
+                              float from_x, float from_p, float step, float c_in) {
+    Job job{images, channels, pixels, channels_last && channels > 1, guidance, from_x, from_p, step, c_in, x, x_hat,
+            slope,  x_next,   d};
     with_dtype(dtype, [&](auto type) {
         with_dtype(input_dtype, [&](auto input) {
             using T = decltype(type);

@@ -19,14 +19,14 @@ enum mclr_dtype { MCLR_FLOAT32 = 0, MCLR_BFLOAT16 = 1, MCLR_FLOAT16 = 2 };
 
 // One weight of weight_norm_scale. Rows are output channels.
 typedef struct {
-    const float* weight;  // [rows, in_channels, taps]
-    const float* gain;    // one number; NULL = 1
-    void* out;            // forward: [rows, taps, in_channels] of `dtype`
-    const void* grad_out; // backward: as `out`
-    float* grad_weight;   // backward: [rows, in_channels, taps]
-    float* grad_gain;     // backward: one number, set; NULL where gain is
+    const float* weight;   // [rows, in_channels, taps]
+    const float* gain;     // one number; NULL = 1
+    void* out;             // forward: [rows, taps, in_channels] of `dtype`
+    const void* grad_out;  // backward: as `out`
+    float* grad_weight;    // backward: [rows, in_channels, taps]
+    float* grad_gain;      // backward: one number, set; NULL where gain is
     int64_t rows, in_channels, taps;
-    int64_t dtype;        // enum mclr_dtype
+    int64_t dtype;  // enum mclr_dtype
 } mclr_weight;
 
 // One parameter of adam_norm_ema_: `rows` rows of `row_size` numbers.
@@ -35,9 +35,9 @@ typedef struct {
     const float* grad;
     float* exp_avg;
     float* exp_avg_sq;
-    float* average[2];    // NULL where there are fewer averages
+    float* average[2];  // NULL where there are fewer averages
     int64_t rows, row_size;
-    int64_t normalized;   // 1: every row is normalised after the averages
+    int64_t normalized;  // 1: every row is normalised after the averages
 } mclr_parameter;
 
 // Adam's numbers of one step: bias1 = 1 - beta1^step, bias2_sqrt = sqrt(1 - beta2^step).
@@ -73,8 +73,8 @@ void mclr_mp_sum_clip_backward(int64_t dtype, const void* grad, const void* grad
 // a: [images or images columns, pixels, channels_a], b: [.., pixels, channels_b], shared as in mp_sum_clip;
 // cat, y and their gradients: [images columns, pixels, channels_a + channels_b].
 void mclr_mp_cat_silu_forward(int64_t dtype, const void* a, const void* b, void* cat, void* y, int64_t images,
-                              int64_t columns, int64_t pixels, int64_t channels_a, int64_t channels_b,
-                              int64_t a_shared, int64_t b_shared, float scale_a, float scale_b);
+                              int64_t columns, int64_t pixels, int64_t channels_a, int64_t channels_b, int64_t a_shared,
+                              int64_t b_shared, float scale_a, float scale_b);
 void mclr_mp_cat_silu_backward(int64_t dtype, const void* grad_cat, const void* grad_y, const void* cat, void* grad_a,
                                void* grad_b, int64_t images, int64_t columns, int64_t pixels, int64_t channels_a,
                                int64_t channels_b, int64_t a_shared, int64_t b_shared, float scale_a, float scale_b);
@@ -123,8 +123,8 @@ void mclr_noisy_input_forward(int64_t dtype, const float* x, const float* sigma,
 // channels_last, else as x; net_input: [images, pixels, channels + 1].
 void mclr_heun_update_forward(int64_t dtype, int64_t input_dtype, const void* pred, const void* guide, float guidance,
                               const float* x, const float* x_hat, const float* slope, float* x_next, float* d,
-                              void* net_input, int64_t images, int64_t channels, int64_t pixels,
-                              int64_t channels_last, float from_x, float from_p, float step, float c_in);
+                              void* net_input, int64_t images, int64_t channels, int64_t pixels, int64_t channels_last,
+                              float from_x, float from_p, float step, float c_in);
 
 // --- All parameters at once: CPU. ---------------------------------------------------------------
 

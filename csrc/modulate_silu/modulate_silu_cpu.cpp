@@ -41,8 +41,8 @@ struct Job {
         float kept = 1 / (1 - dropout);
         for (int64_t pixel = begin / channels; pixel * channels < end; pixel += aligned ? 4 : 1) {
             for (int64_t c = 0; c < channels; c += kWidth) {
-                Words index = (lanes() + static_cast<uint32_t>(c)) * static_cast<uint32_t>(pixels) +
-                              static_cast<uint32_t>(pixel);
+                Words index =
+                    (lanes() + static_cast<uint32_t>(c)) * static_cast<uint32_t>(pixels) + static_cast<uint32_t>(pixel);
                 FourWords words = philox(index >> 2, key);
                 for (int64_t i = 0; i < (aligned ? 4 : 1); ++i) {
                     Words word = words.word[i];

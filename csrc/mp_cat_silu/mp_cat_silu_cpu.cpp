@@ -97,8 +97,7 @@ void backward(const Job& job, const T* grad_cat, const T* grad_y, const T* cat, 
             write_scaled(rows_a.data(), job.scale_a, grad_a + at * job.channels_a, count * job.channels_a);
         };
         auto write_b = [&](const std::vector<float>& from, int64_t at, int64_t count) {
-            copy_rows(from.data() + job.channels_a, job.channels, rows_b.data(), job.channels_b, count,
-                      job.channels_b);
+            copy_rows(from.data() + job.channels_a, job.channels, rows_b.data(), job.channels_b, count, job.channels_b);
             write_scaled(rows_b.data(), job.scale_b, grad_b + at * job.channels_b, count * job.channels_b);
         };
         for (int64_t item = first; item < last; ++item) {
@@ -124,8 +123,8 @@ void backward(const Job& job, const T* grad_cat, const T* grad_y, const T* cat, 
 }  // namespace
 
 void mclr_mp_cat_silu_forward(int64_t dtype, const void* a, const void* b, void* cat, void* y, int64_t images,
-                              int64_t columns, int64_t pixels, int64_t channels_a, int64_t channels_b,
-                              int64_t a_shared, int64_t b_shared, float scale_a, float scale_b) {
+                              int64_t columns, int64_t pixels, int64_t channels_a, int64_t channels_b, int64_t a_shared,
+                              int64_t b_shared, float scale_a, float scale_b) {
     Job job{images, columns, pixels, channels_a, channels_b, a_shared, b_shared, scale_a, scale_b};
     with_dtype(dtype, [&](auto type) {
         using T = decltype(type);

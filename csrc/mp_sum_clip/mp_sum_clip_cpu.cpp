@@ -131,9 +131,8 @@ void mclr_mp_sum_clip_backward(int64_t dtype, const void* grad, const void* grad
         using T = decltype(type);
         with_flag(grad_silu, [&](auto with_silu) {
             with_flag(clip < INFINITY, [&](auto with_clip) {
-                backward(job, static_cast<const T*>(grad), static_cast<const T*>(grad_silu),
-                         static_cast<const T*>(out), static_cast<T*>(grad_a), static_cast<T*>(grad_b), with_silu,
-                         with_clip);
+                backward(job, static_cast<const T*>(grad), static_cast<const T*>(grad_silu), static_cast<const T*>(out),
+                         static_cast<T*>(grad_a), static_cast<T*>(grad_b), with_silu, with_clip);
             });
         });
     });

@@ -38,8 +38,7 @@ void forward(const Job& job, const T* x, T* n, T* y) {
         for (int64_t item = first; item < last; ++item) {
             int64_t rows = std::min(job.block, job.pixels - item * job.block);
             int64_t at = item * job.block * job.channels, count = rows * job.channels;
-            for_vectors(count,
-                        [&](int64_t i, auto part) { store(value.data() + i, load(x + at + i, part), All{}); });
+            for_vectors(count, [&](int64_t i, auto part) { store(value.data() + i, load(x + at + i, part), All{}); });
             row_dots(value.data(), value.data(), scales.data(), rows, job.channels);
             for (int64_t r = 0; r < rows; ++r) scales[r] = 1 / (kEps + std::sqrt(scales[r] / job.channels));
             spread(scales.data(), scale.data(), rows, job.channels);
@@ -61,8 +60,7 @@ void backward(const Job& job, const T* grad_n, const T* grad_y, const T* x, T* g
         for (int64_t item = first; item < last; ++item) {
             int64_t rows = std::min(job.block, job.pixels - item * job.block);
             int64_t at = item * job.block * job.channels, count = rows * job.channels;
-            for_vectors(count,
-                        [&](int64_t i, auto part) { store(value.data() + i, load(x + at + i, part), All{}); });
+            for_vectors(count, [&](int64_t i, auto part) { store(value.data() + i, load(x + at + i, part), All{}); });
             row_dots(value.data(), value.data(), rms.data(), rows, job.channels);
             for (int64_t r = 0; r < rows; ++r) {
                 rms[r] = std::sqrt(rms[r] / job.channels);

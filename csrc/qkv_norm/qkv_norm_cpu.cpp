@@ -154,8 +154,7 @@ void mclr_qkv_norm_backward(int64_t dtype, const void* grad_q, const void* grad_
     Job job{images, heads, pixels, depth};
     with_dtype(dtype, [&](auto type) {
         using T = decltype(type);
-        backward<T>(job,
-                    {static_cast<const T*>(grad_q), static_cast<const T*>(grad_k), static_cast<const T*>(grad_v)},
+        backward<T>(job, {static_cast<const T*>(grad_q), static_cast<const T*>(grad_k), static_cast<const T*>(grad_v)},
                     static_cast<const T*>(qkv), static_cast<T*>(grad_qkv));
     });
 }

@@ -37,7 +37,6 @@ void store_strided(float* to, int64_t stride, Vector x, Part part) {
 #endif
 }
 
-
 float sum_of_squares(const float* row, int64_t size) {
     Vector total{};
     for_vectors(size, [&](int64_t i, auto part) {

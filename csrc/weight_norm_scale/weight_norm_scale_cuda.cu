@@ -108,7 +108,7 @@ struct GradRow {
     int in_channels, taps;
 
     __device__ __forceinline__ float at(int channel, int tap) const {
-        return STAGED ? to_float(stage[tap * (in_channels + kWidth<T>) + channel])
+        return STAGED ? to_float(stage[tap * (in_channels + kWidth<T>)+channel])
                       : load(grad + tap * in_channels + channel);
     }
 
@@ -122,7 +122,7 @@ struct GradRow {
             for (unsigned i = Group<THREADS>::thread(); i < packs * taps; i += THREADS) {
                 const unsigned tap = i / packs, channel = (i - tap * packs) * kWidth<T>;
                 const Pack<T> pack = load16(grad + i * kWidth<T>);
-                if (STAGED) write_pack(stage + tap * (in_channels + kWidth<T>) + channel, pack);
+                if (STAGED) write_pack(stage + tap * (in_channels + kWidth<T>)+channel, pack);
                 for (int j = 0; j < kWidth<T>; ++j) {
                     dot += to_float(pack.values[j]) * weight.at((channel + j) * taps + tap);
                 }
@@ -132,7 +132,7 @@ struct GradRow {
             for (unsigned i = Group<THREADS>::thread(); i < size; i += THREADS) {
                 const unsigned tap = i / in_channels, channel = i - tap * in_channels;
                 const float value = load(grad + i);
-                if (STAGED) stage[tap * (in_channels + kWidth<T>) + channel] = from_float<T>(value);
+                if (STAGED) stage[tap * (in_channels + kWidth<T>)+channel] = from_float<T>(value);
                 dot += value * weight.at(channel * taps + tap);
             }
         }
@@ -152,8 +152,8 @@ __global__ void __launch_bounds__(kBlockThreads<ROWS>, 3) backward_kernel(const 
     const int64_t offset = (int64_t)row * size;
     const WeightRow<kStaged> weight = {item.weight + offset, reinterpret_cast<float*>(stage)};
     const GradRow<kStaged, T> grad = {static_cast<const T*>(item.values) + offset,
-                                      reinterpret_cast<T*>(stage + weight_bytes(size) / 16 * 16),
-                                      item.in_channels, taps};
+                                      reinterpret_cast<T*>(stage + weight_bytes(size) / 16 * 16), item.in_channels,
+                                      taps};
 
     const float sum = Group<kThreads>::sum(weight.template read<kThreads>(size));
     const float dot = Group<kThreads>::sum(grad.template read<kThreads>(weight));
@@ -216,11 +216,15 @@ cudaError_t launch_all(const mclr_weight* weights, int64_t count, int64_t dtype,
         WeightTable table = {};
         const auto flush = [&](const WeightTable& full) {
             switch (row_class_now) {
-                case 0: return launch_rows<Rows::kWarp, BACKWARD, T>(full, stream);
+                case 0:
+                    return launch_rows<Rows::kWarp, BACKWARD, T>(full, stream);
                 case 1:
-                case 2: return launch_rows<Rows::kBlock, BACKWARD, T>(full, stream);
-                case 5: return launch_rows<Rows::kUnstaged, BACKWARD, T>(full, stream);
-                default: return launch_rows<Rows::kLarge, BACKWARD, T>(full, stream);
+                case 2:
+                    return launch_rows<Rows::kBlock, BACKWARD, T>(full, stream);
+                case 5:
+                    return launch_rows<Rows::kUnstaged, BACKWARD, T>(full, stream);
+                default:
+                    return launch_rows<Rows::kLarge, BACKWARD, T>(full, stream);
             }
         };
         cudaError_t error = cudaSuccess;
@@ -228,8 +232,8 @@ cudaError_t launch_all(const mclr_weight* weights, int64_t count, int64_t dtype,
         for (int64_t i = 0; i < count && error == cudaSuccess; ++i) {
             const mclr_weight& weight = weights[i];
             const int64_t row_size = weight.in_channels * weight.taps;
-            WeightItem item = {weight.weight, weight.gain, weight.out, nullptr, nullptr,
-                               0, (int)weight.in_channels, (int)weight.taps};
+            WeightItem item = {weight.weight,           weight.gain,     weight.out, nullptr, nullptr, 0,
+                               (int)weight.in_channels, (int)weight.taps};
             int64_t stage_bytes = weight_bytes(row_size);
             if (BACKWARD) {
                 item.values = const_cast<void*>(weight.grad_out);
@@ -270,7 +274,7 @@ extern "C" int64_t mclr_weight_norm_scale_forward_cuda(const mclr_weight* weight
 }
 
 extern "C" int64_t mclr_weight_norm_scale_backward_cuda(const mclr_weight* weights, int64_t count, float* workspace,
-                                                    void* stream) {
+                                                        void* stream) {
     using namespace mclr;
     cudaError_t error = launch_dtypes<true>(weights, count, workspace, stream);
     GainTable table = {};

@@ -21,16 +21,16 @@ void forward(const Evaluations& e, const T* pred, float* energy) {
 template <class T>
 void backward(const Evaluations& e, const float* grad_energy, const T* pred, T* grad_pred) {
     bool large = leaves_caches<T>(e);
-    for_chunks(e, [&](int64_t evaluation, int64_t, int64_t offset, int64_t count, const Level& level,
-                      const float* target) {
-        float factor = 2 * level.weight * level.c_out * grad_energy[evaluation];
-        with_streaming(large && streamable(grad_pred + offset), [&](auto whole) {
-            for_registers(count, whole, [&](int64_t i, auto part) {
-                Vector error = level.c_out * load(pred + offset + i, part) + load(target + i, part);
-                store(grad_pred + offset + i, factor * error, part);
+    for_chunks(
+        e, [&](int64_t evaluation, int64_t, int64_t offset, int64_t count, const Level& level, const float* target) {
+            float factor = 2 * level.weight * level.c_out * grad_energy[evaluation];
+            with_streaming(large && streamable(grad_pred + offset), [&](auto whole) {
+                for_registers(count, whole, [&](int64_t i, auto part) {
+                    Vector error = level.c_out * load(pred + offset + i, part) + load(target + i, part);
+                    store(grad_pred + offset + i, factor * error, part);
+                });
             });
         });
-    });
 }
 
 }  // namespace

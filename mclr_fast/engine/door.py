@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -15,6 +16,9 @@ from .signals import StopRequest
 
 def run_door(device: str, work: Callable[[Ranks, StopRequest], None]) -> int:
     """Run work(ranks, stop) -> exit code: 0; 1 after one line on stderr; 143 when told to stop."""
+    # Torch backs large CPU tensors with huge pages if this is set before the first one. A step writes
+    # hundreds of megabytes of fresh memory, and each of its 4 kB pages would cost a fault.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     stop, ranks = StopRequest(), Ranks(device)
     try:
         work(ranks, stop)

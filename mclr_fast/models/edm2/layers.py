@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from mclr_fast import ops
 
+from .attention import attention
+
 
 class DropoutKey(NamedTuple):
     """What keys the dropout masks: the run's seed and each evaluation's sample position, int64 [B]."""
@@ -154,15 +156,6 @@ class Block(nn.Module):
         y = attention(q, k, v)
         y = y.transpose(1, 2).reshape(len(x), *x.shape[2:], x.shape[1])  # [B,H,W,C]: channels_last as it lies
         return self.attn_proj(y.permute(0, 3, 1, 2))
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v; all [B,heads,L,d], contiguous."""
-    if q.device.type != "cpu" or q.dtype == torch.float32:
-        return F.scaled_dot_product_attention(q, k, v)
-    # In half precision torch's CPU kernel goes backward 2 to 20 times slower than these products do.
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
-    return logits.softmax(dim=-1) @ v
 
 
 def upsample(x: Tensor) -> Tensor:
