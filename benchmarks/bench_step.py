@@ -12,7 +12,7 @@ from baselines.training import draw_batch
 from interleave import interleave, record_times
 from steps import SETTINGS, TrainerStep, build_nets, image_data
 
-ROUNDS = 7
+ROUNDS = 5
 NETWORK_ERROR = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # relative, in the Euclidean norm
 
 

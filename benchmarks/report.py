@@ -152,10 +152,8 @@ def picture(records: Sequence[dict], path: Path) -> None:
     left.set_xlabel("seconds a training step")
     for i, info in enumerate(reversed(shares)):
         right.barh(i, info["share_of_copy"], color="C1")
-    names = [
-        f"{s['row']} {str(s.get('dtype', '')).removeprefix('torch.')} {s.get('direction', '')}"
-        for s in reversed(shares)
-    ]
+    keys = ("row", "dtype", "direction", "case")
+    names = [" ".join(str(s.get(k, "")).removeprefix("torch.") for k in keys) for s in reversed(shares)]
     right.set_yticks(range(len(names)), names, fontsize=7)
     right.axvline(1, color="black", linewidth=0.8)
     right.set_xlabel("share of copy bandwidth, past the cache")

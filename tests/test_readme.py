@@ -69,3 +69,11 @@ def test_the_classifiers_accuracy():
         _, logits = DigitClassifier.pretrained()(torch.from_numpy(heldout.images(range(len(heldout)))))
     accuracy = (logits.argmax(1).numpy() == heldout.labels).mean()
     assert f"gets {accuracy:.1%} of the held-out digits right" in README
+
+
+def test_speeds_are_those_of_the_recorded_run():
+    """Every figure of "How fast" stands, line by line, in what benchmarks/report.py wrote."""
+    section = README.split("## How fast\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    recorded = (ROOT / "docs/benchmarks.md").read_text().splitlines()
+    assert len(lines) > 10 and set(lines) <= set(recorded)

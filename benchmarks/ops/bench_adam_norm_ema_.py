@@ -9,6 +9,7 @@ from baselines.training import force_weight_norm_
 from interleave import interleave, record_times
 from pointwise import compare
 from shapes import BLOCK_WEIGHTS
+from torch._inductor.exc import InductorError
 
 from mclr_fast import ops
 
@@ -103,7 +104,12 @@ def test_network(benchmark, suite):
     info = benchmark.extra_info
     info.update(row="pointwise-adam_norm_ema_", size="network", case="two blocks", dtype="torch.float32")
     info["machine"] = suite.machine
-    functions = {"ours": fixed_step(ops.adam_norm_ema_), "torch": fixed_step(reference), "compiled": compiled}
+    functions = {"ours": fixed_step(ops.adam_norm_ema_), "torch": fixed_step(reference)}
+    try:
+        State(1).step_of(compiled)()
+        functions["compiled"] = compiled
+    except InductorError as error:  # torch 2.14 on these lists of tensors
+        info["no_compile"] = f"Inductor fails on the reference: {' '.join(str(error).split())[:80]}"
     compare(benchmark, suite, {name: State(1).step_of(function) for name, function in functions.items()})
 
 

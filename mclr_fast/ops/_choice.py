@@ -1,7 +1,7 @@
 """Which implementation serves a call: fused where there is one for its tensors, else the reference.
 
 MCLR_FAST_OPS or `using()` choose: "auto" falls back to the reference, and warns once if something is
-missing; "native" (csrc) and "triton" insist, "reference" is plain torch.
+missing; "fused" insists; "reference" is plain torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import _native
 
-CHOICES = ("auto", "reference", "native", "triton")
+CHOICES = ("auto", "reference", "fused")
 MULTI_TENSOR = ("adam_norm_ema_", "weight_norm_scale")  # CUDA C++ on a GPU; the others are Triton's
 DTYPES = {  # of the activations that the fused ops take
     "cpu": (torch.float32, torch.bfloat16),
@@ -78,7 +78,7 @@ def _warn_once(device: str, reason: str) -> None:
 def fused(op: str, x: Tensor) -> bool:
     """Whether the fused implementation serves a call with tensors like x.
 
-    Errors    RuntimeError when one was asked for by name and cannot be had.
+    Errors    RuntimeError when "fused" was asked for and cannot be had.
     """
     return _decide(_choice, op, x.device.type, x.dtype)
 
@@ -102,8 +102,8 @@ def _decision(choice: str, op: str, device: str, dtype: torch.dtype) -> bool:
         found = Implementation(op, "reference", f"not fused for {dtype}")
     elif choice == "auto" and found.implementation == "reference":
         _warn_once(device, found.reason)
-    if choice not in ("auto", found.implementation):
-        raise RuntimeError(f"ops={choice!r} was asked for, but {op} on {device} is {found[1]}: {found[2]}.")
+    if choice == "fused" and found.implementation == "reference":
+        raise RuntimeError(f"ops='fused' was asked for, but {op} on {device}: {found.reason}.")
     return found.implementation != "reference"
 
 
