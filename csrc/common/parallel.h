@@ -7,12 +7,13 @@
 
 namespace mclr {
 
+constexpr int64_t kWorthTheThreads = 32768;  // elements
+
 // body(begin, end) on each thread's contiguous share of `count` items of `cost` elements each; small loops
 // stay on one thread, where waking the others would take longer than the work. It is all threads or one:
 // OpenMP runtimes end and start threads when the size of the team changes.
 template <class Body>
 inline void parallel_for(int64_t count, int64_t cost, Body body) {
-    constexpr int64_t kWorthTheThreads = 32768;
     if (count < 2 || count * cost < kWorthTheThreads || omp_get_max_threads() == 1) {
         body(int64_t{0}, count);
         return;

@@ -1,9 +1,7 @@
 // Loops over the rows of many tensors at once.
 #pragma once
 
-#include <omp.h>
-
-#include <cstdint>
+#include "parallel.h"
 
 namespace mclr {
 
@@ -13,7 +11,6 @@ template <class Rows, class Size, class Body>
 inline void for_tensor_rows(int64_t count, Rows rows_of, Size size_of, Body body) {
     int64_t total = 0;
     for (int64_t i = 0; i < count; ++i) total += rows_of(i) * size_of(i);
-    constexpr int64_t kWorthTheThreads = 32768;
 #pragma omp parallel if (total > kWorthTheThreads)
     {
         int64_t rank = omp_get_thread_num(), size = omp_get_num_threads(), before = 0;

@@ -18,6 +18,7 @@ from .qkv_norm import qkv_norm
 from .reference.adam_norm_ema_ import force_weight_norm_
 from .reference.magnitude_preserving import mp_fourier, mp_silu, mp_sum, normalize
 from .reference.philox import random_normal, random_uniform, random_words
+from .reference.with_ones import with_ones
 from .weight_norm_scale import weight_norm_scale, weight_norm_scale_grads
 from .weighted_sq_error import weighted_sq_error
 
@@ -46,6 +47,7 @@ __all__ = [
     "weight_norm_scale",
     "weight_norm_scale_grads",
     "weighted_sq_error",
+    "with_ones",
 ]
 
 OPS = (

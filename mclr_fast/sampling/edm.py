@@ -67,7 +67,7 @@ def edm_sampler(
     max_gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
     kinds = {network_output(n) for n in nets}
     raw = len(kinds) == 1 and None not in kinds
-    sigma_data, dtype = kinds.pop() if raw else (0.5, torch.float32)  # the latter are not read
+    sigma_data, dtype = kinds.pop() if raw else (0.5, torch.float32)  # no net gets the latter
 
     def step(x: Tensor, t: float, net_input: Tensor, x_hat: Tensor, t_hat: float, t_next: float, slope=None):
         sigma = torch.full((), t, dtype=torch.float32, device=x.device)
@@ -110,6 +110,4 @@ def edm_sampler(
 
 def _scaled(x: Tensor, sigma: float, sigma_data: float, dtype: torch.dtype) -> Tensor:
     """The network's input at (x, sigma): c_in x and a channel of ones. Source: EDM, Table 1."""
-    scaled = (x / math.hypot(sigma, sigma_data)).to(dtype)
-    scaled = torch.cat([scaled, torch.ones_like(scaled[:, :1])], dim=1)
-    return scaled.contiguous(memory_format=torch.channels_last)
+    return ops.with_ones(x / math.hypot(sigma, sigma_data), dtype)

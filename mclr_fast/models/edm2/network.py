@@ -267,9 +267,8 @@ class Precond(nn.Module):
             x = (x if x.ndim == 5 else x[:, None]).float()
             sigma = sigma.view(-1, 1, 1, 1, 1)
             total = sigma**2 + self.sigma_data**2
-            scaled = (x * (1 / total.sqrt())).flatten(0, 1).to(self.dtype)
-            scaled = torch.cat([scaled, torch.ones_like(scaled[:, :1])], dim=1)
-            raw = self.unet(scaled.contiguous(memory_format=torch.channels_last), emb, key)
+            scaled = (x * (1 / total.sqrt())).flatten(0, 1)
+            raw = self.unet(ops.with_ones(scaled, self.dtype), emb, key)
             raw = raw.float().unflatten(0, (num_images, num_columns))
             result = self.sigma_data**2 / total * x + sigma * self.sigma_data / total.sqrt() * raw
         result = result if columns else result.flatten(0, 1)

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from .with_ones import with_ones
+
 
 def heun_update(
     pred: Tensor,
@@ -34,6 +36,4 @@ def heun_update(
         pred = sigma_data**2 / total * x + sigma * sigma_data / math.sqrt(total) * pred
     d = ((x - pred) / sigma).contiguous()
     x_next = x_hat + (sigma_next - sigma_hat) * (d if slope is None else (slope + d) / 2)
-    net_input = (x_next / math.hypot(sigma_next, sigma_data)).to(dtype)
-    net_input = torch.cat([net_input, torch.ones_like(net_input[:, :1])], dim=1)
-    return x_next.contiguous(), d, net_input.contiguous(memory_format=torch.channels_last)
+    return x_next.contiguous(), d, with_ones(x_next / math.hypot(sigma_next, sigma_data), dtype)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .philox import random_normal
+from .with_ones import with_ones
 
 
 def noisy_input(
@@ -30,6 +31,4 @@ def noisy_input(
         sigma, eps = sigma.repeat_interleave(x.shape[1]), eps.repeat_interleave(x.shape[1], dim=0)
     images, sigma = x if x.ndim == 4 else x.flatten(0, 1), sigma.view(-1, 1, 1, 1)
     x_noisy = (images + sigma * eps).contiguous()
-    net_input = (x_noisy / (sigma**2 + sigma_data**2).sqrt()).to(dtype)
-    net_input = torch.cat([net_input, torch.ones_like(net_input[:, :1])], dim=1)
-    return x_noisy.view(x.shape), net_input.contiguous(memory_format=torch.channels_last)
+    return x_noisy.view(x.shape), with_ones(x_noisy / (sigma**2 + sigma_data**2).sqrt(), dtype)
