@@ -92,23 +92,25 @@ void mclr_qkv_norm_backward(int64_t dtype, const void* grad_q, const void* grad_
                             void* grad_qkv, int64_t images, int64_t heads, int64_t pixels, int64_t depth);
 
 // energy = weight |D - x|^2 summed over an image; D = c_skip x_noisy + c_out pred (EDM, Table 1) if `network`,
-// else pred. Images are flat, `size` elements in one memory order. pred, grad_pred: [images, columns, size]; x and
+// else pred. Images are flat, `size` elements; x and x_noisy in pred's order, or, if `planes` is not 1, as that
+// many planes where pred has them as pixels. pred, grad_pred: [images, columns, size]; x and
 // x_noisy: [images, x_columns or noisy_columns, size], these being 1 (shared) or columns; sigma, weight: [images];
 // energy, grad_energy: [images, columns].
 void mclr_weighted_sq_error_forward(int64_t dtype, const void* pred, const float* x, const float* x_noisy,
                                     const float* sigma, const float* weight, float* energy, int64_t images,
                                     int64_t columns, int64_t size, int64_t x_columns, int64_t noisy_columns,
-                                    float sigma_data, int64_t network);
+                                    int64_t planes, float sigma_data, int64_t network);
 void mclr_weighted_sq_error_backward(int64_t dtype, const float* grad_energy, const void* pred, const float* x,
                                      const float* x_noisy, const float* sigma, const float* weight, void* grad_pred,
                                      int64_t images, int64_t columns, int64_t size, int64_t x_columns,
-                                     int64_t noisy_columns, float sigma_data, int64_t network);
+                                     int64_t noisy_columns, int64_t planes, float sigma_data, int64_t network);
 
 // The same with loss = sum of coefficients [images, columns] times energy, and grad_pred = d loss / d pred.
 void mclr_contrast_loss_forward(int64_t dtype, const void* pred, const float* x, const float* x_noisy,
                                 const float* sigma, const float* weight, const float* coefficients, float* loss,
                                 float* energy, void* grad_pred, int64_t images, int64_t columns, int64_t size,
-                                int64_t x_columns, int64_t noisy_columns, float sigma_data, int64_t network);
+                                int64_t x_columns, int64_t noisy_columns, int64_t planes, float sigma_data,
+                                int64_t network);
 
 // x_noisy = x + sigma eps, and net_input = (c_in x_noisy, 1) in `dtype`. x, x_noisy: [images, columns, channels,
 // pixels]; eps: [images, channels, pixels], NULL = Philox's normals at position [images]; net_input:

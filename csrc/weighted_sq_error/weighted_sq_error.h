@@ -7,21 +7,23 @@
 #include <vector>
 
 #include "dtype.h"
+#include "interleave.h"
 #include "parallel.h"
-#include "stream.h"
 
 namespace mclr {
 
-// The operands, images flat and all in one memory order. Row b of `pred` is column b % columns of image
-// b / columns; x and x_noisy have one image for all columns of an image (x_columns = 1) or one each.
+// The operands, images flat. Row b of `pred` is column b % columns of image b / columns; x and x_noisy have one
+// image for all columns of an image (x_columns = 1) or one each.
 struct Evaluations {
     const float *x, *x_noisy, *sigma, *weight;
-    int64_t images, columns, size, x_columns, noisy_columns;
+    int64_t images, columns, size, x_columns, noisy_columns, planes;
     float sigma_data;
     int64_t network;  // pred is the network's output F, else the denoised image D
 
-    static constexpr int64_t kChunk = 4096;  // elements of an image handled at a time; they stay in the first cache
-    int64_t chunks = (size + kChunk - 1) / kChunk;
+    // Elements of an image handled at a time: they stay in the first cache, and are whole pixels.
+    static constexpr int64_t kChunk = 4096;
+    int64_t chunk = kChunk / (planes * kWidth) * planes * kWidth;
+    int64_t chunks = (size + chunk - 1) / chunk;
 };
 
 // What belongs to an image's noise level (EDM, Table 1).
@@ -36,16 +38,23 @@ struct Level {
     }
 };
 
-// c_skip x_noisy - x: with c_out pred, the error D - x.
+// c_skip x_noisy - x: with c_out pred, the error D - x. In pred's order.
 MCLR_INLINE void fill_target(const Evaluations& e, float c_skip, int64_t image, int64_t column, int64_t begin,
                              int64_t count, float* target) {
-    const float* x = e.x + (image * e.x_columns + (e.x_columns > 1 ? column : 0)) * e.size + begin;
-    const float* noisy = e.x_noisy + (image * e.noisy_columns + (e.noisy_columns > 1 ? column : 0)) * e.size + begin;
-    for_vectors(count, [&](int64_t i, auto part) {
-        Vector value = -load(x + i, part);
-        if (e.network) value += c_skip * load(noisy + i, part);
-        store(target + i, value, part);
-    });
+    const float* x = e.x + (image * e.x_columns + (e.x_columns > 1 ? column : 0)) * e.size;
+    const float* noisy = e.x_noisy + (image * e.noisy_columns + (e.noisy_columns > 1 ? column : 0)) * e.size;
+    auto fill_row = [&](int64_t from, int64_t length, float* row) {
+        for_vectors(length, [&](int64_t i, auto part) {
+            Vector value = -load(x + from + i, part);
+            if (e.network) value += c_skip * load(noisy + from + i, part);
+            store(row + i, value, part);
+        });
+    };
+    if (e.planes == 1) return fill_row(begin, count, target);
+    alignas(64) float rows[Evaluations::kChunk];
+    int64_t pixels = count / e.planes, plane = e.size / e.planes;
+    for (int64_t c = 0; c < e.planes; ++c) fill_row(c * plane + begin / e.planes, pixels, rows + c * pixels);
+    planes_to_pixels(rows, pixels, pixels, e.planes, target, false);
 }
 
 // body(evaluation, chunk, offset in pred, elements, level, target) for all chunks of all evaluations; the target
@@ -53,11 +62,11 @@ MCLR_INLINE void fill_target(const Evaluations& e, float c_skip, int64_t image, 
 template <class Body>
 inline void for_chunks(const Evaluations& e, Body body) {
     bool shared = e.x_columns == 1 && (e.noisy_columns == 1 || !e.network);
-    parallel_for(e.images * e.chunks, e.kChunk * e.columns, [&](int64_t first, int64_t last) {
+    parallel_for(e.images * e.chunks, e.chunk * e.columns, [&](int64_t first, int64_t last) {
         alignas(64) float target[Evaluations::kChunk];
         for (int64_t item = first; item < last; ++item) {
-            int64_t image = item / e.chunks, chunk = item % e.chunks, begin = chunk * e.kChunk;
-            int64_t count = std::min(e.kChunk, e.size - begin);
+            int64_t image = item / e.chunks, chunk = item % e.chunks, begin = chunk * e.chunk;
+            int64_t count = std::min(e.chunk, e.size - begin);
             Level level(e, image);
             for (int64_t column = 0; column < e.columns; ++column) {
                 if (column == 0 || !shared) fill_target(e, level.c_skip, image, column, begin, count, target);

@@ -38,16 +38,18 @@ void backward(const Evaluations& e, const float* grad_energy, const T* pred, T* 
 void mclr_weighted_sq_error_forward(int64_t dtype, const void* pred, const float* x, const float* x_noisy,
                                     const float* sigma, const float* weight, float* energy, int64_t images,
                                     int64_t columns, int64_t size, int64_t x_columns, int64_t noisy_columns,
-                                    float sigma_data, int64_t network) {
-    Evaluations e{x, x_noisy, sigma, weight, images, columns, size, x_columns, noisy_columns, sigma_data, network};
+                                    int64_t planes, float sigma_data, int64_t network) {
+    Evaluations e{x,    x_noisy,   sigma,         weight, images,     columns,
+                  size, x_columns, noisy_columns, planes, sigma_data, network};
     with_dtype(dtype, [&](auto type) { forward(e, static_cast<const decltype(type)*>(pred), energy); });
 }
 
 void mclr_weighted_sq_error_backward(int64_t dtype, const float* grad_energy, const void* pred, const float* x,
                                      const float* x_noisy, const float* sigma, const float* weight, void* grad_pred,
                                      int64_t images, int64_t columns, int64_t size, int64_t x_columns,
-                                     int64_t noisy_columns, float sigma_data, int64_t network) {
-    Evaluations e{x, x_noisy, sigma, weight, images, columns, size, x_columns, noisy_columns, sigma_data, network};
+                                     int64_t noisy_columns, int64_t planes, float sigma_data, int64_t network) {
+    Evaluations e{x,    x_noisy,   sigma,         weight, images,     columns,
+                  size, x_columns, noisy_columns, planes, sigma_data, network};
     with_dtype(dtype, [&](auto type) {
         using T = decltype(type);
         backward(e, grad_energy, static_cast<const T*>(pred), static_cast<T*>(grad_pred));

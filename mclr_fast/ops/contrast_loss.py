@@ -8,7 +8,7 @@ from torch import Tensor
 from . import _choice, _library, _native
 from ._checks import check_evaluations
 from .reference.contrast_loss import contrast_loss as reference
-from .weighted_sq_error import ARGUMENTS, empty_like_pred, images_of, like_images, sizes
+from .weighted_sq_error import ARGUMENTS, empty_like_pred, operands
 
 
 def contrast_loss(
@@ -48,17 +48,15 @@ def contrast_loss(
 
 def _forward_cpu(pred, x, x_noisy, sigma, weight, coefficients, sigma_data, output):
     results = _forward_fake(pred, x, x_noisy, sigma, weight, coefficients, sigma_data, output)
-    images = images_of(pred)
+    images, sizes = operands(pred, x, x_noisy)
     _native.cpu().contrast_loss_forward(
         _native.code(pred),
-        images,
-        like_images(x, images),
-        like_images(x_noisy, images),
+        *images,
         sigma.contiguous(),
         weight.contiguous(),
         coefficients.contiguous(),
         *results,
-        *sizes(pred, x, x_noisy),
+        *sizes,
         sigma_data,
         output == "network",
     )

@@ -9,6 +9,8 @@ from . import _choice, _library, _native
 from ._checks import check_evaluations
 from .reference.weighted_sq_error import weighted_sq_error as reference
 
+MOST_PLANES = 5  # what csrc/common/interleave.h turns into pixels in registers
+
 
 def weighted_sq_error(
     pred: Tensor,
@@ -45,31 +47,31 @@ def images_of(pred: Tensor) -> Tensor:
     return images.contiguous()
 
 
-def like_images(x: Tensor, images: Tensor) -> Tensor:
-    """x [N,C,H,W] or [N,R,C,H,W] as images in the memory order of `images`."""
-    x = x if x.ndim == 4 else x.flatten(0, 1)
-    last = not images.is_contiguous()
-    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-
-
-def sizes(pred: Tensor, x: Tensor, x_noisy: Tensor) -> tuple[int, ...]:
-    """images, columns, size, x_columns, noisy_columns, as csrc/include/mclr_fast.h has them."""
-    num_images, num_columns, *image = pred.shape
+def operands(pred: Tensor, x: Tensor, x_noisy: Tensor) -> tuple[list[Tensor], tuple[int, ...]]:
+    """pred, x, x_noisy as images; images, columns, size, x_columns, noisy_columns, planes (mclr_fast.h)."""
+    num_images, num_columns, channels, height, width = pred.shape
     own = (1 if v.ndim == 4 else num_columns for v in (x, x_noisy))
-    return num_images, num_columns, image[0] * image[1] * image[2], *own
+    images, sources = images_of(pred), [v if v.ndim == 4 else v.flatten(0, 1) for v in (x, x_noisy)]
+    planes = 1
+    if images.is_contiguous():
+        sources = [v.contiguous() for v in sources]
+    elif channels <= MOST_PLANES and all(v.is_contiguous() for v in sources):
+        planes = channels
+    else:
+        sources = [v.contiguous(memory_format=torch.channels_last) for v in sources]
+    return [images, *sources], (num_images, num_columns, channels * height * width, *own, planes)
 
 
 def _forward_cpu(pred, x, x_noisy, sigma, weight, sigma_data, output):
-    energy, images = _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output), images_of(pred)
+    energy = _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output)
+    images, sizes = operands(pred, x, x_noisy)
     _native.cpu().weighted_sq_error_forward(
         _native.code(pred),
-        images,
-        like_images(x, images),
-        like_images(x_noisy, images),
+        *images,
         sigma.contiguous(),
         weight.contiguous(),
         energy,
-        *sizes(pred, x, x_noisy),
+        *sizes,
         sigma_data,
         output == "network",
     )
@@ -81,17 +83,15 @@ def _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output):
 
 
 def _backward_cpu(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, output):
-    grad_pred, images = empty_like_pred(pred), images_of(pred)
+    grad_pred, (images, sizes) = empty_like_pred(pred), operands(pred, x, x_noisy)
     _native.cpu().weighted_sq_error_backward(
         _native.code(pred),
         grad_energy.contiguous(),
-        images,
-        like_images(x, images),
-        like_images(x_noisy, images),
+        *images,
         sigma.contiguous(),
         weight.contiguous(),
         grad_pred,
-        *sizes(pred, x, x_noisy),
+        *sizes,
         sigma_data,
         output == "network",
     )
