@@ -47,13 +47,16 @@ def compiled_step(setting, plain, data, backend):
 
 
 def build_floor(ours, setting):
-    """The floor of the package's step, its convolutions' FLOPs held to the architecture's formula."""
-    with floor.record() as calls:
+    """The floor of the package's step, its convolutions' FLOPs held to the architecture's formula.
+
+    With it the share of convolution FLOPs that sharing saves, and the bytes that the fused ops move.
+    """
+    with floor.BytesMoved() as moved, floor.record() as calls:
         ours()
     replay = floor.Floor(calls)
     least, everything = floor.network_flops(setting.num_evaluations, setting.num_images, **setting.net)
     assert least <= replay.convolution_flops <= everything
-    return replay, 1 - replay.convolution_flops / everything
+    return replay, 1 - replay.convolution_flops / everything, moved.total
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.row)
@@ -65,7 +68,7 @@ def test_step(benchmark, suite, tmp_path, setting):
     check_networks(net.eval(), plain, data, setting.dtype)
     ours = TrainerStep(setting, net, tmp_path)
     ours()
-    replay, saved = build_floor(ours, setting)
+    replay, saved, num_bytes = build_floor(ours, setting)
 
     sizes = (data, setting.num_images, setting.num_negatives)
     others = {"naive": Algorithm1Step(copy_of(plain, torch.float32), *sizes)}
@@ -83,7 +86,7 @@ def test_step(benchmark, suite, tmp_path, setting):
     info.update(row=setting.row, dtype=str(setting.dtype), num_negatives=setting.num_negatives)
     info.update(machine=suite.machine, evaluations=setting.num_evaluations)
     info.update(floor_GFLOP=replay.flops / 1e9, floor_calls=len(replay.replays))
-    info["convolution_flops_saved_by_sharing"] = saved
+    info.update(convolution_flops_saved_by_sharing=saved, fused_GB=num_bytes / 1e9)
     times = interleave(benchmark, ours, others, rounds=suite.rounds(ROUNDS))
     if times is None:
         return
@@ -99,4 +102,8 @@ def test_step(benchmark, suite, tmp_path, setting):
     }
     if "compiled" in times:
         ratios["over_compile"] = (times["compiled"], own)
-    suite.record(benchmark, {key: a.ratios(b) for key, (a, b) in ratios.items()})
+    ratios = {key: a.ratios(b) for key, (a, b) in ratios.items()}
+    # What over_floor would be if the fused ops took as long as a copy of their bytes, and nothing else ran.
+    copying = num_bytes / (suite.machine["copy_fp32_GBs"] * 1e9)
+    ratios["floor_and_bytes"] = [1 + copying / seconds for seconds in times["floor"].seconds]
+    suite.record(benchmark, ratios)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import time
 from collections.abc import Callable
@@ -36,21 +35,6 @@ def cache_bytes() -> int:
 def past_cache_bytes(quick: bool = False) -> int:
     """A working set that no cache holds: at least 256 MiB and 2.5 times the largest one."""
     return 1 << 20 if quick else max(256 << 20, int(2.5 * cache_bytes()))
-
-
-def keep_freed_memory() -> None:
-    """Have the allocator reuse large blocks instead of returning them to the system.
-
-    Memory that the system hands out again is zeroed page by page, which takes longer than the ops at sizes
-    past the cache; every contender gains from this alike. Linux with glibc; elsewhere nothing happens.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    m_trim_threshold, m_mmap_max = -1, -4
-    mallopt(m_mmap_max, 0)
-    mallopt(m_trim_threshold, 2**31 - 1)
 
 
 class Copy:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from steps import SETTINGS, TrainerStep, build_nets
 
+from mclr_fast.engine.host_memory import keep_freed_memory
+
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -25,6 +27,7 @@ def main(row: str, num_negatives: str, micro_batch: str, *flags: str) -> None:
     if "--quick" in flags:
         setting = setting.shrunk()
     setting = replace(setting, num_negatives=int(num_negatives))
+    keep_freed_memory()  # as the doors do
     net, plain = build_nets(setting)
     del plain
     with tempfile.TemporaryDirectory() as folder:

@@ -25,7 +25,7 @@ ROUNDS = 9
 # The reference rounds after every operation, and sums gradients in its own dtype.
 ROUNDINGS = {torch.float32: 200, torch.bfloat16: 16}
 ROUND_SECONDS = 0.02  # calls of a small op that make a round
-CACHED_SIZES = (8, 32)  # heights and widths whose difference in time is arithmetic
+CACHED_ELEMENTS = (40_000, 150_000)  # of one image's arguments; the difference in time is arithmetic
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 
 
@@ -39,7 +39,7 @@ class Op:
         past: the shape that is repeated past the cache; shapes: by name, those inside it, count first.
         backward_reads: (arguments, results) -> what backward must read beside the gradients.
         no_gradient: the op has none; philox: it draws random numbers, so arithmetic bounds it.
-        cached: two shapes that one core's cache holds, to time the arithmetic.
+        cached: two shapes that one core's cache holds, to time the arithmetic, where `past` is no image's.
         adapt: gives the public op the reference's signature, where they differ.
         module: the reference's, where it is not named after the op.
     """
@@ -161,24 +161,26 @@ def past_cache(benchmark, suite, op: Op, dtype: torch.dtype, direction: str) -> 
 class Arithmetic:
     """Seconds that the op's arithmetic alone would take on arguments of `total` elements, all cores working.
 
-    Two sizes that one core's own cache holds are timed on one thread; the difference is free of what a call
-    costs. Calling it measures anew.
+    Two sizes are timed, each with as many images as there are threads and one image's worth in a core's own
+    cache; the difference is free of what a call costs. All cores work because they may share what computes:
+    two that are one core's hardware threads do not give twice the rate of one. Calling it measures anew.
     """
 
     def __init__(self, op: Op, dtype: torch.dtype, direction: str, total: int):
         self.direction, self.total = direction, total
-        shapes = op.cached or [(op.past[0], size, size) for size in CACHED_SIZES]
-        self.runs = [Run(op.public, op.make(1, shape, dtype)) for shape in shapes]
+        shapes = op.cached or [_image_of(op, dtype, elements) for elements in CACHED_ELEMENTS]
+        self.runs = [Run(op.public, op.make(torch.get_num_threads(), shape, dtype)) for shape in shapes]
 
     def __call__(self) -> float:
-        num_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            small, large = (least_seconds(getattr(run, self.direction)) for run in self.runs)
-        finally:
-            torch.set_num_threads(num_threads)
+        small, large = (least_seconds(getattr(run, self.direction)) for run in self.runs)
         elements = [num_elements(run.args) for run in self.runs]
-        return max(large - small, 0.0) / (elements[1] - elements[0]) * self.total / num_threads
+        return max(large - small, 0.0) / (elements[1] - elements[0]) * self.total
+
+
+def _image_of(op: Op, dtype: torch.dtype, elements: int) -> tuple[int, int, int]:
+    """The smallest image whose arguments have at least so many elements."""
+    sizes = ((op.past[0], size, size) for size in range(8, 1024, 8))
+    return next(shape for shape in sizes if num_elements(op.make(1, shape, dtype)) >= elements)
 
 
 def least_seconds(function: Callable[[], object], calls: int = 40) -> float:

@@ -55,6 +55,7 @@ RATIOS = (
     "fusion",
     "over_compile",
     "over_floor",
+    "floor_and_bytes",
     "over_k1",
     "over_torch",
     "share_of_copy",

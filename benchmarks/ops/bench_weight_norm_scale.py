@@ -3,7 +3,7 @@
 import pytest
 import torch
 from pointwise import Op, dtypes, network, past_cache
-from shapes import BLOCK_WEIGHTS
+from shapes import BLOCK_WEIGHTS, WIDE_BLOCK_WEIGHTS
 
 
 def make(count, shapes, dtype):
@@ -16,10 +16,10 @@ def make(count, shapes, dtype):
 OP = Op(
     "weight_norm_scale",
     make,
-    BLOCK_WEIGHTS,
+    WIDE_BLOCK_WEIGHTS,
     {"two blocks": (1, *BLOCK_WEIGHTS)},
     backward_reads=lambda args, outs: args[:2],
-    cached=([(8, 64, 3, 3)], [(64, 128, 3, 3)]),
+    cached=([(64, 64, 3, 3)], [(128, 128, 3, 3)]),
 )
 
 

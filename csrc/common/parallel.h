@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "stream.h"
+
 namespace mclr {
 
 constexpr int64_t kWorthTheThreads = 32768;  // elements
@@ -16,12 +18,13 @@ template <class Body>
 inline void parallel_for(int64_t count, int64_t cost, Body body) {
     if (count < 2 || count * cost < kWorthTheThreads || omp_get_max_threads() == 1) {
         body(int64_t{0}, count);
-        return;
+        return end_streaming();
     }
 #pragma omp parallel
     {
         int64_t rank = omp_get_thread_num(), size = omp_get_num_threads();
         body(count * rank / size, count * (rank + 1) / size);
+        end_streaming();
     }
 }
 

@@ -30,6 +30,12 @@ MCLR_INLINE void store(bfloat16* to, Vector x, Streaming) {
 #endif
 }
 
+// Whether a result of `count` elements is too large to stay in the caches.
+template <class T>
+MCLR_INLINE bool leaves_caches(int64_t count) {
+    return count * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
+}
+
 template <class T>
 MCLR_INLINE bool streamable(const T* to) {
     return reinterpret_cast<uintptr_t>(to) % (kWidth * sizeof(T)) == 0;

@@ -18,6 +18,7 @@ inline void for_tensor_rows(int64_t count, Rows rows_of, Size size_of, Body body
         for (int64_t i = 0; i < count; ++i)
             for (int64_t row = 0; row < rows_of(i); ++row, before += size_of(i))
                 if (begin <= before && before < end) body(i, row);
+        end_streaming();
     }
 }
 

@@ -9,7 +9,7 @@ using namespace mclr;
 template <class T>
 void forward(const Evaluations& e, const float* coefficients, const T* pred, float* loss, float* energy, T* grad_pred) {
     std::vector<float> partial(e.images * e.columns * e.chunks);
-    bool large = leaves_caches<T>(e);
+    bool large = leaves_caches<T>(e.images * e.columns * e.size);
     for_chunks(e, [&](int64_t evaluation, int64_t chunk, int64_t offset, int64_t count, const Level& level,
                       const float* target) {
         float factor = 2 * level.weight * level.c_out * coefficients[evaluation];

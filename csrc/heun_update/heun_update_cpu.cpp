@@ -27,7 +27,7 @@ struct Job {
 template <class T, class Input>
 void forward(const Job& job, const T* pred, const T* guide, Input* net_input) {
     int64_t size = job.channels * job.pixels;
-    bool large = job.images * size * static_cast<int64_t>(sizeof(float)) >= kStreamBytes;
+    bool large = leaves_caches<float>(job.images * size);
     parallel_for(job.images * job.chunks, job.chunk * job.channels, [&](int64_t first, int64_t last) {
         std::vector<float> planes((job.channels + 1) * job.chunk, 1.0f);
         std::vector<float> output(job.channels_last ? job.channels * job.chunk : 0), guiding(guide ? output.size() : 0);
@@ -67,7 +67,6 @@ void forward(const Job& job, const T* pred, const T* guide, Input* net_input) {
             Input* to = net_input + (image * job.pixels + begin) * (job.channels + 1);
             planes_to_pixels(planes.data(), job.chunk, count, job.channels + 1, to, large);
         }
-        end_streaming();
     });
 }
 

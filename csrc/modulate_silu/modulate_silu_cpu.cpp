@@ -61,6 +61,7 @@ struct Job {
 
 template <class T>
 void forward(const Job& job, const T* y, T* out) {
+    bool large = leaves_caches<T>(job.images * job.columns * job.size);
     parallel_for(job.images * job.chunks, job.chunk * job.columns, [&](int64_t first, int64_t last) {
         std::vector<float> scale(job.row), mask(job.dropout > 0 ? job.chunk + 4 * job.row : 0);
         for (int64_t item = first; item < last; ++item) {
@@ -72,13 +73,15 @@ void forward(const Job& job, const T* y, T* out) {
                 T* to = out + evaluation * job.size;
                 job.scale(evaluation, scale.data());
                 if (job.dropout > 0) job.mask(evaluation, begin, end, mask.data());
-                for (int64_t at = begin; at < end; at += job.row)
-                    for_vectors(std::min(job.row, end - at), [&](int64_t i, auto part) {
-                        Vector z = load(from + at + i, part) * load(scale.data() + i, All{});
-                        Vector value = mp_silu<T>(z);
-                        if (job.dropout > 0) value *= load(mask.data() + at - begin + i, part);
-                        store(to + at + i, value, part);
-                    });
+                with_streaming(large && streamable(to + begin), [&](auto whole) {
+                    for (int64_t at = begin; at < end; at += job.row)
+                        for_registers(std::min(job.row, end - at), whole, [&](int64_t i, auto part) {
+                            Vector z = load(from + at + i, part) * load(scale.data() + i, All{});
+                            Vector value = mp_silu<T>(z);
+                            if (job.dropout > 0) value *= load(mask.data() + at - begin + i, part);
+                            store(to + at + i, value, part);
+                        });
+                });
             }
         }
     });
@@ -88,6 +91,7 @@ template <class T>
 void backward(const Job& job, const T* grad, const T* y, T* grad_y, float* grad_emb) {
     // Sums over pixels are kept per chunk and added up afterwards: the same for any number of threads.
     std::vector<float> sums(job.images * job.chunks * job.columns * job.channels);
+    bool large = leaves_caches<T>(job.images * job.size);
     parallel_for(job.images * job.chunks, job.chunk * job.columns, [&](int64_t first, int64_t last) {
         std::vector<float> scale(job.row), mask(job.dropout > 0 ? job.chunk + 4 * job.row : 0);
         std::vector<float> total(job.columns > 1 ? job.chunk : 0), sum(job.row);
@@ -102,19 +106,22 @@ void backward(const Job& job, const T* grad, const T* y, T* grad_y, float* grad_
                 job.scale(evaluation, scale.data());
                 if (job.dropout > 0) job.mask(evaluation, begin, end, mask.data());
                 std::fill(sum.begin(), sum.end(), 0.0f);
-                for (int64_t at = begin; at < end; at += job.row)
-                    for_vectors(std::min(job.row, end - at), [&](int64_t i, auto part) {
-                        Vector s = load(scale.data() + i, All{}), x = load(from + at + i, part);
-                        Vector g = load(up + at + i, part) * mp_silu_slope<T>(x * s);
-                        if (job.dropout > 0) g *= load(mask.data() + at - begin + i, part);
-                        store(sum.data() + i, load(sum.data() + i, All{}) + g * x, All{});
-                        g *= s;
-                        if (r > 0) g += load(total.data() + at - begin + i, part);
-                        if (r + 1 < job.columns)
-                            store(total.data() + at - begin + i, g, part);
-                        else
-                            store(to + at + i, g, part);
-                    });
+                bool last_column = r + 1 == job.columns;
+                with_streaming(last_column && large && streamable(to + begin), [&](auto whole) {
+                    for (int64_t at = begin; at < end; at += job.row)
+                        for_registers(std::min(job.row, end - at), whole, [&](int64_t i, auto part) {
+                            Vector s = load(scale.data() + i, All{}), x = load(from + at + i, part);
+                            Vector g = load(up + at + i, part) * mp_silu_slope<T>(x * s);
+                            if (job.dropout > 0) g *= load(mask.data() + at - begin + i, part);
+                            store(sum.data() + i, load(sum.data() + i, All{}) + g * x, All{});
+                            g *= s;
+                            if (r > 0) g += load(total.data() + at - begin + i, part);
+                            if (last_column)
+                                store(to + at + i, g, part);
+                            else
+                                store(total.data() + at - begin + i, g, part);
+                        });
+                });
                 float* kept = sums.data() + (item * job.columns + r) * job.channels;
                 for (int64_t start = 0; start < job.row; start += job.channels)
                     for (int64_t c = 0; c < job.channels; ++c) kept[c] += sum[start + c];

@@ -66,7 +66,7 @@ struct Job {
 
 template <class T>
 void forward(const Job& job, T* net_input) {
-    bool large = job.images * job.columns * job.size * static_cast<int64_t>(sizeof(float)) >= kStreamBytes;
+    bool large = leaves_caches<float>(job.images * job.columns * job.size);
     parallel_for(job.images * job.chunks, job.chunk * job.channels * job.columns, [&](int64_t first, int64_t last) {
         Job::Room room = job.room();
         for (int64_t item = first; item < last; ++item) {
@@ -95,7 +95,6 @@ void forward(const Job& job, T* net_input) {
                 }
             }
         }
-        end_streaming();
     });
 }
 

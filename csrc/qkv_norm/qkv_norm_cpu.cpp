@@ -98,6 +98,7 @@ void join(const Three& from, T* to, int64_t count) {
 
 template <class T>
 void forward(const Job& job, const T* qkv, const std::array<T*, 3>& out) {
+    bool large = leaves_caches<T>(job.images * job.pixels * job.width * 3);
     job.for_blocks(1, [&](const Three* buffers, int64_t image, int64_t pixel, int64_t count) {
         const Three& value = buffers[0];
         separate(qkv + (image * job.pixels + pixel) * job.width * 3, value, count * job.width);
@@ -108,7 +109,10 @@ void forward(const Job& job, const T* qkv, const std::array<T*, 3>& out) {
                 row_dots(x, x, &square, 1, job.depth);
                 float scale = 1 / (kEps + std::sqrt(square / job.depth));
                 T* to = out[part] + job.place(image, pixel, row);
-                for_vectors(job.depth, [&](int64_t i, auto rest) { store(to + i, load(x + i, All{}) * scale, rest); });
+                with_streaming(large && streamable(to), [&](auto whole) {
+                    for_registers(job.depth, whole,
+                                  [&](int64_t i, auto part) { store(to + i, load(x + i, All{}) * scale, part); });
+                });
             }
     });
 }

@@ -6,8 +6,8 @@
 
 #include "dtype.h"
 #include "mclr_fast.h"
+#include "stream.h"
 #include "tensor_rows.h"
-#include "vector.h"
 
 namespace {
 using namespace mclr;
@@ -46,33 +46,36 @@ float sum_of_squares(const float* row, int64_t size) {
     return sum(total);
 }
 
+// body(weight, row, large) for every row; large: whether the weights leave the caches.
 template <class Body>
 void for_weights(const mclr_weight* weights, int64_t count, Body body) {
     auto size_of = [&](int64_t i) { return weights[i].in_channels * weights[i].taps; };
-    for_tensor_rows(count, [&](int64_t i) { return weights[i].rows; }, size_of, body);
+    int64_t elements = 0;
+    for (int64_t i = 0; i < count; ++i) elements += weights[i].rows * size_of(i);
+    bool large = leaves_caches<float>(elements);
+    for_tensor_rows(
+        count, [&](int64_t i) { return weights[i].rows; }, size_of,
+        [&](int64_t i, int64_t row) { body(i, row, large); });
 }
 
 template <class T>
-void forward_row(const mclr_weight& w, int64_t row) {
+void forward_row(const mclr_weight& w, int64_t row, bool large) {
     int64_t size = w.in_channels * w.taps;
     const float* from = w.weight + row * size;
     float factor = weight_factor(sum_of_squares(from, size), size, w.gain ? *w.gain : 1.0f);
     T* to = static_cast<T*>(w.out) + row * size;
-    if (w.taps == 1) {
-        for_vectors(size, [&](int64_t i, auto part) { store(to + i, load(from + i, part) * factor, part); });
-        return;
-    }
     // [in, taps] -> [taps, in].
-    for (int64_t tap = 0; tap < w.taps; ++tap)
-        for_vectors(w.in_channels, [&](int64_t i, auto part) {
-            Vector x = load_strided(from + i * w.taps + tap, w.taps, part);
-            store(to + tap * w.in_channels + i, x * factor, part);
+    for (int64_t tap = 0; tap < w.taps; ++tap, to += w.in_channels)
+        with_streaming(large && streamable(to), [&](auto whole) {
+            for_registers(w.in_channels, whole, [&](int64_t i, auto part) {
+                store(to + i, load_strided(from + i * w.taps + tap, w.taps, part) * factor, part);
+            });
         });
 }
 
 // Returns the row's share of the gain's gradient.
 template <class T>
-float backward_row(const mclr_weight& w, int64_t row, std::vector<float>& buffer) {
+float backward_row(const mclr_weight& w, int64_t row, std::vector<float>& buffer, bool large) {
     int64_t size = w.in_channels * w.taps;
     const float* weight = w.weight + row * size;
     const T* grad_out = static_cast<const T*>(w.grad_out) + row * size;
@@ -88,8 +91,10 @@ float backward_row(const mclr_weight& w, int64_t row, std::vector<float>& buffer
     WeightGradient gradient =
         weight_gradient(sum_of_squares(weight, size), sum(products), size, w.gain ? *w.gain : 1.0f);
     float* to = w.grad_weight + row * size;
-    for_vectors(size, [&](int64_t i, auto part) {
-        store(to + i, load(grad + i, part) * gradient.of_grad - load(weight + i, part) * gradient.of_weight, part);
+    with_streaming(large && streamable(to), [&](auto whole) {
+        for_registers(size, whole, [&](int64_t i, auto part) {
+            store(to + i, load(grad + i, part) * gradient.of_grad - load(weight + i, part) * gradient.of_weight, part);
+        });
     });
     return gradient.grad_gain;
 }
@@ -97,8 +102,8 @@ float backward_row(const mclr_weight& w, int64_t row, std::vector<float>& buffer
 }  // namespace
 
 void mclr_weight_norm_scale_forward(const mclr_weight* weights, int64_t count) {
-    for_weights(weights, count, [&](int64_t i, int64_t row) {
-        with_dtype(weights[i].dtype, [&](auto type) { forward_row<decltype(type)>(weights[i], row); });
+    for_weights(weights, count, [&](int64_t i, int64_t row, bool large) {
+        with_dtype(weights[i].dtype, [&](auto type) { forward_row<decltype(type)>(weights[i], row, large); });
     });
 }
 
@@ -106,10 +111,10 @@ void mclr_weight_norm_scale_backward(const mclr_weight* weights, int64_t count) 
     std::vector<std::vector<float>> shares(count);
     for (int64_t i = 0; i < count; ++i)
         if (weights[i].grad_gain) shares[i].resize(weights[i].rows);
-    for_weights(weights, count, [&](int64_t i, int64_t row) {
+    for_weights(weights, count, [&](int64_t i, int64_t row, bool large) {
         thread_local std::vector<float> buffer;
         with_dtype(weights[i].dtype, [&](auto type) {
-            float share = backward_row<decltype(type)>(weights[i], row, buffer);
+            float share = backward_row<decltype(type)>(weights[i], row, buffer, large);
             if (weights[i].grad_gain) shares[i][row] = share;
         });
     });

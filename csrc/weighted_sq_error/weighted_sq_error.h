@@ -74,14 +74,7 @@ inline void for_chunks(const Evaluations& e, Body body) {
                 body(evaluation, chunk, evaluation * e.size + begin, count, level, target);
             }
         }
-        end_streaming();
     });
-}
-
-// Whether a gradient of this type is too large to stay in the caches.
-template <class T>
-MCLR_INLINE bool leaves_caches(const Evaluations& e) {
-    return e.images * e.columns * e.size * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
 }
 
 // The sum of (c_out pred + target)^2 over a chunk; unless grad is NULL also grad = factor (c_out pred + target).

@@ -20,7 +20,7 @@ void forward(const Evaluations& e, const T* pred, float* energy) {
 
 template <class T>
 void backward(const Evaluations& e, const float* grad_energy, const T* pred, T* grad_pred) {
-    bool large = leaves_caches<T>(e);
+    bool large = leaves_caches<T>(e.images * e.columns * e.size);
     for_chunks(
         e, [&](int64_t evaluation, int64_t, int64_t offset, int64_t count, const Level& level, const float* target) {
             float factor = 2 * level.weight * level.c_out * grad_energy[evaluation];

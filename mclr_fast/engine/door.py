@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 
@@ -11,15 +10,15 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from .distributed import Ranks
 from .errors import Interrupted, RunError
+from .host_memory import keep_freed_memory
 from .signals import StopRequest
 
 
 def run_door(device: str, work: Callable[[Ranks, StopRequest], None]) -> int:
     """Run work(ranks, stop) -> exit code: 0; 1 after one line on stderr; 143 when told to stop."""
-    # Torch backs large CPU tensors with huge pages if this is set before the first one. A step writes
-    # hundreds of megabytes of fresh memory, and each of its 4 kB pages would cost a fault.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     stop, ranks = StopRequest(), Ranks(device)
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     try:
         work(ranks, stop)
         ranks.wait()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,8 @@ class Library:
     """One loaded library; `library.modulate_silu_forward(...)` calls `mclr_modulate_silu_forward`.
 
     Tensors (and None) go as pointers, ints as int64_t, floats as float: the C interface has nothing else. A
-    tensor must have the layout that the C function wants.
+    tensor must have the layout that the C function wants. The first call of a function says which of its
+    arguments are floats; an int there later is converted, a float in an int's place is an error.
     """
 
     def __init__(self, path: Path):
@@ -31,22 +31,18 @@ class Library:
         function.restype = ctypes.c_int64
 
         def call(*arguments) -> int:
-            return function(*map(_as_c, arguments))
+            if function.argtypes is None:
+                function.argtypes = [_c_type(argument) for argument in arguments]
+            return function(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])
 
         setattr(self, name, call)
         return call
 
 
-def _as_c(argument: Tensor | np.ndarray | int | float | None):
-    if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
-    if isinstance(argument, np.ndarray):
-        return ctypes.c_void_p(argument.ctypes.data)
+def _c_type(argument: Tensor | int | float | None) -> type:
     if isinstance(argument, float):
-        return ctypes.c_float(argument)
-    if isinstance(argument, int):
-        return ctypes.c_int64(argument)
-    return argument or ctypes.c_void_p()
+        return ctypes.c_float
+    return ctypes.c_int64 if isinstance(argument, int) else ctypes.c_void_p
 
 
 def _instruction_set() -> str | None:
@@ -88,13 +84,10 @@ def code(x: Tensor) -> int:
     return DTYPES.index(x.dtype)
 
 
-def table(rows: Sequence[Sequence[Tensor | int | None]]) -> np.ndarray:
+def table(rows: Sequence[Sequence[Tensor | int | None]]) -> Tensor:
     """C structs of pointers and int64_t, one a row; the tensors must outlive the call it is for."""
-
-    def field(value: Tensor | int | None) -> int:
-        return value.data_ptr() if isinstance(value, Tensor) else value or 0
-
-    return np.array([[field(value) for value in row] for row in rows], dtype=np.int64)
+    fields = [value.data_ptr() if isinstance(value, Tensor) else value or 0 for row in rows for value in row]
+    return torch.tensor(fields, dtype=torch.int64)
 
 
 def launch(name: str, device: torch.device, *arguments) -> None:

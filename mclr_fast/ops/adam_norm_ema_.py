@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,9 +77,9 @@ def _rows(params, grads, exp_avg, exp_avg_sq, first, second, normalized):
     return rows
 
 
-def _numbers(numbers: Sequence[float]) -> np.ndarray:
+def _numbers(numbers: Sequence[float]) -> Tensor:
     """A `mclr_adam`."""
-    return np.array([*numbers, 0, 0][:8], dtype=np.float64)
+    return torch.tensor([*numbers, 0, 0][:8], dtype=torch.float64)
 
 
 def _update_cpu(params, grads, exp_avg, exp_avg_sq, first, second, normalized, numbers):

@@ -43,12 +43,12 @@ def heun_update(
     Errors    ValueError for shapes that do not fit, sigma that is not positive, guidance without a guide.
     Source    EDM (arXiv 2206.00364), algorithm 2 and Table 1; guidance: EDM2 (arXiv 2312.02696), section 4.
     """
-    operands = {"pred": pred, "x_hat": x_hat, "slope": slope, "guide": guide}
-    for name, value in operands.items():
-        if value is not None and value.shape != x.shape:
-            raise ValueError(f"{name} must be {list(x.shape)} as x is, not {list(value.shape)}.")
-    if x.ndim != 4:
-        raise ValueError(f"x must be [N,C,H,W], not {list(x.shape)}.")
+    shape = x.shape
+    for name, value in (("pred", pred), ("x_hat", x_hat), ("slope", slope), ("guide", guide)):
+        if value is not None and value.shape != shape:
+            raise ValueError(f"{name} must be {list(shape)} as x is, not {list(value.shape)}.")
+    if len(shape) != 4:
+        raise ValueError(f"x must be [N,C,H,W], not {list(shape)}.")
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, not {sigma}.")
     if output not in ("network", "denoised"):
@@ -71,9 +71,9 @@ def _forward_cpu(
     results = _forward_fake(
         pred, guide, guidance, x, sigma, x_hat, sigma_hat, sigma_next, slope, sigma_data, output, dtype
     )
-    memory_format = torch.contiguous_format
-    if not pred.is_contiguous() and pred.is_contiguous(memory_format=torch.channels_last):
-        memory_format = torch.channels_last
+    images, channels, height, width = x.shape
+    planes = pred.is_contiguous() or not pred.is_contiguous(memory_format=torch.channels_last)
+    memory_format = torch.contiguous_format if planes else torch.channels_last
     # d = from_x x - from_p p, with 1 - c_skip in full precision.
     from_x, from_p = 1 / sigma, 1 / sigma
     if output == "network":
@@ -89,10 +89,10 @@ def _forward_cpu(
         x_hat.contiguous(),
         None if slope is None else slope.contiguous(),
         *results,
-        x.shape[0],
-        x.shape[1],
-        x.shape[2] * x.shape[3],
-        memory_format == torch.channels_last,
+        images,
+        channels,
+        height * width,
+        not planes,
         from_x,
         from_p,
         float(sigma_next - sigma_hat),
@@ -104,9 +104,15 @@ def _forward_cpu(
 def _forward_fake(
     pred, guide, guidance, x, sigma, x_hat, sigma_hat, sigma_next, slope, sigma_data, output, dtype
 ):
-    x_next, d = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
-    shape = (x.shape[0], x.shape[1] + 1, *x.shape[2:])
-    return x_next, d, torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+    images, channels, height, width = x.shape
+    x_next = torch.empty_like(x, memory_format=torch.contiguous_format)
+    net_input = torch.empty(
+        (images, channels + 1, height, width),
+        dtype=dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )
+    return x_next, torch.empty_like(x_next), net_input
 
 
 _forward = _library.define(

@@ -7,6 +7,7 @@ from baselines.deduplicated import deduplicated_loss
 from baselines.plain_net import PlainNet
 from baselines.training import ImageData, draw_batch
 
+from mclr_fast import ops
 from mclr_fast.models.edm2 import Precond
 
 NET = dict(
@@ -46,6 +47,15 @@ def test_the_packages_step_has_the_formulas_flops(batch):
     least, everything = floor.network_flops(NUM_IMAGES * (1 + NUM_NEGATIVES), NUM_IMAGES, **NET)
     assert least <= floor.Floor(calls).convolution_flops <= everything
     assert least < everything
+
+
+def test_bytes_of_the_fused_ops_are_counted_once():
+    y = torch.randn(2, 8, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    emb = torch.randn(2, 8, requires_grad=True)
+    with ops.using("fused"), floor.BytesMoved() as moved:
+        (2 * ops.modulate_silu(y, emb)).sum().backward()
+    # Forward: y, emb, result; backward: gradient, y, emb and two gradients.
+    assert moved.total == 5 * y.nbytes + 3 * emb.nbytes
 
 
 def test_backward_calls_are_recorded(plain_calls):
