@@ -9,24 +9,66 @@ from typing import Annotated, Any, Literal
 import tyro
 
 Hidden = tyro.conf.Suppress
+Objective = Literal[
+    "mclr",
+    "kl-mclr",
+    "weighted-mclr",
+    "plus-minus",
+    "ccdpo",
+    "cca",
+    "ddo",
+    "gft",
+    "model-guidance",
+    "denoising",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """What is minimised."""
 
-    objective: Literal["mclr", "denoising"] = "mclr"
-    """mclr: eq. 22. denoising: EDM2's own loss, to train bases."""
+    objective: Objective = "mclr"
+    """What is trained with; the options below say whose they are. denoising: EDM2's own loss, for bases."""
     num_negatives: int = 3
     """K, negatives an image; 1 = the paper's Approach 1."""
     dsm_weight: float = 0.0
-    """beta of eq. 160, the share of denoising in MCLR."""
+    """mclr: beta of eq. 160, the share of denoising."""
     form: Literal[1, 2] = 1
-    """MCLR's negatives: 1 = wrong labels (eq. 22), 2 = other images (eq. 12)."""
+    """mclr: negatives are 1 = wrong labels (eq. 22), 2 = other images (eq. 12)."""
     include_own: bool = False
-    """Draw negatives from all labels, the image's own too."""
-    label_dropout: float = 0.0
-    """denoising: probability of the zero label vector (for guidance)."""
+    """Draw negatives from all labels, the image's own too; weighted-mclr always does."""
+    beta: float | None = None
+    """ccdpo, cca, ddo: pull to the reference, 1/energy (default 0.02). gft: 1/guidance (default 0.5)."""
+    lambda_coef: float = 1.0
+    """cca: weight of the negatives."""
+    alpha: float = 1.0
+    """ddo: weight of the model's samples."""
+    eta: float = 1.0
+    """kl-mclr, weighted-mclr, plus-minus: strength of the contrast."""
+    guidance_weight: float = 0.5
+    """model-guidance: w, the target's shift, in [0, 1); guidance is 1 / (1 - w)."""
+    pairing: Literal["images", "labels"] = "images"
+    """cca: negatives are other images under the label, or other labels on the image."""
+    reference: str | None = None
+    """ccdpo, cca, ddo compare with it; its samples serve ddo, kl-mclr, plus-minus; default --init."""
+    refresh_every: int = 0
+    """Those with --reference: images until the average replaces it, and its samples; 0 = never."""
+    negatives: Path | None = None
+    """ddo, kl-mclr, plus-minus: samples to use, an EDM2 zip or folder; a missing .zip is made."""
+    negatives_model: str | None = None
+    """plus-minus: model that makes the negatives (autoguidance: an early one); default --reference."""
+    positives: str = "data"
+    """plus-minus: p+ is "data", "base" (--reference's samples), "best" (of those: CFGRL) or a path."""
+    best_share: float = 0.25
+    """plus-minus: the share of a class's samples that is "best"."""
+    model_samples: int = 2000
+    """ddo, kl-mclr, plus-minus: samples that are made of a model, as many of each class."""
+    classifier_steps: int = 1000
+    """weighted-mclr, positives "best": training steps of the noise-conditional classifier."""
+    classifier: Path | None = None
+    """weighted-mclr, positives "best": the classifier's file, made if missing; default: in --outdir."""
+    label_dropout: float | None = None
+    """gft, model-guidance, denoising: probability of no label (default 0.1, 0.1, 0)."""
     P_mean: float = -0.8
     """Mean of ln sigma."""
     P_std: float = 1.6
@@ -63,6 +105,8 @@ class TrainConfig:
     """Dropout of the network."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """What the U-Net computes in; auto = bf16 where the processor has it."""
+    stop_factor: float = 0.0
+    """Stop when the mean energy, or its gap, is this many times its start; 0 = never."""
     checkpoint_every: int = 0
     """Images between saves of the state; 0 = at evaluations and at the end."""
     log_every: int = 0
@@ -103,6 +147,8 @@ class EvalConfig(SamplerConfig):
     """Make the CFG rows again instead of taking the shipped base's stored ones."""
     grid_noises: int = 2
     """Initial noises of the same-noise grid."""
+    patience: int = 0
+    """Stop after so many evaluations without a better FD; 0 = never."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +218,7 @@ class EvaluateConfig(EvalConfig):
     cfg_scales: Hidden[tuple[float, ...]] = ()
     recompute_cfg: Hidden[bool] = False
     grid_noises: Hidden[int] = 1
+    patience: Hidden[int] = 0
     guidance: float = 1.0
     """EDM2's guidance g against the net's own zero label vector; 1 = none."""
     data: str = "mnist16"

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mclr_fast import train
+from mclr_fast import sample, train
 from mclr_fast.models import describe, load
 from mclr_fast.models.edm2 import Precond
 
@@ -264,9 +264,35 @@ def test_nan_stops_the_run(door, tmp_path):
 def test_dry_run_touches_nothing(door, tmp_path):
     code, out, _ = door("--dry-run", "--micro-batch", "16")
     assert code == 0
-    assert "32 a step = 8 images x 4 labels" in out
+    assert "32 a step = 8 images x 4 columns" in out
     assert "2 a rank of at most 16" in out
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_shows_what_an_objective_is_made_of(door):
+    _, out, _ = door("--dry-run", "--objective", "ccdpo")
+    assert "ccdpo: CCDPO(beta=0.02)" in out
+    assert "8 images x 4 columns, and as many of the reference" in out
+    _, out, _ = door("--dry-run", "--objective", "gft", "--beta", "0.25")
+    assert "gft: GFT(beta=0.25)" in out
+    assert "8 images x 1 columns, and as many without a label" in out
+
+
+def test_patience_without_evaluations(door):
+    code, _, err = door("--patience", "2")
+    assert code == 1
+    assert "--patience 2 waits for evaluations, and this run has none" in error_line(err)
+
+
+def test_samples_of_the_sample_door_are_negatives(door, base, tmp_path):
+    """Made ahead of the run: twice into one folder, then drawn from."""
+    outdir = tmp_path / "negatives"
+    for seeds in ("100-103", "104-107"):
+        options = ["--seeds", seeds, "--num-steps", "2", "--device", "cpu", "--outdir", str(outdir)]
+        assert sample.main([base, *options]) == 0
+    code, _, err = door("--objective", "ddo", "--negatives", str(outdir))
+    assert code == 0, err
+    assert not (tmp_path / "run" / "samples").exists()
 
 
 def test_help_lists_options_with_examples(capsys):

@@ -11,7 +11,8 @@ from mclr_fast.models import describe, model_from_config, read_config
 
 from .errors import RunError
 from .run import milestones
-from .setup import check_options, flat
+from .setup import check_options, flat, method_of
+from .tuples import num_columns
 
 
 def dry_run(config: RunConfig) -> str:
@@ -25,17 +26,20 @@ def dry_run(config: RunConfig) -> str:
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
     train, objective = config.train, config.objective
-    columns = 1 if objective.objective == "denoising" else 1 + objective.num_negatives
+    method = method_of(config)
+    columns = num_columns(method.tuples, objective.num_negatives)
     evaluations = train.batch_size * columns
     own = -(-evaluations // num_ranks)
     micro = min(train.micro_batch or own, own)
     num_steps = -(-train.duration // train.batch_size)
     marks = milestones(config, True) if config.eval.eval_every else []
+    row = f"{train.batch_size} images x {columns} columns{method.beside}"
     lines = [
         f"recipe          {config.recipe}" + (f"  ({config.note})" if config.note else ""),
+        f"objective       {objective.objective}: {method.objective}",
         f"network         {model['family']}, {sum(p.numel() for p in net.parameters()):,} parameters",
         f"steps           {num_steps:,} of {train.batch_size} images, {train.duration:,} images in all",
-        f"evaluations     {evaluations:,} a step = {train.batch_size} images x {columns} labels",
+        f"evaluations     {evaluations:,} a step = {row}",
         f"micro-batches   {-(-own // micro)} a rank of at most {micro} evaluations, {num_ranks} rank(s)",
         f"evaluated at    {', '.join(f'{mark:,}' for mark in marks) or 'never'}",
         f"folder          {config.folder}" + (" (exists: resumes)" if config.folder.exists() else ""),

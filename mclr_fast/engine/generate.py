@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,12 +28,15 @@ def generate(
     *,
     guidance: float = 1.0,
     description: str = "sampling",
+    decode: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Sample one image for each (seed, label).
 
-    Shapes    labels: int64 [n] -> uint8 [n,C,H,W] on the CPU, on every rank.
+    Shapes    labels: int64 [n] -> uint8 [n,C,H,W] on the CPU, on every rank; with `decode` what it makes
+              of the model's float32 [b,C,H,W].
     Guidance  classifier-free, against the net's own zero label vector; 1 = none.
     """
+    decode = decode or RGBEncoder().decode
     rows = ranks.rows(len(seeds))
     own_seeds, own_labels = list(seeds)[rows], labels[rows].to(ranks.device)
     images = []
@@ -56,7 +59,7 @@ def generate(
                 sigma_min=config.sigma_min,
                 sigma_max=config.sigma_max,
             )
-            images.append(RGBEncoder().decode(x).cpu())
+            images.append(decode(x).cpu())
             bar.update(len(noise))
-    empty = torch.empty(0, *image_shape, dtype=torch.uint8)
+    empty = decode(torch.empty(0, *image_shape, device=ranks.device)).cpu()
     return ranks.gather_rows(torch.cat([empty, *images]))

@@ -11,18 +11,20 @@ from torch import Tensor
 
 from mclr_fast import ops
 from mclr_fast.config import ObjectiveConfig
-from mclr_fast.data import Dataset, LatentEncoder, SampleOrder, encoder_for
-from mclr_fast.objectives import NoiseLevel, pair_labels
+from mclr_fast.data import Dataset, SampleOrder
+from mclr_fast.objectives import NoiseLevel
 
 from . import rng
 from .distributed import Ranks
+from .tuples import Draw, Samples, Tuples
 
 
 @dataclass(frozen=True)
 class Minibatch:
     """One rank's rows of a step, or a part of them.
 
-    Shapes: x [n,C,H,W], shared by the row, or [n,R,C,H,W]; labels [n,R]; sigma, weight, position [n].
+    Shapes: x [n,C,H,W], shared by the row, or [n,w,C,H,W]; labels [n,w]; sigma, weight, position [n].
+    The w columns are the places `columns` of rows of num_columns.
     """
 
     x: Tensor
@@ -30,22 +32,34 @@ class Minibatch:
     sigma: Tensor
     weight: Tensor
     position: Tensor
+    columns: slice
+    num_columns: int
 
     def part(self, rows: slice, columns: slice) -> Minibatch:
-        """The evaluations of these rows and columns."""
+        """These rows and columns of a whole minibatch."""
         x = self.x[rows] if self.x.ndim == 4 else self.x[rows, columns]
-        return Minibatch(
-            x, self.labels[rows, columns], self.sigma[rows], self.weight[rows], self.position[rows]
-        )
+        per_row = (value[rows] for value in (self.sigma, self.weight, self.position))
+        return Minibatch(x, self.labels[rows, columns], *per_row, columns, self.num_columns)
+
+    def column_sums(self, energy: Tensor) -> Tensor:
+        """Energies [n,w] -> their sum by column of the whole row, float64 [R], zero where there is none."""
+        sums = torch.zeros(self.num_columns, dtype=torch.float64, device=energy.device)
+        sums[self.columns] = energy.detach().double().sum(dim=0)
+        return sums
 
 
 class MinibatchSource:
-    """Draws the minibatch of any step: a pure function of (seed, images seen)."""
+    """Draws the minibatch of any step: a pure function of (seed, images seen) and of `samples`.
+
+    Attributes: samples, which may be replaced between steps.
+    """
 
     def __init__(
         self,
         dataset: Dataset,
         objective: ObjectiveConfig,
+        tuples: Tuples,
+        label_dropout: float,
         noise: NoiseLevel,
         batch_size: int,
         seed: int,
@@ -53,74 +67,53 @@ class MinibatchSource:
     ):
         self.dataset = dataset
         self.objective = objective
+        self.tuples = tuples
+        self.label_dropout = label_dropout
         self.noise = noise
         self.batch_size = batch_size
         self.seed = seed
         self.ranks = ranks
+        self.samples = Samples()
         self.order = SampleOrder(len(dataset), seed)
-        self.encoder = encoder_for(dataset)
 
     def draw(self, images_seen: int) -> Minibatch:
         """This rank's rows of the step after `images_seen`. Labels and pairs are drawn globally."""
-        position = np.arange(images_seen, images_seen + self.batch_size)
-        image_N = self.order.indices(position)
-        label_N = torch.from_numpy(self.dataset.labels[image_N])
-        rows = self.ranks.rows(self.batch_size)
-        position_N = torch.from_numpy(position)[rows]
-
-        image = image_N[rows]
-        if self.objective.objective == "denoising":
-            label = rng.dropped_labels(self.seed, position_N, label_N[rows], self.objective.label_dropout)[
-                :, None
-            ]
-        else:
-            negative_NK = pair_labels(
-                label_N,
-                self.objective.num_negatives,
-                include_own=self.objective.include_own,
-                generator=rng.pairing_generator(self.seed, images_seen),
-            )
-            tuple_NR = torch.cat([torch.arange(self.batch_size)[:, None], negative_NK], dim=1)[rows]
-            label = label_N[tuple_NR]
-            if self.objective.form == 2:
-                image, label = image_N[tuple_NR.numpy()], label[:, :1].expand_as(label)
-
-        sigma = self.noise.sigma(rng.sigma_normals(self.seed, position_N))
-        batch = (
-            self._encode(image, position_N),
-            label,
-            sigma,
-            self.noise.weight(sigma),
-            position_N,
+        image_N = self.order.indices(np.arange(images_seen, images_seen + self.batch_size))
+        draw = Draw(
+            self.dataset,
+            self.samples,
+            self.seed,
+            images_seen,
+            image_N,
+            torch.from_numpy(self.dataset.labels[image_N]),
+            self.ranks.rows(self.batch_size),
+            self.objective.num_negatives,
+            self.objective.include_own,
+            self.label_dropout,
         )
-        return Minibatch(*(value.to(self.ranks.device) for value in batch))
-
-    def _encode(self, image: np.ndarray, position: Tensor) -> Tensor:
-        raw = torch.from_numpy(self.dataset.images(image.ravel()))
-        if not isinstance(self.encoder, LatentEncoder):
-            x = self.encoder.encode(raw)
-        else:
-            columns = image.size // len(position)
-            mean_shape = (raw.shape[1] // 2, *raw.shape[2:])
-            normal = rng.latent_normals(self.seed, position, columns * int(np.prod(mean_shape)))
-            x = self.encoder.encode(raw, normal.view(-1, *mean_shape))
-        return x.unflatten(0, image.shape) if image.ndim == 2 else x
+        x, labels = self.tuples(draw)
+        sigma = self.noise.sigma(rng.sigma_normals(self.seed, draw.position_n))
+        values = (x, labels, sigma, self.noise.weight(sigma), draw.position_n)
+        num_columns = labels.shape[1]
+        moved = (value.to(self.ranks.device) for value in values)
+        return Minibatch(*moved, slice(0, num_columns), num_columns)
 
 
-def micro_batches(batch: Minibatch, num_evaluations: int) -> Iterator[tuple[Minibatch, slice]]:
-    """Cut a minibatch into parts of at most `num_evaluations` (0 = one part), with their columns.
+def micro_batches(batch: Minibatch, num_evaluations: int, *, separable: bool = True) -> Iterator[Minibatch]:
+    """Cut a minibatch into parts of at most `num_evaluations` (0 = one part).
 
-    Whole rows while they fit; a row larger than a part is cut by columns, which objectives with
-    constant coefficients allow.
+    Whole rows while they fit; a row larger than a part is cut by columns, which only `separable`
+    objectives allow.
     """
     num_rows, num_columns = batch.labels.shape
     size = num_evaluations or num_rows * num_columns
+    assert separable or size >= num_columns
     width = min(size, num_columns)
     height = max(size // num_columns, 1)
     for row in range(0, num_rows, height):
         for column in range(0, num_columns, width):
             columns = slice(column, min(column + width, num_columns))
-            yield batch.part(slice(row, row + height), columns), columns
+            yield batch.part(slice(row, row + height), columns)
 
 
 def noisy(batch: Minibatch, seed: int, sigma_data: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
     """Run every seed under outdir/seed-<s>, judge, write summary.json and report.html."""
     outdir = config.folder
     ranks.on_main(claim_outdir, outdir, config)
+    arm = config.objective.objective
     results, seconds = [], 0.0
     for seed in config.proof_seeds:
         single = replace(config, seed=seed, outdir=outdir / f"seed-{seed}", proof_seeds=())
@@ -30,13 +31,13 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
         judge = run.final_evaluator()
         reference = feature_statistics(judge.protocol.reference.features)
         base = judge.evaluate(run.base, "base", 0)
-        control = _judge_best(judge, run, f"denoising-seed{seed}", "best-denoising", summary)
-        tuned = _judge_best(judge, run, f"mclr-seed{seed}", "best", summary)
+        control = _judge_best(judge, run, "denoising", seed, "best-denoising", summary)
+        tuned = _judge_best(judge, run, arm, seed, "best", summary)
         result = {
             "seed": seed,
             "base": base.row,
             "denoising": {**control.row, "name": "denoising"},
-            "mclr": {**tuned.row, "name": "mclr"},
+            arm: {**tuned.row, "name": arm},
         }
         for name, other in (("base", base), ("denoising", control)):
             difference = bootstrap_frechet_difference(tuned.features, other.features, *reference)
@@ -52,15 +53,16 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
 
     real = judge.real_row(judge.protocol.heldout, run.heldout_labels)
     rows = [real, base.row]
-    rows += [result[name] for name in ("denoising", "mclr") for result in results]
+    rows += [result[name] for name in ("denoising", arm) for result in results]
     summary = {
         **summary,
         "recipe": config.recipe,
         "seed": None,
         "seconds": seconds,
         "rows": rows,
-        "best": min((result["mclr"] for result in results), key=lambda row: row["fd"]),
+        "best": min((result[arm] for result in results), key=lambda row: row["fd"]),
         "turned_at": None,
+        "stopped": None,
         "grid_seeds": None,
         "comparison": {},
         "protocol": run.protocol_description(judge),
@@ -71,12 +73,11 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
     return summary
 
 
-def _judge_best(judge: Evaluator, run: Run, name: str, folder: str, summary: dict) -> Evaluation:
-    """Evaluate a run's best checkpoint on the judge's seeds."""
-    arm = name.split("-")[0]
+def _judge_best(judge: Evaluator, run: Run, arm: str, seed: int, folder: str, summary: dict) -> Evaluation:
+    """Evaluate the best checkpoint of one of a run's arms on the judge's seeds."""
     chosen = min((row for row in summary["rows"] if row["name"] == arm), key=lambda row: row["fd"])
     net = load(run.outdir / "checkpoints" / folder, dtype=run.base.dtype).to(run.ranks.device)
-    return judge.evaluate(net, name, chosen["images_seen"])
+    return judge.evaluate(net, f"{arm}-seed{seed}", chosen["images_seen"])
 
 
 def _line(result: dict) -> str:

@@ -16,10 +16,14 @@ NAMES = {
     "base": "Base",
     "denoising": "Denoising",
     "mclr": "MCLR",
-    "klmclr": "KL-MCLR",
+    "kl-mclr": "KL-MCLR",
+    "weighted-mclr": "Weighted MCLR",
+    "plus-minus": "p+/p\N{MINUS SIGN}",
     "ccdpo": "CC-DPO",
     "cca": "CCA",
     "ddo": "DDO",
+    "gft": "GFT",
+    "model-guidance": "Model guidance",
 }
 
 

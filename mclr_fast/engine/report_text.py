@@ -79,9 +79,11 @@ def _mean_row(rows: Sequence[Row]) -> Row:
 
 
 def verdicts(run: Run) -> Iterable[str]:
-    """What qualifies the headline: intervals, guidance's best, whether FD turned or levelled."""
+    """What qualifies the headline: an early stop, intervals, guidance's best, if FD turned or levelled."""
     if run.proof:
         return
+    if stopped := run.summary.get("stopped"):
+        yield f"Stopped at {stopped['images_seen']:,} images seen: {stopped['why']}."
     for arm, interval in (run.summary.get("comparison") or {}).items():
         against = "the base" if arm == "base" else "the denoising control"
         text = interval_text(interval)

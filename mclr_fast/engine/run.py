@@ -18,6 +18,7 @@ from mclr_fast.data import open_dataset
 from mclr_fast.evaluation import bootstrap_frechet_difference, feature_statistics
 from mclr_fast.models import describe, load, model_from_config, read_config, resolve
 
+from .aids import AidMaker
 from .cfg_rows import cfg_file, stored_cfg_rows
 from .checkpoint import file_sha256, replacing, save_model, write_json
 from .distributed import Ranks
@@ -25,8 +26,10 @@ from .errors import RunError
 from .evaluator import Evaluation, Evaluator
 from .logs import RunLog, say
 from .report import write_report
-from .setup import check_fit, check_options, choose_dtype, claim_outdir
+from .rounds import Rounds
+from .setup import check_fit, check_options, claim_outdir, net_overrides
 from .signals import StopRequest
+from .stopping import out_of_patience
 from .trainer import Trainer
 
 
@@ -45,6 +48,7 @@ class Run:
             self.dataset = open_dataset(config.data)
             check_fit(config, self.dataset, self.model["net"])
             self.base = self._build()
+            self.aids = AidMaker(config, self.model, self.dataset, ranks, stop)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             raise RunError(str(error)) from error
         ranks.on_main(claim_outdir, self.outdir, config)
@@ -76,12 +80,12 @@ class Run:
             objective = replace(self.config.objective, objective="denoising")
             arm_config = replace(self.config, objective=objective)
             every = self.config.eval.control == "all"
-            trained, arm_seconds = self._arm("denoising", arm_config, evaluator, every)
+            trained, arm_seconds, _ = self._arm("denoising", arm_config, evaluator, every)
             control = best_of(trained)
             rows += [evaluation.row for evaluation in trained]
             seconds += arm_seconds
         name = self.config.objective.objective
-        trained, arm_seconds = self._arm(name, self.config, evaluator, True)
+        trained, arm_seconds, stopped = self._arm(name, self.config, evaluator, True)
         rows += [evaluation.row for evaluation in trained]
         grids |= {f"{name}-{e.row['images_seen']}": e.grid for e in trained}
         best = best_of(trained)
@@ -89,12 +93,15 @@ class Run:
         summary = {
             "recipe": self.config.recipe,
             "objective": name,
+            "settings": repr(self.aids.method.objective),
             "seed": self.config.seed,
-            "images_seen": self.config.train.duration,
+            "images_seen": stopped["images_seen"] if stopped else self.config.train.duration,
             "seconds": seconds + arm_seconds + sum(row.get("seconds", 0) for row in rows),
             "rows": rows,
             "best": best and best.row,
             "turned_at": turned_at(trained),
+            "stopped": stopped,
+            "classifier": self.aids.quality,
             "comparison": self._compare(evaluator, best, {"base": base, "denoising": control}),
             "grid_seeds": evaluator and evaluator.grid_seeds,
             "protocol": evaluator and self.protocol_description(evaluator),
@@ -160,10 +167,7 @@ class Run:
 
     def _build(self) -> nn.Module:
         """The network to train: --init's, or a new one from the run's seed."""
-        overrides = {
-            "dtype": choose_dtype(self.config.train.precision, self.ranks.device),
-            "dropout": self.config.train.dropout,
-        }
+        overrides = net_overrides(self.config.train, self.ranks.device)
         if self.config.init:
             return load(self.config.init, **overrides).to(self.ranks.device)
         with torch.random.fork_rng(devices=[]):
@@ -172,8 +176,11 @@ class Run:
 
     def _arm(
         self, name: str, config: RunConfig, evaluator: Evaluator | None, every: bool
-    ) -> tuple[list[Evaluation], float]:
-        """Train one arm to its duration with evaluations on the way -> evaluations, seconds."""
+    ) -> tuple[list[Evaluation], float, dict | None]:
+        """Train one arm with evaluations on the way, to its duration or until something stops it.
+
+        Returns its evaluations, its seconds, and why and when it was stopped.
+        """
         folder = self.outdir / "checkpoints"
         trainer = Trainer(
             name,
@@ -186,30 +193,43 @@ class Run:
             self.stop,
         )
         own = name == self.config.objective.objective
+        rounds = Rounds(trainer, self.aids, config, folder) if own else None
         best_folder = folder / ("best" if own else f"best-{name}")
         model = describe(self.model["net"], made_by=self.config.recipe, objective=name)
         net = self._build()
         done: list[Evaluation] = []
-        for milestone in milestones(config, every and evaluator is not None):
-            trainer.train_until(milestone)
+        evaluated = milestones(config, every and evaluator is not None)
+        why = None
+        for target in sorted({*evaluated, *(rounds.marks if rounds else ())}):
+            if rounds is not None:
+                rounds.enter()
+            trainer.train_until(target)
+            milestone = min(target, trainer.images_seen)
+            why = trainer.stopped if milestone == trainer.images_seen else None
+            if why is None and target not in evaluated:
+                continue
             if evaluator is None:
                 trainer.save()
-                continue
-            if not evaluator.is_kept(name, milestone):
-                if trainer.images_seen != milestone:
-                    continue  # its evaluation was deleted, and the state has moved on
-                trainer.save()
-            net.load_state_dict(trainer.average_state())
+            elif trainer.images_seen == milestone or evaluator.is_kept(name, milestone):
+                if not evaluator.is_kept(name, milestone):
+                    trainer.save()
+                net.load_state_dict(trainer.average_state())
 
-            def keep_best(row: dict) -> None:
-                if all(row["fd"] < evaluation.row["fd"] for evaluation in done):
-                    save_model(best_folder, trainer.average_state(), model)
+                def keep_best(row: dict) -> None:
+                    if all(row["fd"] < evaluation.row["fd"] for evaluation in done):
+                        save_model(best_folder, trainer.average_state(), model)
 
-            done.append(self._evaluate(evaluator, net, name, milestone, keep_best))
-            if own:
-                self._say_if_turned(done)
+                done.append(self._evaluate(evaluator, net, name, milestone, keep_best))
+                if own:
+                    self._say_if_turned(done)
+                    why = why or out_of_patience([e.row["fd"] for e in done], self.config.eval.patience)
+            if why is not None:
+                break
+        stopped = why and {"why": why, "images_seen": milestone}
+        if stopped:
+            say(self.ranks.is_main, f"stopped at {milestone:,} images: {why}.")
         self.ranks.on_main(save_model, folder / f"final-{name}", trainer.average_state(), model)
-        return done, trainer.seconds
+        return done, trainer.seconds, stopped
 
     def _evaluate(
         self,

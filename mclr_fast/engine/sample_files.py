@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from mclr_fast.config import SampleConfig
 from mclr_fast.models import load
 
-from .checkpoint import replacing
+from .checkpoint import replacing, write_json
 from .distributed import Ranks
 from .errors import RunError
 from .generate import generate
@@ -31,7 +32,10 @@ def parse_integers(text: str) -> list[int]:
 
 
 def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
-    """Sample every seed and write outdir/<seed, six digits>.png -> how many. RunError for mistakes."""
+    """Sample every seed and write outdir/<seed, six digits>.png -> how many. RunError for mistakes.
+
+    Their classes go into outdir/dataset.json: the folder is an EDM2 data set, also after several calls.
+    """
     try:
         net = load(config.model, dtype=choose_dtype("auto", ranks.device)).to(ranks.device)
         seeds = parse_integers(config.seeds)
@@ -47,11 +51,22 @@ def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
     images = generate(net, seeds, labels, shape, config, ranks, stop, guidance=config.guidance)
 
     def write() -> None:
-        for seed, image in zip(seeds, images, strict=True):
-            write_png(config.outdir / f"{seed:06d}.png", image)
+        names = [f"{seed:06d}.png" for seed in seeds]
+        for name, image in zip(names, images, strict=True):
+            write_png(config.outdir / name, image)
+        add_labels(config.outdir / "dataset.json", dict(zip(names, labels.tolist(), strict=True)))
 
     ranks.on_main(write)
     return len(seeds)
+
+
+def add_labels(path: Path, labels: dict[str, int]) -> None:
+    """Write file names and classes as EDM2's dataset.json, beside those that it has."""
+    try:
+        known = dict(json.loads(path.read_text())["labels"]) if path.exists() else {}
+    except (ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{path} is malformed ({error!r}): choose another --outdir.") from error
+    write_json(path, {"labels": [[name, label] for name, label in sorted((known | labels).items())]})
 
 
 def write_png(path: Path, image: Tensor) -> None:

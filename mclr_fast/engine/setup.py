@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 
 import torch
 
-from mclr_fast.config import RunConfig
+from mclr_fast.config import RunConfig, TrainConfig
 from mclr_fast.data import Dataset
+from mclr_fast.models.edm2 import Precond
 
+from . import tuples
 from .checkpoint import write_json
 from .errors import RunError
+from .methods import Method, make_method
 
 # Options that may differ between the calls that make one run.
 FREE = {
@@ -98,6 +102,19 @@ def _cpu_has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def net_overrides(train: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """What a run sets of the networks it loads: not their shapes."""
+    return {"dtype": choose_dtype(train.precision, device), "dropout": train.dropout}
+
+
+def complete(net_arguments: dict[str, Any]) -> dict[str, Any]:
+    """Constructor arguments that make an architecture, with defaults filled in, as JSON has them."""
+    parameters = inspect.signature(Precond).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    known = {k: v for k, v in (defaults | net_arguments).items() if k not in ("dtype", "dropout")}
+    return json.loads(json.dumps(known))
+
+
 def check_fit(config: RunConfig, dataset: Dataset, net_arguments: dict[str, Any]) -> None:
     """RunError unless data, network and options go together."""
     for name, value in (config.net or {}).items() if config.init else ():
@@ -120,15 +137,23 @@ def check_fit(config: RunConfig, dataset: Dataset, net_arguments: dict[str, Any]
             f"the labels of --data {config.data} lie in [{labels.min()}, {labels.max()}]; the network "
             f"knows classes 0 to {label_dim - 1}."
         )
-    objective, train = config.objective, config.train
-    if objective.objective == "mclr" and not objective.include_own:
+    method, train = method_of(config), config.train
+    if method.tuples in tuples.PAIRED and not config.objective.include_own:
         num_distinct = len(set(labels.tolist()))
         if num_distinct < 2 or train.batch_size < 2:
             raise RunError(
                 f"labels has {num_distinct} distinct class(es) and a minibatch {train.batch_size} "
-                "image(s); MCLR needs at least 2 of both in every minibatch: use data with more "
-                "classes, or raise --batch-size."
+                f"image(s); {config.objective.objective} needs at least 2 of both in every minibatch: use "
+                "data with more classes, or raise --batch-size."
             )
+
+
+def method_of(config: RunConfig) -> Method:
+    """What the run's objective is made of. RunError for a setting out of its range."""
+    try:
+        return make_method(config.objective)
+    except ValueError as error:
+        raise RunError(f"--objective {config.objective.objective}: {error}") from error
 
 
 def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True) -> None:
@@ -141,12 +166,36 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
         "--num-samples": evaluation.num_samples,
         "--sample-batch": evaluation.sample_batch,
         "--grid-noises": evaluation.grid_noises,
+        "--model-samples": objective.model_samples,
+        "--classifier-steps": objective.classifier_steps,
     }
     for option, value in positive.items():
         if value < 1:
             raise RunError(f"{option} must be at least 1, not {value}.")
-    if train.micro_batch < 0:
-        raise RunError(f"--micro-batch must be 0 (all at once) or more, not {train.micro_batch}.")
+    at_least_0 = {
+        "--micro-batch": train.micro_batch,
+        "--patience": evaluation.patience,
+        "--refresh-every": objective.refresh_every,
+    }
+    for option, value in at_least_0.items():
+        if value < 0:
+            raise RunError(f"{option} must be 0 or more, not {value}.")
+    if not (train.stop_factor == 0 or train.stop_factor > 1):
+        raise RunError(f"--stop-factor must be 0 (never stop) or above 1, not {train.stop_factor}.")
+    if evaluation.patience > 0 and (config.protocol is None or evaluation.eval_every == 0):
+        raise RunError(
+            f"--patience {evaluation.patience} waits for evaluations, and this run has none: set "
+            "--eval-every in a recipe that has a protocol, or leave out --patience."
+        )
+    method = method_of(config)
+    if not 0 <= method.label_dropout < 1:
+        raise RunError(f"--label-dropout must be at least 0 and below 1, not {method.label_dropout}.")
+    num_columns = tuples.num_columns(method.tuples, objective.num_negatives)
+    if not method.separable and 0 < train.micro_batch < num_columns:
+        raise RunError(
+            f"--micro-batch {train.micro_batch} is smaller than a row of {objective.objective}, R = "
+            f"{num_columns} evaluations, which must stay together: raise it to {num_columns} or more."
+        )
     if train.batch_size < num_ranks:
         raise RunError(
             f"--batch-size {train.batch_size} leaves some of {num_ranks} ranks without an image: "
@@ -154,7 +203,7 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
         )
     if evaluation.num_steps < 2:
         raise RunError(f"--num-steps must be at least 2, not {evaluation.num_steps}.")
-    fine_tunes = config.objective.objective == "mclr"
+    fine_tunes = config.objective.objective != "denoising"
     if need_files and (config.data is None or (config.init is None and fine_tunes)):
         raise RunError(
             f"recipe {config.recipe} needs --data (an EDM2 zip or folder) and --init (a model folder "

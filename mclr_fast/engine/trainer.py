@@ -13,18 +13,20 @@ from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset
 from mclr_fast.models import check_state
 from mclr_fast.models.edm2 import DropoutKey, EffectiveWeights, force_weight_norm_, normalized_weights
-from mclr_fast.objectives import MCLR, Denoising, NoiseLevel
+from mclr_fast.objectives import NoiseLevel
 
 from .checkpoint import load_tensors, save_tensors
 from .distributed import Ranks
 from .ema import ParameterEMA, PlainEMA, PowerFunctionEMA
 from .errors import Interrupted, RunError
 from .logs import RunLog, progress_bar
-from .loss import backward_contrast, backward_denoising
+from .methods import Aids, make_method
 from .minibatch import MinibatchSource, micro_batches
 from .optimizer import AdamNormEMA
 from .schedule import EDM2Schedule, HoldSchedule
 from .signals import StopRequest
+from .stopping import EnergyGuard
+from .tuples import num_columns
 
 
 class Trainer:
@@ -35,6 +37,10 @@ class Trainer:
         config: the run; net: the unwrapped network, on the CPU; dataset: what it trains on.
         state_path: where the state is saved, and resumed from if it is there.
         stop: looked at after every step.
+
+    An objective that needs a reference, samples or ratios gets them by `use`, before the first step.
+
+    Attributes: images_seen, the clock; stopped: why the guard stopped it, or None.
     """
 
     def __init__(
@@ -59,13 +65,26 @@ class Trainer:
         self.seconds = 0.0
 
         objective = config.objective
-        self.denoising = Denoising() if objective.objective == "denoising" else None
-        self.mclr = MCLR(objective.dsm_weight, objective.form)
-        self.num_columns = 1 if self.denoising else 1 + objective.num_negatives
+        self.method = make_method(objective)
+        self.num_negatives = objective.num_negatives
+        self.num_columns = num_columns(self.method.tuples, objective.num_negatives)
+        self.guard = EnergyGuard(self.config.stop_factor)
+
+        noise = NoiseLevel(objective.P_mean, objective.P_std, net.sigma_data)
+        self.source = MinibatchSource(
+            dataset,
+            objective,
+            self.method.tuples,
+            self.method.label_dropout,
+            noise,
+            self.config.batch_size,
+            self.seed,
+            ranks,
+        )
+        self.use(Aids())
 
         self.net = net.to(ranks.device).train()
-        if self.denoising is None:
-            self.net.logvar_linear.requires_grad_(False)  # unused
+        self.net.logvar_linear.requires_grad_(self.loss.uses_logvar)
         force_weight_norm_(self.net)
         params = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
         self.ema: ParameterEMA
@@ -77,15 +96,23 @@ class Trainer:
         self.schedule = EDM2Schedule(self.config.lr, self.config.ref_batches, self.config.warmup_images / 1e6)
         if self.config.lr_schedule == "hold":
             self.schedule = HoldSchedule(self.config.lr, self.config.warmup_images)
-        noise = NoiseLevel(objective.P_mean, objective.P_std, net.sigma_data)
-        self.source = MinibatchSource(dataset, objective, noise, self.config.batch_size, self.seed, ranks)
         if state_path.exists():
             self._load()
         ranks.share(self.net.parameters())
         self.weights = EffectiveWeights(self.net)
 
+    def use(self, aids: Aids) -> None:
+        """Train with this reference, these samples or ratios from here on."""
+        self.loss = self.method.loss(self.method.objective, aids)
+        self.source.samples = aids.samples
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the guard stopped this training, in words; None while it may go on."""
+        return self.guard.why
+
     def train_until(self, images: int) -> None:
-        """Step until at least `images` have been seen; log, and save every checkpoint_every images.
+        """Step until at least `images` have been seen, or the guard stops; log, and save now and then.
 
         Errors    RunError when the loss is not finite (before the update); Interrupted after a signal
                   (after saving).
@@ -93,7 +120,7 @@ class Trainer:
         config = self.config
         bar = progress_bar(self.arm, config.duration, self.images_seen, self.ranks.is_main)
         with bar:
-            while self.images_seen < images:
+            while self.images_seen < images and not self.stopped:
                 started = time.perf_counter()
                 lr = self.schedule(self.images_seen, config.batch_size)
                 loss, energies, stop_requested = self._accumulate()
@@ -102,6 +129,7 @@ class Trainer:
                 self.optimizer.step(lr, self.images_seen, config.batch_size)
                 elapsed = time.perf_counter() - started
                 self.seconds += elapsed
+                self.guard.look(**self._means(energies))
 
                 bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
                 bar.update(config.batch_size)
@@ -135,15 +163,10 @@ class Trainer:
         totals = torch.zeros(2 + self.num_columns, dtype=torch.float64, device=self.ranks.device)
         totals[0] = self.stop.requested
         with self.weights.held():
-            for part, columns in micro_batches(batch, self.config.micro_batch):
+            for part in micro_batches(batch, self.config.micro_batch, separable=self.method.separable):
                 if self.config.dropout > 0:
                     self.net.dropout_key = DropoutKey(self.seed, part.position)
-                if self.denoising is not None:
-                    loss, energies = backward_denoising(self.net, self.denoising, part, self.seed, scale)
-                else:
-                    loss, energies = backward_contrast(
-                        self.net, self.mclr, part, self.seed, columns, self.num_columns, scale
-                    )
+                loss, energies = self.loss.backward(self.net, part, self.seed, scale)
                 self.weights.accumulate()
                 totals[1] += loss
                 totals[2:] += energies
@@ -169,11 +192,17 @@ class Trainer:
 
     def _log(self, loss: float, energies: list[float], lr: float, images_per_second: float) -> None:
         line = {"arm": self.arm, "images_seen": self.images_seen, "loss": loss}
-        line["positive"] = energies[0]
-        if len(energies) > 1:
-            line["negative"] = sum(energies[1:]) / (len(energies) - 1)
+        line |= self._means(energies)
         line |= {"lr": lr, "seconds": self.seconds, "images_per_second": images_per_second}
         self.log.write(line)
+
+    def _means(self, energies: list[float]) -> dict[str, float]:
+        """What the log calls the columns: positive, the negatives' mean, and a sample that is neither."""
+        negatives, sample = energies[1 : 1 + self.num_negatives], energies[1 + self.num_negatives :]
+        means = {"positive": energies[0]}
+        if negatives:
+            means["negative"] = sum(negatives) / len(negatives)
+        return means | ({"sample": sample[0]} if sample else {})
 
     def _save(self) -> None:
         for name, parameter in self.net.named_parameters():
@@ -187,7 +216,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
         }
-        meta = {"images_seen": self.images_seen, "seconds": self.seconds}
+        meta = {"images_seen": self.images_seen, "seconds": self.seconds, "guard": self.guard.state()}
         save_tensors(self.state_path, groups, meta)
 
     def _load(self) -> None:
@@ -197,6 +226,7 @@ class Trainer:
             self.net.load_state_dict(groups["net"])
             self.optimizer.load_state_dict(groups["optimizer"])
             self.ema.load_state_dict(groups["ema"])
+            self.guard.load(meta["guard"])
         except (KeyError, ValueError) as error:
             raise RunError(
                 f"{self.state_path} is not a state of this run ({error}). Choose another --outdir."

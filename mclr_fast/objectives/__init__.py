@@ -1,9 +1,31 @@
 """Objectives: pure functions on tables of energies, and the tuples they are evaluated on."""
 
+from .cca import CCA
+from .ccdpo import CCDPO
+from .ddo import DDO
 from .denoising import Denoising
+from .gft import GFT
+from .kl_mclr import KLMCLR
 from .mclr import MCLR
+from .model_guidance import ModelGuidance
 from .noise_level import NoiseLevel
 from .output import ObjectiveOutput
 from .pairing import pair_labels
+from .plus_minus import PlusMinus
+from .weighted_mclr import WeightedMCLR
 
-__all__ = ["MCLR", "Denoising", "NoiseLevel", "ObjectiveOutput", "pair_labels"]
+__all__ = [
+    "CCA",
+    "CCDPO",
+    "DDO",
+    "GFT",
+    "KLMCLR",
+    "MCLR",
+    "Denoising",
+    "ModelGuidance",
+    "NoiseLevel",
+    "ObjectiveOutput",
+    "PlusMinus",
+    "WeightedMCLR",
+    "pair_labels",
+]

@@ -10,13 +10,15 @@ from mclr_fast.config import RunConfig
 from mclr_fast.models.edm2.presets import PRESETS
 
 from .edm2 import finetune
-from .mnist16 import mnist16, mnist16_base, mnist16_proof
+from .mnist16 import mnist16, mnist16_autoguidance, mnist16_base, mnist16_cfgrl, mnist16_proof
 
 DEFAULT = "mnist16"
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "mnist16": mnist16,
+    "mnist16-autoguidance": mnist16_autoguidance,
     "mnist16-base": mnist16_base,
+    "mnist16-cfgrl": mnist16_cfgrl,
     "mnist16-proof": mnist16_proof,
     **{name: partial(finetune, name) for name in PRESETS},
 }

@@ -27,6 +27,7 @@ def finetune(preset_name: str) -> RunConfig:
             warmup_images=2**14,
             ema="plain",
             ema_beta=0.9,
+            stop_factor=2.5,
             checkpoint_every=2**16,
             log_every=preset.batch_size,
         ),

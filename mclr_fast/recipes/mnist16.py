@@ -30,7 +30,13 @@ def mnist16() -> RunConfig:
         protocol="mnist16",
         objective=ObjectiveConfig(objective="mclr", num_negatives=3, **NOISE),
         train=TrainConfig(
-            duration=32 * 80, batch_size=32, lr=1e-4, ema="plain", ema_beta=0.9, log_every=32 * 2
+            duration=32 * 80,
+            batch_size=32,
+            lr=1e-4,
+            ema="plain",
+            ema_beta=0.9,
+            stop_factor=2.5,
+            log_every=32 * 2,
         ),
         eval=EvalConfig(
             eval_every=32 * 10,
@@ -40,6 +46,25 @@ def mnist16() -> RunConfig:
             **SAMPLER,
         ),
     )
+
+
+def mnist16_autoguidance() -> RunConfig:
+    """Autoguidance as training: towards the base's samples, away from those of an earlier snapshot.
+
+    Which snapshot --negatives-model says. Source: eq. 142.
+    """
+    return _plus_minus("mnist16-autoguidance", positives="base")
+
+
+def mnist16_cfgrl() -> RunConfig:
+    """CFGRL as training: towards the base's samples that a classifier finds best, away from all (eq. 142)."""
+    return _plus_minus("mnist16-cfgrl", positives="best")
+
+
+def _plus_minus(recipe: str, positives: str) -> RunConfig:
+    run = mnist16()
+    objective = replace(run.objective, objective="plus-minus", positives=positives)
+    return replace(run, recipe=recipe, objective=objective)
 
 
 def mnist16_base() -> RunConfig:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mclr_fast import evaluate, sample, train
+from mclr_fast.engine import run as run_module
 from mclr_fast.engine.cfg_rows import stored_cfg_rows
 from mclr_fast.engine.checkpoint import load_tensors
 from mclr_fast.engine.distributed import Ranks
@@ -101,7 +102,9 @@ def test_sample_door(tmp_path, capsys):
     options = ["--num-steps", "3", "--device", "cpu", "--outdir", str(tmp_path / "out")]
     assert sample.main(["mnist16-base", "--seeds", "0-2,7", "--labels", "3", *options]) == 0
     names = [f"{seed:06d}.png" for seed in (0, 1, 2, 7)]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "dataset.json"]
+    content = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert content == {"labels": [[name, 3] for name in names]}
     for bad in (["--seeds", "a-b"], ["--labels", "10"]):
         assert sample.main(["mnist16-base", *bad, *options]) == 1
     assert sample.main(["no-such-model", *options]) == 1
@@ -124,6 +127,31 @@ def test_proof(tmp_path):
         assert len([row for row in own["rows"] if row["name"] == "denoising"]) == 2
     assert summary["protocol"]["seeds"] == [2_000_000, 2_000_049]
     assert (outdir / "report.html").exists()
+
+
+def test_patience_ends_the_run_and_keeps_the_best(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_module, "write_report", lambda outdir: None)  # takes seconds
+    outdir = tmp_path / "run"
+    options = [*SMALL, "--num-samples", "40", "--control", "none", "--cfg-scales", "--grid-noises", "1"]
+    options += ["--lr", "1e-1", "--stop-factor", "0", "--patience", "1", "--duration", "256"]
+    for _ in range(2):  # run, and run again
+        assert train.main([*options, "--outdir", str(outdir)]) == 0
+        summary = json.loads((outdir / "summary.json").read_text())
+        rows = [row for row in summary["rows"] if row["name"] == "mclr"]
+        *improving, last = [row["fd"] for row in rows]
+        assert improving == sorted(improving, reverse=True) and last > improving[-1]
+        assert summary["best"] == rows[-2]
+        seen = rows[-1]["images_seen"]
+        assert summary["stopped"]["images_seen"] == summary["images_seen"] == seen < 256
+        assert f"stopped at {seen} images: FD has not improved for 1 evaluations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["mnist16-autoguidance", "mnist16-cfgrl"])
+def test_plus_minus_recipes_resolve(name, tmp_path, capsys):
+    assert train.main(["--recipe", name, "--dry-run", "--outdir", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "plus-minus: PlusMinus(eta=1.0)" in out
+    assert "128 a step = 32 images x 4 columns" in out
 
 
 def test_milestones_are_whole_steps():

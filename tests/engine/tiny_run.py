@@ -1,6 +1,7 @@
 """A tiny training run as a program, so that tests can start it with any number of ranks.
 
-Usage: tiny_run.py OUTDIR OBJECTIVE MICRO_BATCH STEPS [STOP_AFTER]; the losses are in OUTDIR/log.jsonl.
+Usage: tiny_run.py OUTDIR OBJECTIVE[,OBJECTIVE...] MICRO_BATCH STEPS [STOP_AFTER]; the losses are in
+OUTDIR/OBJECTIVE/log.jsonl.
 """
 
 import sys
@@ -13,11 +14,18 @@ from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.engine.distributed import Ranks
 from mclr_fast.engine.errors import Interrupted
 from mclr_fast.engine.logs import RunLog
+from mclr_fast.engine.methods import Aids, make_method
+from mclr_fast.engine.reference import Reference
 from mclr_fast.engine.signals import StopRequest
 from mclr_fast.engine.trainer import Trainer
+from mclr_fast.engine.tuples import ClassSamples, Samples
 from mclr_fast.models.edm2 import Precond
 
 BATCH = 12
+NET = dict(
+    img_resolution=8, img_channels=1, label_dim=4, model_channels=8, channel_mult=[1, 2], num_blocks=1,
+    attn_resolutions=[4], channels_per_head=8, logvar_channels=8,
+)  # fmt: skip
 
 
 class TinyData:
@@ -26,8 +34,8 @@ class TinyData:
     num_classes = 4
     image_shape = (1, 8, 8)
 
-    def __init__(self):
-        rng = np.random.default_rng(0)
+    def __init__(self, seed=0):
+        rng = np.random.default_rng(seed)
         self.labels = np.arange(40) % 4
         self._images = rng.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
 
@@ -38,18 +46,34 @@ class TinyData:
         return self._images[indices]
 
 
-def tiny_net():
+def tiny_net(seed=0):
     """A net whose output depends on its label from the start."""
-    torch.manual_seed(0)
-    net = Precond(
-        8, 1, 4, model_channels=8, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,),
-        channels_per_head=8, logvar_channels=8,
-    )  # fmt: skip
+    torch.manual_seed(seed)
+    net = Precond(**NET)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if name.endswith("gain"):
                 parameter.fill_(1.0)
     return net
+
+
+def tiny_aids(objective):
+    """Another net as the reference, other images as samples, weights that vary with image and label."""
+    method = make_method(objective)
+    samples = Samples(minus=ClassSamples(TinyData(1)))
+    if method.chooses_positives:
+        samples = Samples(ClassSamples(TinyData(2)), samples.minus)
+    return Aids(
+        Reference(tiny_net(1)) if method.needs_reference else None,
+        samples if method.uses_samples else Samples(),
+        tiny_ratio if method.needs_ratio else None,
+    )
+
+
+def tiny_ratio(x_noisy, sigma, labels):
+    """Weights in (0, 2): a stand-in for a classifier."""
+    brightness = x_noisy.mean(dim=(-3, -2, -1)).view(len(labels), -1)
+    return 2 * torch.sigmoid(brightness + sigma[:, None] - labels / 2)
 
 
 def tiny_config(objective="mclr", micro_batch=0, steps=6, **train):
@@ -69,7 +93,9 @@ def tiny_trainer(outdir, config, stop, dataset=None, ranks=None):
     ranks = ranks or Ranks("cpu")
     log = RunLog(Path(outdir) / "log.jsonl" if ranks.is_main else None)
     path = Path(outdir) / "state.safetensors"
-    return Trainer("tiny", config, tiny_net(), dataset or TinyData(), ranks, log, path, stop)
+    trainer = Trainer("tiny", config, tiny_net(), dataset or TinyData(), ranks, log, path, stop)
+    trainer.use(tiny_aids(config.objective))
+    return trainer
 
 
 class StopAfter(StopRequest):
@@ -85,18 +111,24 @@ class StopAfter(StopRequest):
         return self.looks == self.steps
 
 
-def main(outdir, objective, micro_batch, steps, stop_after="0"):
-    config = tiny_config(objective, int(micro_batch), int(steps))
-    ranks = Ranks("cpu")
-    trainer = tiny_trainer(outdir, config, StopAfter(int(stop_after)), ranks=ranks)
+def train(outdir, objective, micro_batch, steps, stop_after, ranks=None):
+    """Train into outdir; if stopped by a request on the way, start again and go on."""
+    outdir.mkdir(parents=True, exist_ok=True)
+    config = tiny_config(objective, micro_batch, steps)
+    trainer = tiny_trainer(outdir, config, StopAfter(stop_after), ranks=ranks)
     try:
         trainer.train_until(config.train.duration)
     except Interrupted:
         trainer = tiny_trainer(outdir, config, StopAfter(0), ranks=ranks)  # started again
         trainer.train_until(config.train.duration)
     trainer.save()
-    del trainer
-    ranks.wait()
+
+
+def main(outdir, objectives, micro_batch, steps, stop_after="0"):
+    ranks = Ranks("cpu")
+    for objective in objectives.split(","):
+        train(Path(outdir) / objective, objective, int(micro_batch), int(steps), int(stop_after), ranks)
+        ranks.wait()
     ranks.close()
 
 

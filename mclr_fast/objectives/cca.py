@@ -1,0 +1,90 @@
+"""CCA: the model's likelihood ratio to the reference as a classifier of matched pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from .output import ObjectiveOutput
+from .table import check_columns, check_reference, check_setting, mean_energies
+
+PAIRINGS = ("images", "labels")
+
+
+@dataclass(frozen=True)
+class CCA:
+    """-log sigmoid(-beta (e_0 - r_0)) - lambda mean_k log sigmoid(beta (e_k - r_k)).
+
+    Args:
+        beta: strength of the pull to the reference, > 0.
+        lambda_: weight of the negatives, > 0.
+        pairing: what a negative is. "images" (Algorithm 2): another image under the row's label;
+            "labels": a wrong label on the row's image. One formula; for uniform classes one expectation.
+
+    Source    eq. 159.
+    """
+
+    beta: float
+    lambda_: float
+    pairing: str = "images"
+
+    separable: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_setting(self, "beta", "above 0", self.beta > 0)
+        check_setting(self, "lambda_", "above 0", self.lambda_ > 0)
+        if self.pairing not in PAIRINGS:
+            raise ValueError(f"CCA: pairing must be one of {', '.join(PAIRINGS)}, not {self.pairing!r}.")
+
+    def __call__(
+        self, energy_NR: Tensor, reference_NR: Tensor | None = None, *, ratio_NK: Tensor | None = None
+    ) -> ObjectiveOutput:
+        """energy_NR, reference_NR: [N,1+K], column 0 the positive -> loss_N [N]. Needs no ratio."""
+        return discriminator_output(self, energy_NR, reference_NR)
+
+    def column_losses(self, energy: Tensor, reference: Tensor, columns: slice, num_columns: int) -> Tensor:
+        """The shares [N, width] of some columns of rows of `num_columns`; all shares sum to loss_N."""
+        return discriminator_losses(self, self.lambda_, energy, reference, columns, num_columns)
+
+    def coefficients(self, num_columns: int) -> None:
+        """None: dL/de depends on the energies."""
+
+
+def discriminator_output(objective, energy_NR: Tensor, reference_NR: Tensor | None) -> ObjectiveOutput:
+    """An objective's loss as the sum of its `column_losses`, with terms for the log."""
+    num_columns = energy_NR.shape[1]
+    reference_NR = check_reference(objective, energy_NR, reference_NR)
+    loss_NR = objective.column_losses(energy_NR, reference_NR, slice(0, num_columns), num_columns)
+    gap = mean_energies(energy_NR - reference_NR)
+    terms = {f"{name}_gap": value for name, value in gap.items()}
+    return ObjectiveOutput(loss_NR.sum(dim=1), mean_energies(energy_NR) | terms)
+
+
+def discriminator_losses(
+    objective,
+    negative_weight: float,
+    energy: Tensor,
+    reference: Tensor,
+    columns: slice,
+    num_columns: int,
+) -> Tensor:
+    """-log sigmoid(-+beta (e - r)) of column 0 and of the others, these times negative_weight / K.
+
+    energy, reference: [N, width], the columns `columns` of rows of `num_columns` -> [N, width].
+    """
+    check_columns(objective, num_columns)
+    width = len(range(*columns.indices(num_columns)))
+    if energy.shape[1] != width:
+        raise ValueError(
+            f"{type(objective).__name__}: columns {columns.start}:{columns.stop} of {num_columns} are "
+            f"{width}, but energy has {energy.shape[1]}."
+        )
+    gap = energy - check_reference(objective, energy, reference)
+    sign, weight = torch.ones(2, num_columns, dtype=gap.dtype, device=gap.device)
+    sign[0] = -1
+    weight[1:] = negative_weight / (num_columns - 1)
+    return -weight[columns] * logsigmoid(sign[columns] * objective.beta * gap)

@@ -1,0 +1,116 @@
+"""A user's mistake is one clear line before anything is made."""
+
+import numpy as np
+import pytest
+
+from mclr_fast.engine.checkpoint import save_model
+from mclr_fast.engine.errors import RunError
+from mclr_fast.engine.model_samples import write_zip
+from mclr_fast.models import describe
+from mclr_fast.models.edm2 import Precond
+
+
+@pytest.fixture
+def refused(tiny_run, files):
+    """refused(words, objective, **options): the run is refused in these words and leaves no folder."""
+
+    def check(words, objective, train=(), **options):
+        with pytest.raises(RunError, match=words) as error:
+            tiny_run("run", objective, train=train, **options)
+        assert "\n" not in str(error.value)
+        assert not (files / "run").exists()
+
+    return check
+
+
+@pytest.fixture
+def model(files, tiny):
+    """model(name, **changes): a folder with a model like the tiny base but for these arguments."""
+
+    def make(name, **changes):
+        arguments = tiny.NET | changes
+        save_model(files / name, Precond(**arguments).state_dict(), describe(arguments))
+        return str(files / name)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "words"),
+    [
+        ("ccdpo", {"beta": -1.0}, "--objective ccdpo: .*beta must be above 0, not -1.0"),
+        ("cca", {"lambda_coef": 0.0}, "lambda_ must be above 0, not 0.0"),
+        ("ddo", {"alpha": -2.0}, "alpha must be above 0, not -2.0"),
+        ("weighted-mclr", {"eta": -0.5}, "eta must be at least 0, not -0.5"),
+        ("gft", {"beta": 2.0}, "beta must be above 0 and at most 1, not 2.0"),
+        ("model-guidance", {"guidance_weight": 1.0}, "w must be at least 0 and below 1, not 1.0"),
+        ("mclr", {"dsm_weight": -1.0}, "dsm_weight must be at least 0"),
+        ("gft", {"label_dropout": 1.0}, "--label-dropout must be at least 0 and below 1"),
+        ("ddo", {"refresh_every": -1}, "--refresh-every must be 0 or more"),
+        ("ddo", {"model_samples": 3}, "--model-samples 3 leaves some of 4 classes without a sample"),
+        ("plus-minus", {"positives": "base"}, "--positives base .* give --negatives-model"),
+        ("plus-minus", {"positives": "best", "best_share": 0.0}, "--best-share must be above 0"),
+        ("plus-minus", {"positives": "nowhere.zip"}, "--positives: no dataset at nowhere.zip"),
+        ("ccdpo", {"reference": "nowhere"}, "no model at nowhere"),
+        ("plus-minus", {"negatives_model": "nowhere"}, "no model at nowhere"),
+    ],
+)
+def test_options(refused, objective, options, words):
+    refused(words, objective, **options)
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"micro_batch": 3}, "--micro-batch 3 is smaller than a row of ccdpo, R = 4 evaluations"),
+        ({"stop_factor": 1.0}, "--stop-factor must be 0 .* or above 1, not 1.0"),
+    ],
+)
+def test_training_options(refused, train, words):
+    refused(words, "ccdpo", train)
+
+
+def test_a_row_may_be_cut_where_the_objective_allows(tiny_run):
+    tiny_run("run", "cca", train={"micro_batch": 3})
+
+
+@pytest.mark.parametrize("objective", ["ccdpo", "cca", "ddo"])
+def test_reference_of_another_architecture(refused, model, objective):
+    refused(
+        "another architecture: its model_channels is 16, the trained network's 8",
+        objective,
+        reference=model("wide", model_channels=16),
+    )
+
+
+def test_samples_may_come_from_another_architecture_but_not_of_other_images(tiny_run, refused, model):
+    wrong = model("other", label_dim=7)
+    words = "--negatives-model .* other images or classes: its label_dim is 7, the trained network's 4"
+    refused(words, "plus-minus", negatives_model=wrong)
+    tiny_run("fine", "plus-minus", negatives_model=model("wide", model_channels=16))
+
+
+def write_negatives(path, labels, size=8, channels=1):
+    write_zip(path, np.zeros((len(labels), channels, size, size), np.uint8), np.array(labels))
+    return path
+
+
+@pytest.mark.parametrize("objective", ["ddo", "kl-mclr", "plus-minus"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (dict(labels=[0, 1, 2, 3], size=16), "holds images of 1x16x16, the data 1x8x8"),
+        (dict(labels=[0, 1, 2, 3], channels=3), "holds images of 3x8x8, the data 1x8x8"),
+        (dict(labels=[0, 1, 2, 4]), "has labels up to 4; the network knows classes 0 to 3"),
+        (dict(labels=[0, 1, 1, 3]), "has no sample of 1 of the data's 4 classes .first: class 2."),
+    ],
+    ids=["size", "channels", "unknown class", "missing class"],
+)
+def test_negatives_that_do_not_fit(refused, files, objective, content, words):
+    refused(words, objective, negatives=write_negatives(files / "negatives.zip", **content))
+
+
+def test_negatives_that_cannot_be_made_or_read(refused, files):
+    refused("name a file that ends in .zip", "ddo", negatives=files / "nowhere")
+    (files / "broken.zip").write_text("no zip")
+    refused("--negatives: .*broken.zip is not a zip archive", "ddo", negatives=files / "broken.zip")
