@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-ROOMS = ["ops", "objectives", "models", "sampling", "evaluation", "data"]
+ROOMS = ["ops", "objectives", "models", "sampling", "evaluation", "data", "integrations"]
 IMPORTS = ["mclr_fast", "mclr_fast.config", *(f"mclr_fast.{room}" for room in ROOMS)]
 PROGRAM = """
 import importlib, json, sys

@@ -1,5 +1,6 @@
 """What the README says is what the code does and what the stored runs gave."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -7,16 +8,38 @@ from pathlib import Path
 import pytest
 import torch
 
+from mclr_fast.engine.methods import METHODS
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def run_example(containing):
+    """The names that the README's one Python block with these words leaves behind."""
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (example,) = (block for block in blocks if containing in block)
     names = {}
     exec(example, names)
+    return names
+
+
+def test_the_example_runs():
+    names = run_example("models.load")
     assert names["energies"].shape == (8, 4)
     assert names["net"].unet.out_conv.weight.grad.abs().sum() > 0
+
+
+def test_the_drop_in_lines_build_the_loss():
+    loss_kwargs = run_example("MCLRLoss")["loss_kwargs"]
+    module, _, name = loss_kwargs.pop("class_name").rpartition(".")
+    loss_fn = getattr(importlib.import_module(module), name)(**loss_kwargs)
+    net = lambda x, sigma, labels, return_logvar: (x, torch.zeros(len(x)))  # noqa: E731
+    assert loss_fn(net=net, images=torch.randn(4, 1, 2, 2), labels=torch.eye(4)).shape == (4,)
+
+
+@pytest.mark.parametrize("objective", METHODS)
+def test_every_objective_is_in_the_table(objective):
+    assert re.search(rf"^\| [^|]*`{objective}`", README, re.MULTILINE)
 
 
 def test_the_table_is_the_stored_run():

@@ -1,0 +1,1 @@
+"""The objectives inside training code that is not this package's."""

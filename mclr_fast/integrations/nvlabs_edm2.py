@@ -1,0 +1,263 @@
+"""Losses for NVIDIA's own EDM2 training loop: another `class_name` in its `loss_kwargs`.
+
+Every loss is called as EDM2Loss is, `loss_fn(net=net, images=images, labels=onehot)`, and returns a loss an
+image, which their loop sums, divides by the batch and back-propagates. All N(1+K) evaluations are one
+forward: in training mode their layers write normalised weights into the parameters, so a second forward
+before the backward fails. Noise and pairs come from torch's generator, pairs from the local minibatch.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mclr_fast.objectives import CCA, CCDPO, DDO, MCLR, NoiseLevel, pair_labels
+from mclr_fast.ops import weighted_sq_error
+
+from .frozen_reference import FrozenReference
+from .samples import Samples
+
+
+class Tuples(NamedTuple):
+    """x [N,C,H,W], shared by the row, or [N,R,C,H,W]; labels int64 [N,R]; column 0 the positive."""
+
+    x: Tensor
+    labels: Tensor
+
+
+@dataclass(eq=False)
+class ContrastLoss(ABC):
+    """What the losses share: noise, one forward, energies, an objective.
+
+    Args:
+        P_mean, P_std: ln sigma ~ N(P_mean, P_std^2), the base's preset: -0.8 and 1.6 for img64, -0.4 and
+            1.0 for img512. sigma_data: EDM2's 0.5.
+        num_negatives: K; a step holds 1+K times as many evaluations as images, so the images a GPU holds
+            at once have to be fewer by that factor.
+    """
+
+    P_mean: float = field(kw_only=True)
+    P_std: float = field(kw_only=True)
+    sigma_data: float = field(default=0.5, kw_only=True)
+    num_negatives: int = field(default=3, kw_only=True)
+
+    def __post_init__(self):
+        self.objective()  # refuses settings out of range
+        if self.num_negatives < 1:
+            raise ValueError(f"num_negatives must be at least 1, not {self.num_negatives}.")
+
+    @abstractmethod
+    def objective(self) -> MCLR | CCDPO | CCA | DDO:
+        """The function on the table of energies, from the settings."""
+
+    def tuples(self, images: Tensor, labels: Tensor, num_classes: int) -> Tuples:
+        """Rows of the table for images [N,C,H,W] of classes [N]: wrong labels on the same image."""
+        index = pair_labels(labels, self.num_negatives)
+        return Tuples(images, torch.cat([labels[:, None], labels[index]], dim=1))
+
+    def reference_energies(self, net: nn.Module, evaluate) -> Tensor | None:
+        """Energies [N,R] of the frozen reference, by `evaluate(reference)`; None where none is needed."""
+        return None
+
+    def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each image.
+
+        Shapes    images: [N,C,H,W], encoded; labels: one-hot [N,label_dim] -> float32 [N].
+        Network   net(x, sigma, labels, return_logvar=True) -> (D, logvar), bare or inside
+                  DistributedDataParallel; called once, with [N(1+K),C,H,W].
+        Errors    ValueError for labels that are not one-hot, or an image without negatives here.
+        """
+        classes, num_classes = class_indices(labels), labels.shape[1]
+        noise = NoiseLevel(self.P_mean, self.P_std, self.sigma_data)
+        images = images.float()
+        sigma = noise.sigma(torch.randn(len(images), 1, 1, 1, device=images.device))
+        sigma_eps = sigma * torch.randn_like(images)
+        x, labels_NR = self.tuples(images, classes, num_classes)
+        num_images, num_columns = labels_NR.shape
+
+        x_noisy = x + (sigma_eps if x.ndim == 4 else sigma_eps[:, None])
+        flat_x = x_noisy if x.ndim == 5 else x_noisy[:, None].expand(-1, num_columns, -1, -1, -1)
+        one_hot = nn.functional.one_hot(labels_NR.flatten(), num_classes).to(labels.dtype)
+        inputs = (flat_x.flatten(0, 1), sigma.repeat_interleave(num_columns, dim=0), one_hot)
+
+        def energies(denoised: Tensor) -> Tensor:
+            return weighted_sq_error(
+                denoised.unflatten(0, (num_images, num_columns)),
+                x,
+                x_noisy,
+                sigma.flatten(),
+                noise.weight(sigma).flatten(),
+                sigma_data=self.sigma_data,
+                output="denoised",
+            )
+
+        reference_NR = self.reference_energies(net, lambda reference: energies(reference(*inputs)))
+        denoised, logvar = net(*inputs, return_logvar=True)
+        loss_N = self.objective()(energies(denoised), reference_NR).loss_N
+        # Every parameter stays in the graph: DistributedDataParallel stops at the second step otherwise.
+        return loss_N + 0 * logvar.reshape(num_images, num_columns).sum(dim=1)
+
+    def __getstate__(self) -> dict:
+        """Numbers, strings and tensors only, so that torch.load(weights_only=True) reads a checkpoint."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def __setstate__(self, state: dict) -> None:
+        """Restore. In a loss that was constructed the constructor's settings stay."""
+        self.__dict__ = {**state, **self.__dict__}
+
+
+@dataclass(eq=False)
+class MCLRLoss(ContrastLoss):
+    """MCLR, eq. 22: wrong labels on the same noisy image.
+
+    Args: as `ContrastLoss`; dsm_weight: beta of eq. 160, the share of denoising.
+    """
+
+    P_mean: float
+    P_std: float
+    sigma_data: float = 0.5
+    num_negatives: int = 3
+    dsm_weight: float = 0.0
+
+    def objective(self) -> MCLR:
+        """Eq. 22 or 160."""
+        return MCLR(self.dsm_weight)
+
+
+@dataclass(eq=False)
+class ReferenceLoss(ContrastLoss):
+    """A loss that compares with a frozen reference: other images under the row's label (Algorithm 2).
+
+    The reference is the model at `reference` (a folder that `mclr_fast.models.load` reads), or a copy of the
+    net at the first call. Its weights (float16) and their hash are part of the loss's state, because their
+    checkpoint restores the loss into a run whose net is already fine-tuned.
+    """
+
+    _frozen = None  # built when it is needed
+    reference_weights: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
+    reference_sha256: str | None = field(default=None, init=False)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.reference is not None:
+            self.reference = os.fspath(self.reference)
+            self._keep(FrozenReference.at(self.reference))
+
+    def _keep(self, reference: FrozenReference) -> None:
+        self._frozen = reference
+        self.reference_weights, self.reference_sha256 = reference.weights, reference.sha256
+
+    def reference_energies(self, net: nn.Module, evaluate) -> Tensor:
+        """Energies [N,R] of the reference, without gradients, on the same evaluations."""
+        if self._frozen is None:  # the first call, or the first after a restart
+            if self.reference_weights is None:
+                self._keep(FrozenReference.of(net))
+            else:
+                self._keep(FrozenReference(self.reference_weights, self.reference or "the saved reference"))
+        with torch.no_grad():
+            return evaluate(self._frozen.network(net))
+
+    def __setstate__(self, state: dict) -> None:
+        """Restore, and check that the reference is whole and the one that `reference` names."""
+        saved = state.get("reference_weights")
+        if saved is not None:
+            frozen = FrozenReference(saved, "the saved reference")
+            if frozen.sha256 != state["reference_sha256"]:
+                raise ValueError("the saved reference is damaged: its hash is not the one saved with it.")
+            given = self.__dict__.get("reference")
+            if given is not None and self.reference_sha256 != frozen.sha256:
+                raise ValueError(
+                    f"this run was trained against the reference {frozen.sha256[:12]}, but {given} is "
+                    f"{self.reference_sha256[:12]}: give the reference it began with, or start a new run."
+                )
+            self.__dict__.update({name: state[name] for name in ("reference_weights", "reference_sha256")})
+            self._frozen = None
+        super().__setstate__(state)
+
+    def tuples(self, images: Tensor, labels: Tensor, num_classes: int) -> Tuples:
+        """Rows of the table: the image, and images of other classes, under the row's label."""
+        index = pair_labels(labels, self.num_negatives)
+        x = torch.cat([images[:, None], images[index]], dim=1)
+        return Tuples(x, labels[:, None].expand(-1, x.shape[1]))
+
+
+@dataclass(eq=False)
+class CCDPOLoss(ReferenceLoss):
+    """CC-DPO, eq. 156. Args: beta > 0; the rest as `ContrastLoss` and `ReferenceLoss`."""
+
+    beta: float
+    reference: str | None = None
+
+    def objective(self) -> CCDPO:
+        """Eq. 156."""
+        return CCDPO(self.beta)
+
+
+@dataclass(eq=False)
+class CCALoss(ReferenceLoss):
+    """CCA, eq. 159. Args: beta, lambda_ > 0; pairing: "images", or "labels" as MCLR's; the rest as above."""
+
+    beta: float
+    lambda_: float
+    reference: str | None = None
+    pairing: str = field(default="images", kw_only=True)
+
+    def objective(self) -> CCA:
+        """Eq. 159."""
+        return CCA(self.beta, self.lambda_, self.pairing)
+
+    def tuples(self, images: Tensor, labels: Tensor, num_classes: int) -> Tuples:
+        """Rows of the table, by images or by labels."""
+        owner = ReferenceLoss if self.pairing == "images" else ContrastLoss
+        return owner.tuples(self, images, labels, num_classes)
+
+
+@dataclass(eq=False)
+class DDOLoss(ReferenceLoss):
+    """DDO: CCA's form against the reference's own samples of the row's class.
+
+    Args: beta, alpha > 0; negatives: an EDM2 dataset (zip or folder with dataset.json) of samples, in the
+    format of the training data; the rest as `ContrastLoss` and `ReferenceLoss`.
+    """
+
+    beta: float
+    alpha: float
+    negatives: str
+    reference: str | None = None
+
+    _samples = None  # opened when it is needed
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.negatives = os.fspath(self.negatives)
+        self._samples = Samples(self.negatives)
+
+    def objective(self) -> DDO:
+        """CCA's form, alpha for lambda."""
+        return DDO(self.beta, self.alpha)
+
+    def tuples(self, images: Tensor, labels: Tensor, num_classes: int) -> Tuples:
+        """Rows of the table: the image, and samples of its class, under the row's label."""
+        if self._samples is None:  # restored
+            self._samples = Samples(self.negatives)
+        samples = self._samples.draw(labels, self.num_negatives, num_classes, images)
+        x = torch.cat([images[:, None], samples], dim=1)
+        return Tuples(x, labels[:, None].expand(-1, x.shape[1]))
+
+
+def class_indices(labels: Tensor) -> Tensor:
+    """One-hot floating [N,label_dim] -> class indices int64 [N]; ValueError for anything else."""
+    if labels.ndim != 2 or labels.shape[1] < 2 or not labels.is_floating_point():
+        raise ValueError(
+            f"labels must be one-hot, floating [N,label_dim] with at least 2 classes, not {labels.dtype} "
+            f"{list(labels.shape)}: train with class labels (--cond=1)."
+        )
+    highest, index = labels.max(dim=1)
+    if not bool(((highest == 1) & (labels.sum(dim=1) == 1)).all()):  # SYNC: pairing waits for them anyway
+        raise ValueError("labels must be one-hot: some row has not exactly one 1 and else zeros.")
+    return index

@@ -1,0 +1,65 @@
+"""A model's own samples on disk, drawn by class."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mclr_fast.data import LatentEncoder, encoder_for, open_dataset
+
+
+class Samples:
+    """An EDM2 dataset of samples, encoded as the training data is. Images are read when they are drawn."""
+
+    def __init__(self, path: str):
+        """FileNotFoundError or ValueError where there is no labelled dataset at `path`."""
+        self.path = path
+        self.dataset = open_dataset(path)
+        self.encoder = encoder_for(self.dataset)
+        self.labels = torch.from_numpy(self.dataset.labels)
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Samples of each class, int64 [classes]."""
+        return self.labels.bincount()
+
+    @cached_property
+    def by_class(self) -> Tensor:
+        """Positions of all samples, those of class 0 first, then 1, ..."""
+        return self.labels.argsort(stable=True)
+
+    def draw(self, labels: Tensor, num_samples: int, num_classes: int, like: Tensor) -> Tensor:
+        """Samples of the rows' classes, uniform with replacement, by torch's generator.
+
+        Shapes    labels: int64 [N]; like: images [N,C,H,W] -> [N,num_samples,C,H,W] of its dtype and device.
+        Errors    ValueError for another image shape or number of classes.
+        """
+        self._check(num_classes, like)
+        labels = labels.cpu()  # SYNC: the files to read depend on them
+        start = self.counts.cumsum(0) - self.counts
+        rank = (torch.rand(len(labels), num_samples) * self.counts[labels][:, None]).long()
+        index = self.by_class[start[labels][:, None] + rank]
+        raw = torch.from_numpy(self.dataset.images(index.flatten().numpy()))
+        if isinstance(self.encoder, LatentEncoder):
+            mean_shape = (raw.shape[1] // 2, *raw.shape[2:])
+            encoded = self.encoder.encode(raw, torch.randn(len(raw), *mean_shape))
+        else:
+            encoded = self.encoder.encode(raw)
+        return encoded.unflatten(0, index.shape).to(like)
+
+    def _check(self, num_classes: int, like: Tensor) -> None:
+        channels, *size = self.dataset.image_shape
+        channels = channels // 2 if isinstance(self.encoder, LatentEncoder) else channels
+        if [channels, *size] != list(like.shape[1:]):
+            raise ValueError(
+                f"the negatives at {self.path} are {[channels, *size]} images, but the training images are "
+                f"{list(like.shape[1:])}: sample them from the model that is trained."
+            )
+        counts = self.counts
+        if len(counts) != num_classes or not counts.all():
+            raise ValueError(
+                f"the negatives at {self.path} are of {int((counts > 0).sum())} classes up to "
+                f"{len(counts) - 1}, but the net knows classes 0 to {num_classes - 1}: sample each of them."
+            )
