@@ -172,6 +172,9 @@ class RunConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     proof_seeds: tuple[int, ...] = ()
     """Repeat the run with these seeds and judge each on fresh samples; empty = one run."""
+    table: Hidden[dict[str, Any] | None] = None
+    table_minutes: float = 0.0
+    """table: minutes after which no further run is begun; the same command goes on. 0 = to the end."""
     proof_samples: int = 2000
     """proof: samples of the final judgement."""
     proof_first_seed: int = 2_000_000

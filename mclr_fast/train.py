@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mclr_fast.engine.dry_run import dry_run
     from mclr_fast.engine.proof import prove
     from mclr_fast.engine.run import Run
+    from mclr_fast.engine.table import make_table
 
     try:
         config = parse(sys.argv[1:] if arguments is None else arguments)
@@ -52,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         if config.dry_run:
             if ranks.is_main:
                 print(dry_run(config))
+        elif config.table:
+            make_table(config, ranks, stop)
         elif config.proof_seeds:
             prove(config, ranks, stop)
         else:

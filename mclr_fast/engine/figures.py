@@ -73,7 +73,7 @@ def _grid(run: Run, noise: int) -> Picture:
     size = (6.4, 0.6 + 4.8 * len(tiles) * height / width)
     seeds = run.summary.get("grid_seeds") or ()
     seed = f" (seed {seeds[noise]})" if noise < len(seeds) else ""
-    fig, ax = _axes(size, title=f"Noise {noise + 1}{seed}")
+    fig, ax = axes(size, title=f"Noise {noise + 1}{seed}")
     ax.imshow(np.concatenate(tiles), interpolation="nearest")
     ax.set_xticks((np.arange(num_classes) + 0.5) * width / num_classes - 0.5, range(num_classes))
     marked = [f"★ {label}" if row == best else label for row, label in enumerate(labels)]
@@ -85,7 +85,7 @@ def _grid(run: Run, noise: int) -> Picture:
         ax.add_patch(_frame((-0.5, best * height - 0.5), width, height))
         ax.get_yticklabels()[best].set(color=TRAINED, fontweight="bold")
     alt = f"Samples from one initial noise for {num_classes} classes, by {'; '.join(marked)}."
-    return _picture(fig, f"grid-{noise + 1}", alt, bbox_inches="tight")
+    return picture(fig, f"grid-{noise + 1}", alt, bbox_inches="tight")
 
 
 def _row_of_tiles(images: np.ndarray) -> np.ndarray:
@@ -105,10 +105,10 @@ def _tradeoff(run: Run, x: Metric, y: Metric) -> Picture | None:
     """The paper's Figure 4 (c, f): CFG over guidance and the run over training, from the base."""
     start = [run.base] if run.base else []
     path = points([*start, *run.trained], x.key, y.key)
-    fig, ax = _axes((5.2, 4.4), f"{y.title} against {x.title}", _axis_title(x), _axis_title(y))
+    fig, ax = axes((5.2, 4.4), f"{y.title} against {x.title}", axis_title(x), axis_title(y))
     ax.plot(*points([*start, *run.guided], x.key, y.key), "o-", color=GUIDED, ms=4, label="CFG")
     for row in run.guided:
-        _note(ax, row, x, y, f"{guidance(row['name']):g}", GUIDED)
+        note(ax, row, x, y, f"{guidance(row['name']):g}", GUIDED)
     ax.plot(*path, "o-", color=TRAINED, ms=4, label=run.title)
     for rows, marker, color, label in (
         (run.control, "s", CONTROL, "Control (denoising)"),
@@ -121,13 +121,13 @@ def _tradeoff(run: Run, x: Metric, y: Metric) -> Picture | None:
         ax.plot(*best, "*", color=TRAINED, ms=14, mec="white", label="Best FD", zorder=4)
     for rows, text in ((start, "Start"), (run.trained[-1:], "End")):
         for row in rows:
-            _note(ax, row, x, y, text, BASE, (-6, -13))
+            note(ax, row, x, y, text, BASE, (-6, -13))
     if not any(len(line.get_xdata()) for line in ax.lines):
         return None
-    _finish(fig, ax, y)
+    finish(fig, ax, y)
     ends = f", from {_pair(path, 0, x, y)} to {_pair(path, -1, x, y)}" if path[0] else ""
     alt = f"{y.title} against {x.title}: CFG over guidance and {run.title} over training{ends}."
-    return _picture(fig, f"tradeoff-{y.key}-{x.key}", alt)
+    return picture(fig, f"tradeoff-{y.key}-{x.key}", alt)
 
 
 def _metric(run: Run, metric: Metric) -> Picture | None:
@@ -136,7 +136,7 @@ def _metric(run: Run, metric: Metric) -> Picture | None:
     seen, values = points([*start, *run.trained], "images_seen", metric.key)
     if not points(run.trained, "images_seen", metric.key)[0]:
         return None
-    fig, ax = _axes((4.8, 3.5), _axis_title(metric), "Images seen")
+    fig, ax = axes((4.8, 3.5), axis_title(metric), "Images seen")
     ax.plot(seen, values, "o-", color=TRAINED, ms=4, label=run.title)
     if run.control:
         rows = points([*start, *run.control], "images_seen", metric.key)
@@ -149,14 +149,14 @@ def _metric(run: Run, metric: Metric) -> Picture | None:
     if run.best:
         best = points([run.best], "images_seen", metric.key)
         ax.plot(*best, "*", color=TRAINED, ms=14, mec="white", label="Best FD", zorder=4)
-    _finish(fig, ax, metric)
-    ax.xaxis.set_major_formatter(_count_formatter())
+    finish(fig, ax, metric)
+    ax.xaxis.set_major_formatter(count_formatter())
     alt = (
         f"{metric.title} over images seen: {run.title} from {metric.text(values[0])} "
         f"to {metric.text(values[-1])}, between {metric.text(min(values))} "
         f"and {metric.text(max(values))}."
     )
-    return _picture(fig, f"metric-{metric.key}", alt)
+    return picture(fig, f"metric-{metric.key}", alt)
 
 
 def _loss(run: Run, arm: str) -> Picture | None:
@@ -165,13 +165,13 @@ def _loss(run: Run, arm: str) -> Picture | None:
     if not seen:
         return None
     color = TRAINED if arm == run.objective else CONTROL
-    fig, ax = _axes((4.8, 3.5), f"Loss, {run.label(arm)}", "Images seen")
+    fig, ax = axes((4.8, 3.5), f"Loss, {run.label(arm)}", "Images seen")
     ax.plot(seen, loss, color=color, lw=0.8, alpha=0.4, label="Logged")
     ax.plot(seen, _running_mean(loss), color=color, label="Running mean")
-    _finish(fig, ax)
-    ax.xaxis.set_major_formatter(_count_formatter())
+    finish(fig, ax)
+    ax.xaxis.set_major_formatter(count_formatter())
     alt = f"Training loss of {run.label(arm)} from {loss[0]:.3g} to {loss[-1]:.3g}."
-    return _picture(fig, f"loss-{arm}", alt)
+    return picture(fig, f"loss-{arm}", alt)
 
 
 def _energies(run: Run) -> Picture | None:
@@ -180,19 +180,20 @@ def _energies(run: Run) -> Picture | None:
     positive, negative = (points(lines, "images_seen", key) for key in ("positive", "negative"))
     if not positive[0] or not negative[0]:
         return None
-    fig, ax = _axes((4.8, 3.5), "Mean energy (low = likely)", "Images seen")
+    fig, ax = axes((4.8, 3.5), "Mean energy (low = likely)", "Images seen")
     ax.plot(negative[0], _running_mean(negative[1]), "--", color=BASE, label="Wrong label")
     ax.plot(positive[0], _running_mean(positive[1]), color=TRAINED, label="Right label")
-    _finish(fig, ax)
-    ax.xaxis.set_major_formatter(_count_formatter())
+    finish(fig, ax)
+    ax.xaxis.set_major_formatter(count_formatter())
     alt = (
         f"Mean energies over training: right label from {positive[1][0]:.3g} to "
         f"{positive[1][-1]:.3g}, wrong label from {negative[1][0]:.3g} to {negative[1][-1]:.3g}."
     )
-    return _picture(fig, "energies", alt)
+    return picture(fig, "energies", alt)
 
 
-def _axes(size: tuple[float, float], title: str, xlabel: str = "", ylabel: str = "") -> tuple[Figure, Axes]:
+def axes(size: tuple[float, float], title: str, xlabel: str = "", ylabel: str = "") -> tuple[Figure, Axes]:
+    """A figure of this size in inches with one set of axes."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=size, layout="constrained")
@@ -201,7 +202,7 @@ def _axes(size: tuple[float, float], title: str, xlabel: str = "", ylabel: str =
     return fig, ax
 
 
-def _finish(fig: Figure, ax: Axes, metric: Metric | None = None) -> None:
+def finish(fig: Figure, ax: Axes, metric: Metric | None = None) -> None:
     """Legend below, room at the margins, and a log axis where FD spans more than a decade."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
@@ -215,16 +216,18 @@ def _finish(fig: Figure, ax: Axes, metric: Metric | None = None) -> None:
     fig.legend(loc="outside lower center", ncols=3)
 
 
-def _note(ax: Axes, row: Row, x: Metric, y: Metric, text: str, color: str, offset=(5, 4)) -> None:
+def note(ax: Axes, row: Row, x: Metric, y: Metric, text: str, color: str, offset=(5, 4)) -> None:
+    """A word beside a row's point."""
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=3, foreground="white")]
     for point in zip(*points([row], x.key, y.key), strict=True):
-        note = ax.annotate(text, point, xytext=offset, textcoords="offset points")
-        note.set(color=color, fontsize=9, path_effects=halo, zorder=5)
+        text_at = ax.annotate(text, point, xytext=offset, textcoords="offset points")
+        text_at.set(color=color, fontsize=9, path_effects=halo, zorder=5)
 
 
-def _axis_title(metric: Metric) -> str:
+def axis_title(metric: Metric) -> str:
+    """The metric and where better lies."""
     return f"{metric.title} ({'lower' if metric.arrow == '↓' else 'higher'} is better)"
 
 
@@ -241,13 +244,15 @@ def _running_mean(values: list[float]) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def _count_formatter():
+def count_formatter():
+    """Ticks like 1k, 2M."""
     from matplotlib.ticker import EngFormatter
 
     return EngFormatter(sep="")
 
 
-def _picture(fig: Figure, name: str, alt: str, **options: str) -> Picture:
+def picture(fig: Figure, name: str, alt: str, **options: str) -> Picture:
+    """The figure as PNG."""
     buffer = BytesIO()
     fig.savefig(buffer, format="png", dpi=180, metadata={"Software": None}, **options)
     return Picture(name, alt, buffer.getvalue())

@@ -31,8 +31,8 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
         judge = run.final_evaluator()
         reference = feature_statistics(judge.protocol.reference.features)
         base = judge.evaluate(run.base, "base", 0)
-        control = _judge_best(judge, run, "denoising", seed, "best-denoising", summary)
-        tuned = _judge_best(judge, run, arm, seed, "best", summary)
+        control = judge_best(judge, run, "denoising", seed, "best-denoising", summary)
+        tuned = judge_best(judge, run, arm, seed, "best", summary)
         result = {
             "seed": seed,
             "base": base.row,
@@ -73,7 +73,7 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
     return summary
 
 
-def _judge_best(judge: Evaluator, run: Run, arm: str, seed: int, folder: str, summary: dict) -> Evaluation:
+def judge_best(judge: Evaluator, run: Run, arm: str, seed: int, folder: str, summary: dict) -> Evaluation:
     """Evaluate the best checkpoint of one of a run's arms on the judge's seeds."""
     chosen = min((row for row in summary["rows"] if row["name"] == arm), key=lambda row: row["fd"])
     net = load(run.outdir / "checkpoints" / folder, dtype=run.base.dtype).to(run.ranks.device)

@@ -25,6 +25,7 @@ FREE = {
     "outdir",
     "device",
     "dry_run",
+    "table_minutes",
     "train.micro_batch",
     "train.checkpoint_every",
     "train.log_every",

@@ -11,11 +11,13 @@ from mclr_fast.models.edm2.presets import PRESETS
 
 from .edm2 import finetune
 from .mnist16 import mnist16, mnist16_autoguidance, mnist16_base, mnist16_cfgrl, mnist16_proof
+from .mnist16_table import mnist16_table
 
 DEFAULT = "mnist16"
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "mnist16": mnist16,
+    "mnist16-table": mnist16_table,
     "mnist16-autoguidance": mnist16_autoguidance,
     "mnist16-base": mnist16_base,
     "mnist16-cfgrl": mnist16_cfgrl,

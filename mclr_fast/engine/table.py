@@ -1,0 +1,121 @@
+"""A table: every objective at the best of its grid, over seeds, judged on samples that chose nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mclr_fast.config import RunConfig
+
+from .cells import Cells, OutOfTime, Settings
+from .checkpoint import write_json
+from .distributed import Ranks
+from .logs import say
+from .setup import claim_outdir
+from .signals import StopRequest
+from .table_report import write_table_report
+
+
+def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict | None:
+    """Run what is missing, cell by cell; the summary, or None at the end of the slice of time.
+
+    `config.table`: "grid", by objective the settings tried on the first seed; "ablations", each one option
+    of an objective varied with the others at the best of its grid, as {"figure", "objective", "option",
+    "values"}; "tried", the evaluation options of both. The best of each grid is run with every seed, and
+    each run's best checkpoint judged on samples whose seeds chose nothing.
+    """
+    cells = Cells(config, ranks, stop)
+    grid, ablations = config.table["grid"], config.table["ablations"]
+    first = config.proof_seeds[0]
+    for objective, settings in every_setting(grid, ablations):
+        cells.config_of(objective, settings, first, tried=True)
+    ranks.on_main(claim_outdir, config.folder, config)
+    try:
+        tried = {name: [_try(cells, name, settings, first) for settings in grid[name]] for name in grid}
+        chosen = {name: min(found, key=lambda e: e["fd"])["settings"] for name, found in tried.items()}
+        varied = [_vary(cells, ablation, chosen[ablation["objective"]], first) for ablation in ablations]
+        runs = {
+            name: [cells.final(name, chosen[name], seed) for seed in config.proof_seeds] for name in chosen
+        }
+        summary = _summary(cells, tried, chosen, varied, runs)
+    except OutOfTime:
+        say(
+            ranks.is_main,
+            f"{cells.num_done} runs are done, {cells.seconds / 60:.0f} minutes in all; run the same command "
+            "again to go on.",
+        )
+        return None
+    ranks.on_main(write_json, config.folder / "summary.json", summary)
+    ranks.on_main(write_table_report, config.folder)
+    say(ranks.is_main, f"report: {config.folder / 'report.html'}")
+    return summary
+
+
+def every_setting(grid: dict[str, list[Settings]], ablations: list[dict]) -> list[tuple[str, Settings]]:
+    """Every objective with settings that a table may run, so that all can be checked before the first run."""
+    varied = [
+        (ablation["objective"], settings | {ablation["option"]: value})
+        for ablation in ablations
+        for settings in grid[ablation["objective"]]
+        for value in ablation["values"]
+    ]
+    return [(name, settings) for name in grid for settings in grid[name]] + varied
+
+
+def _try(cells: Cells, objective: str, settings: Settings, seed: int) -> dict[str, Any]:
+    summary = cells.tried(objective, settings, seed)
+    return {"settings": settings, "fd": summary["best"]["fd"], "rows": _own_rows(summary)}
+
+
+def _vary(cells: Cells, ablation: dict[str, Any], settings: Settings, seed: int) -> dict[str, Any]:
+    entries = [
+        _try(cells, ablation["objective"], settings | {ablation["option"]: value}, seed)
+        for value in ablation["values"]
+    ]
+    return {**ablation, "settings": settings, "runs": entries}
+
+
+def _own_rows(summary: dict) -> list[dict]:
+    """The base's row and the run's own, over training."""
+    return [row for row in summary["rows"] if row["name"] in ("base", summary["objective"])]
+
+
+def _summary(cells: Cells, tried: dict, chosen: dict, varied: list[dict], runs: dict) -> dict:
+    config, name = cells.config, next(iter(runs))
+    one = runs[name][0]["summary"]
+    guided = [row for row in one["rows"] if row["name"].startswith("cfg-")]
+    guidance = float(min(guided, key=lambda row: row["fd"])["name"].removeprefix("cfg-"))
+    base = cells.judged_base((name, chosen[name], config.proof_seeds[0]), guidance)
+    methods = {
+        objective: {
+            "settings": chosen[objective],
+            "formula": entries[0]["summary"]["settings"],
+            "grid": tried[objective],
+            "runs": [
+                {
+                    "seed": entry["summary"]["seed"],
+                    "judged": entry["judged"],
+                    "curve": _own_rows(entry["summary"]),
+                    "stopped": entry["summary"]["stopped"],
+                    "seconds": entry["seconds"],
+                }
+                for entry in entries
+            ],
+        }
+        for objective, entries in runs.items()
+    }
+    judged = [entry["judged"] for entries in runs.values() for entry in entries]
+    return {
+        "recipe": config.recipe,
+        "objective": "table",
+        "seeds": list(config.proof_seeds),
+        "images_seen": config.train.duration,
+        "seconds": cells.seconds,
+        "rows": [row for row in one["rows"] if row["name"] == "real"] + base + judged,
+        "guided": guided,
+        "methods": methods,
+        "ablations": varied,
+        "best": min(judged, key=lambda row: row["fd"]),
+        "protocol": one["protocol"],
+        "judged_on": [config.proof_first_seed, config.proof_first_seed + config.proof_samples - 1],
+        "versions": one["versions"],
+    }
