@@ -30,9 +30,17 @@ MATRIX_PRODUCTS = {
 }
 ATTENTION = {
     aten._scaled_dot_product_flash_attention_for_cpu.default,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
+    aten._scaled_dot_product_flash_attention.default,
+    aten._scaled_dot_product_efficient_attention.default,
+    aten._scaled_dot_product_cudnn_attention.default,
 }
-RECORDED = FORWARD_CONVOLUTION | BACKWARD_CONVOLUTION | MATRIX_PRODUCTS | ATTENTION
+ATTENTION_BACKWARD = {
+    aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
+    aten._scaled_dot_product_flash_attention_backward.default,
+    aten._scaled_dot_product_efficient_attention_backward.default,
+    aten._scaled_dot_product_cudnn_attention_backward.default,
+}
+RECORDED = FORWARD_CONVOLUTION | BACKWARD_CONVOLUTION | MATRIX_PRODUCTS | ATTENTION | ATTENTION_BACKWARD
 FORMATS = (torch.contiguous_format, torch.channels_last)
 INTERVALS = 3  # tries of each format when choosing
 
@@ -44,6 +52,7 @@ class Operand:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype
+    device: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ class Call:
 class record(TorchDispatchMode):
     """`with record() as calls:` notes the calls of everything run inside, the backward pass included.
 
-    Autograd runs the CPU's backward pass on the thread that called it, where this mode is active.
+    Autograd runs the CPU's backward pass on the thread that called it, where this mode is active; a GPU's
+    it runs there too while its threads are switched off.
     """
 
     def __init__(self):
@@ -71,8 +81,14 @@ class record(TorchDispatchMode):
         self.calls: list[Call] = []
 
     def __enter__(self) -> list[Call]:
+        self._one_thread = torch.autograd.set_multithreading_enabled(False)
+        self._one_thread.__enter__()
         super().__enter__()
         return self.calls
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self._one_thread.__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -106,8 +122,8 @@ def _count(func, args, kwargs, result) -> int:
     """FLOPs of a call: torch's own count, and two that torch has none for on the CPU."""
     if func is aten.linear.default:
         return 2 * args[0].numel() * args[1].shape[0]
-    if func in ATTENTION:
-        backward = func is aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+    if func in ATTENTION | ATTENTION_BACKWARD:
+        backward = func in ATTENTION_BACKWARD
         query, key = args[backward : backward + 2]
         # Two products forward; backward four, and the scores once more.
         return (5 if backward else 2) * 2 * query.numel() * key.shape[-2]
@@ -116,7 +132,7 @@ def _count(func, args, kwargs, result) -> int:
 
 def _describe(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return Operand(tuple(value.shape), tuple(value.stride()), value.dtype)
+        return Operand(tuple(value.shape), tuple(value.stride()), value.dtype, value.device.type)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -210,7 +226,8 @@ class Floor:
 
     Operands are made once, each call having its own, as in the step; the one that the step would just have
     written (a forward call's input, a backward call's gradient) is rewritten, untimed, before each call, so
-    that it lies in the cache as it would there.
+    that it lies in the cache as it would there. On a GPU equal calls share their operands, which are larger
+    than its cache, and all calls are timed together, so that no launch is waited for.
     """
 
     def __init__(self, calls: Sequence[Call]):
@@ -222,12 +239,16 @@ class Floor:
         self.convolution_flops = sum(call.flops for call in calls if call.is_convolution)
         self.channels_last = 0
         chosen: dict[Call, torch.memory_format] = {}
+        shared: dict[Call, tuple[Callable[[], object], Tensor]] = {}
         self.replays: list[tuple[Callable[[], object], Tensor]] = []
         for call in calls:
             if call not in chosen:
                 chosen[call] = self._choose(call)
             self.channels_last += call.is_convolution and chosen[call] is torch.channels_last
-            self.replays.append(_prepare(call, chosen[call]))
+            replay = shared[call] if call in shared else _prepare(call, chosen[call])
+            self.replays.append(replay)
+            if replay[1].is_cuda:
+                shared[call] = replay
 
     @staticmethod
     def _choose(call: Call) -> torch.memory_format:
@@ -241,10 +262,24 @@ class Floor:
         return min(FORMATS, key=lambda memory_format: min(seconds[memory_format][1:]))
 
     def __call__(self) -> float:
+        if self.replays[0][1].is_cuda:
+            return _timed_on_gpu(*(function for function, _ in self.replays))
         return sum(_timed(*replay) for replay in self.replays)
 
 
+def _timed_on_gpu(*functions: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for function in functions:
+        function()
+    end.record()
+    end.synchronize()  # SYNC: the measurement ends here
+    return start.elapsed_time(end) / 1e3
+
+
 def _timed(function: Callable[[], object], fresh: Tensor) -> float:
+    if fresh.is_cuda:
+        return _timed_on_gpu(function)
     fresh.mul_(1)
     start = time.perf_counter()
     function()
@@ -258,11 +293,13 @@ def _prepare(call: Call, memory_format: torch.memory_format) -> tuple[Callable[[
         if not isinstance(value, Operand):
             return list(value) if isinstance(value, tuple) else value
         if call.is_convolution and len(value.shape) == 4:
-            tensor = torch.empty(value.shape, dtype=value.dtype, memory_format=memory_format)
+            tensor = torch.empty(
+                value.shape, dtype=value.dtype, device=value.device, memory_format=memory_format
+            )
         elif 0 in value.stride or not value.dtype.is_floating_point:  # broadcast, or a random state
-            tensor = torch.zeros(value.shape, dtype=value.dtype)
+            tensor = torch.zeros(value.shape, dtype=value.dtype, device=value.device)
         else:
-            tensor = torch.empty_strided(value.shape, value.stride, dtype=value.dtype)
+            tensor = torch.empty_strided(value.shape, value.stride, dtype=value.dtype, device=value.device)
         return tensor.normal_() if value.dtype.is_floating_point else tensor
 
     args = [make(value) for value in call.args]

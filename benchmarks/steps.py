@@ -18,7 +18,7 @@ from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.engine.distributed import Ranks
 from mclr_fast.engine.logs import RunLog
 from mclr_fast.engine.trainer import Trainer
-from mclr_fast.models.edm2 import Precond
+from mclr_fast.models.edm2 import PRESETS, Precond
 from mclr_fast.recipes.mnist16 import NET as EMBEDDED_NET
 
 LARGE_NET = dict(
@@ -38,6 +38,7 @@ class Setting:
     num_negatives: int
     dtype: torch.dtype
     no_compile: str = ""
+    device: str = "cpu"
 
     def shrunk(self) -> Setting:
         """The same in seconds, to see that everything runs."""
@@ -57,6 +58,25 @@ SETTINGS = [
     Setting("step-fp32-k3", LARGE_NET, 8, 3, torch.float32),
     Setting("step-bf16-k7", LARGE_NET, 8, 7, torch.bfloat16, "another 2 minutes of compiling; see K=3"),
     Setting("step-embedded", EMBEDDED_NET_32, 32, 3, torch.bfloat16, "another minute of compiling; see K=3"),
+]
+
+
+PRESET_SHAPE = dict(channel_mult=(1, 2, 3, 4), num_blocks=3, attn_resolutions=(16, 8))
+GPU_SETTINGS = [
+    Setting(
+        row,
+        PRESET_SHAPE | PRESETS[preset].net,
+        num_images,
+        num_negatives,
+        torch.bfloat16,
+        no_compile,
+        device="cuda",
+    )
+    for row, preset, num_images, num_negatives, no_compile in [
+        ("step-gpu-s64-k3", "edm2-img64-s", 16, 3, ""),
+        ("step-gpu-s64-k7", "edm2-img64-s", 8, 7, "another 2 minutes of compiling; see K=3"),
+        ("step-gpu-l512-k3", "edm2-img512-l", 8, 3, "another 2 minutes of compiling; see S/64"),
+    ]
 ]
 
 
@@ -94,7 +114,14 @@ class TrainerStep:
         )
         never = SimpleNamespace(requested=False)
         self.trainer = Trainer(
-            "mclr", config, net, image_data(setting.net), Ranks("cpu"), RunLog(None), folder / "state", never
+            "mclr",
+            config,
+            net,
+            image_data(setting.net),
+            Ranks(setting.device),
+            RunLog(None),
+            folder / "state",
+            never,
         )
         self.num_images = setting.num_images
 

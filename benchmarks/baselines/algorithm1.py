@@ -42,8 +42,13 @@ class Algorithm1Step:
     def loss(self, batch: Batch) -> Tensor:
         return algorithm1_loss(self.net, batch, self.data.num_classes)
 
-    def __call__(self) -> None:
+    def draw(self) -> Batch:
+        """A minibatch on the network's device."""
         batch = draw_batch(self.data, self.num_images, self.num_negatives)
+        return Batch(*(value.to(self.params[0].device) for value in batch))
+
+    def __call__(self) -> None:
+        batch = self.draw()
         self.optimizer.zero_grad(set_to_none=True)
         self.loss(batch).backward()
         self.optimizer.step()
