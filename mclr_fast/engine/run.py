@@ -71,8 +71,7 @@ class Run:
         if evaluator is not None:
             rows.append(self._real_row(evaluator))
         if evaluator is not None and self.config.init:
-            evaluator.choose_grid_seeds(self.base)
-            base = self._evaluate(evaluator, self.base, "base", 0)
+            base = self.evaluate_base(evaluator)
             rows.append(base.row)
             grids["base"] = base.grid
             rows += self._cfg(evaluator, grids)
@@ -145,6 +144,11 @@ class Run:
             self.ranks,
             self.stop,
         )
+
+    def evaluate_base(self, evaluator: Evaluator) -> Evaluation:
+        """The base's row, and the grid's noises by it."""
+        evaluator.choose_grid_seeds(self.base)
+        return self._evaluate(evaluator, self.base, "base", 0)
 
     def final_evaluator(self) -> Evaluator | None:
         """The proof's judge: fresh seeds that chose no checkpoint."""

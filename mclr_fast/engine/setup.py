@@ -52,6 +52,9 @@ def claim_outdir(outdir: Path, config: RunConfig) -> None:
     try:
         outdir.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(outdir).free
+        # Looked at before config.json, the first file of all: a process started together with this one
+        # may be writing it.
+        occupied = any(not entry.name.endswith(".tmp") for entry in outdir.iterdir())
     except OSError as error:
         raise RunError(f"cannot use --outdir {outdir}: {error.strerror}. Choose another.") from None
     if free < MIN_FREE_BYTES:
@@ -61,7 +64,7 @@ def claim_outdir(outdir: Path, config: RunConfig) -> None:
         )
     path, wanted = outdir / "config.json", flat(config)
     if not path.exists():
-        if any(outdir.iterdir()):
+        if occupied:
             raise RunError(
                 f"--outdir {outdir} is not empty and holds no run of ours. Choose another, or empty it."
             )

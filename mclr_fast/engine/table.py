@@ -22,21 +22,16 @@ def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict | Non
     of an objective varied with the others at the best of its grid, as {"figure", "objective", "option",
     "values"}; "tried", the evaluation options of both. The best of each grid is run with every seed, and
     each run's best checkpoint judged on samples whose seeds chose nothing.
+
+    Any number of processes may run the same command at once: they share the runs.
     """
     cells = Cells(config, ranks, stop)
-    grid, ablations = config.table["grid"], config.table["ablations"]
-    first = config.proof_seeds[0]
-    for objective, settings in every_setting(grid, ablations):
-        cells.config_of(objective, settings, first, tried=True)
+    for objective, settings in every_setting(config.table["grid"], config.table["ablations"]):
+        cells.config_of(objective, settings, config.proof_seeds[0], tried=True)
     ranks.on_main(claim_outdir, config.folder, config)
     try:
-        tried = {name: [_try(cells, name, settings, first) for settings in grid[name]] for name in grid}
-        chosen = {name: min(found, key=lambda e: e["fd"])["settings"] for name, found in tried.items()}
-        varied = [_vary(cells, ablation, chosen[ablation["objective"]], first) for ablation in ablations]
-        runs = {
-            name: [cells.final(name, chosen[name], seed) for seed in config.proof_seeds] for name in chosen
-        }
-        summary = _summary(cells, tried, chosen, varied, runs)
+        while (parts := gather(cells)) is None:
+            pass
     except OutOfTime:
         say(
             ranks.is_main,
@@ -44,10 +39,37 @@ def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict | Non
             "again to go on.",
         )
         return None
-    ranks.on_main(write_json, config.folder / "summary.json", summary)
-    ranks.on_main(write_table_report, config.folder)
+    with cells.once("summary"):
+        summary = _summary(cells, *parts)
+        ranks.on_main(write_json, config.folder / "summary.json", summary)
+        ranks.on_main(write_table_report, config.folder)
     say(ranks.is_main, f"report: {config.folder / 'report.html'}")
     return summary
+
+
+def gather(cells: Cells) -> tuple[dict, dict, list[dict], dict] | None:
+    """One round of the cells: what the summary is made of; None while other processes make some of it.
+
+    An objective's ablations and final runs need all of its grid, and nothing of the others.
+    """
+    cells.start_over()
+    num_made, seeds = cells.num_made, cells.config.proof_seeds
+    grid, ablations = cells.config.table["grid"], cells.config.table["ablations"]
+    tried = {name: [_try(cells, name, settings, seeds[0]) for settings in grid[name]] for name in grid}
+    chosen = {
+        name: min(found, key=lambda e: e["fd"])["settings"]
+        for name, found in tried.items()
+        if None not in found
+    }
+    varied = [
+        _vary(cells, a, chosen[a["objective"]], seeds[0]) for a in ablations if a["objective"] in chosen
+    ]
+    runs = {name: [cells.final(name, chosen[name], seed) for seed in seeds] for name in chosen}
+    if cells.num_elsewhere == 0:
+        return tried, chosen, varied, runs
+    if cells.num_made == num_made:
+        cells.wait()
+    return None
 
 
 def every_setting(grid: dict[str, list[Settings]], ablations: list[dict]) -> list[tuple[str, Settings]]:
@@ -61,9 +83,9 @@ def every_setting(grid: dict[str, list[Settings]], ablations: list[dict]) -> lis
     return [(name, settings) for name in grid for settings in grid[name]] + varied
 
 
-def _try(cells: Cells, objective: str, settings: Settings, seed: int) -> dict[str, Any]:
+def _try(cells: Cells, objective: str, settings: Settings, seed: int) -> dict[str, Any] | None:
     summary = cells.tried(objective, settings, seed)
-    return {"settings": settings, "fd": summary["best"]["fd"], "rows": _own_rows(summary)}
+    return summary and {"settings": settings, "fd": summary["best"]["fd"], "rows": _own_rows(summary)}
 
 
 def _vary(cells: Cells, ablation: dict[str, Any], settings: Settings, seed: int) -> dict[str, Any]:

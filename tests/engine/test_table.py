@@ -1,5 +1,6 @@
 """A table: the grid chooses, seeds repeat, a judge with fresh samples decides; nothing is made twice."""
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -7,9 +8,12 @@ import pytest
 
 from mclr_fast.engine import cells as cells_module
 from mclr_fast.engine.cells import name_of
+from mclr_fast.engine.checkpoint import write_json
 from mclr_fast.engine.distributed import Ranks
 from mclr_fast.engine.errors import RunError
-from mclr_fast.engine.table import every_setting, make_table
+from mclr_fast.engine.locks import held
+from mclr_fast.engine.setup import claim_outdir
+from mclr_fast.engine.table import every_setting, gather, make_table
 from mclr_fast.engine.table_report import markdown
 from mclr_fast.recipes import get_recipe
 
@@ -78,6 +82,47 @@ def test_a_slice_of_time_ends_between_runs(config, make, capsys):
     assert make(replace(config, table_minutes=1e-9)) is None
     assert "0 runs are done" in capsys.readouterr().out
     assert not (config.folder / "summary.json").exists()
+
+
+def test_processes_share_the_runs(config, monkeypatch):
+    """What another process makes is passed over, waited for, and then read."""
+    ran, others = [], contextlib.ExitStack()
+    locks = config.folder / "locks"
+
+    def fake(self, config):
+        ran.append(config.folder.name)
+        return None, {"best": {"fd": config.train.lr}, "rows": [], "objective": "", "seconds": 1.0}
+
+    def wait(self):
+        """Meanwhile the other process finishes its run."""
+        assert ran == ["mclr,lr=0.01-0"]
+        write_json(config.folder / "tried" / "mclr-0" / "summary.json", fake(self, config)[1])
+        others.close()
+
+    monkeypatch.setattr(cells_module.Cells, "_execute", fake)
+    monkeypatch.setattr(cells_module.Cells, "wait", wait)
+    plan = {**PLAN, "grid": {"mclr": PLAN["grid"]["mclr"]}}
+    cells = cells_module.Cells(replace(config, table=plan), Ranks("cpu"), None)
+    config.folder.mkdir(parents=True)
+    others.enter_context(held(locks / "tried-mclr-0.lock", cells.ranks))
+    monkeypatch.setattr(cells_module.Cells, "final", lambda self, *key: key)
+    parts = None
+    while parts is None:
+        parts = gather(cells)
+    assert ran[1:] == ["table", "mclr,num_negatives=1-0"]  # at the best of the whole grid; K = 3 is the usual
+    assert parts[1] == {"mclr": {"lr": 1e-4}}
+    assert cells.num_done == 4
+
+
+def test_a_process_that_starts_at_the_same_time_is_no_stranger(config, tmp_path):
+    folder = config.folder
+    folder.mkdir()
+    (folder / ".config.json.123.tmp").write_text("{")  # as another process writes it
+    claim_outdir(folder, config)
+    (folder / "config.json").unlink()
+    (folder / "notes.txt").write_text("")
+    with pytest.raises(RunError, match="not empty"):
+        claim_outdir(folder, config)
 
 
 @pytest.mark.parametrize(
