@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -129,10 +130,16 @@ def test_same_command_again_trains_nothing(door, tmp_path):
 
 def test_sigterm_saves_and_the_same_command_resumes(door, tmp_path):
     assert door(outdir="whole", small=[*SMALL, "--duration", "400"])[0] == 0
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
+
+    def stop_at_the_first_step():
+        while not (tmp_path / "run" / "log.jsonl").exists():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=stop_at_the_first_step)
+    sender.start()
     code, out, _ = door(small=[*SMALL, "--duration", "400"])
-    timer.join()
+    sender.join()
     assert code == 143
     assert "run the same command again" in out
     assert (tmp_path / "run" / "checkpoints" / "mclr-state.safetensors").exists()
