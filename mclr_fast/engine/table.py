@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from mclr_fast.config import RunConfig
 
@@ -20,8 +20,9 @@ def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict | Non
 
     `config.table`: "grid", by objective the settings tried on the first seed; "ablations", each one option
     of an objective varied with the others at the best of its grid, as {"figure", "objective", "option",
-    "values"}; "tried", the evaluation options of both. The best of each grid is run with every seed, and
-    each run's best checkpoint judged on samples whose seeds chose nothing.
+    "values", "chooses": whether these values are part of the grid}; "tried", the evaluation options of both.
+    The best of what was tried of each objective is run with every seed, and each run's best checkpoint judged
+    on samples whose seeds chose nothing.
 
     Any number of processes may run the same command at once: they share the runs.
     """
@@ -40,36 +41,47 @@ def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict | Non
         )
         return None
     with cells.once("summary"):
-        summary = _summary(cells, *parts)
+        summary = _summary(cells, parts)
         ranks.on_main(write_json, config.folder / "summary.json", summary)
         ranks.on_main(write_table_report, config.folder)
     say(ranks.is_main, f"report: {config.folder / 'report.html'}")
     return summary
 
 
-def gather(cells: Cells) -> tuple[dict, dict, list[dict], dict] | None:
+def gather(cells: Cells) -> Parts | None:
     """One round of the cells: what the summary is made of; None while other processes make some of it.
 
-    An objective's ablations and final runs need all of its grid, and nothing of the others.
+    An objective's ablations need all of its grid, its final runs the ablations that choose too, and neither
+    needs anything of the other objectives.
     """
     cells.start_over()
     num_made, seeds = cells.num_made, cells.config.proof_seeds
     grid, ablations = cells.config.table["grid"], cells.config.table["ablations"]
     tried = {name: [_try(cells, name, settings, seeds[0]) for settings in grid[name]] for name in grid}
-    chosen = {
-        name: min(found, key=lambda e: e["fd"])["settings"]
-        for name, found in tried.items()
-        if None not in found
-    }
-    varied = [
-        _vary(cells, a, chosen[a["objective"]], seeds[0]) for a in ablations if a["objective"] in chosen
-    ]
-    runs = {name: [cells.final(name, chosen[name], seed) for seed in seeds] for name in chosen}
+    best = {name: _best(found) for name, found in tried.items() if None not in found}
+    varied = [_vary(cells, a, best[a["objective"]], seeds[0]) for a in ablations if a["objective"] in best]
+    for ablation in varied:
+        tried[ablation["objective"]] += ablation["runs"] if ablation["chooses"] else []
+    best = {name: _best(found) for name, found in tried.items() if name in best and None not in found}
+    runs = {name: [cells.final(name, best[name], seed) for seed in seeds] for name in best}
     if cells.num_elsewhere == 0:
-        return tried, chosen, varied, runs
+        return Parts(tried, varied, runs, best)
     if cells.num_made == num_made:
         cells.wait()
     return None
+
+
+class Parts(NamedTuple):
+    """By objective what was tried, its final runs and their settings; and the ablations."""
+
+    tried: dict[str, list[dict]]
+    varied: list[dict]
+    runs: dict[str, list[dict]]
+    chosen: dict[str, Settings]
+
+
+def _best(found: list[dict]) -> Settings:
+    return min(found, key=lambda entry: entry["fd"])["settings"]
 
 
 def every_setting(grid: dict[str, list[Settings]], ablations: list[dict]) -> list[tuple[str, Settings]]:
@@ -96,12 +108,21 @@ def _vary(cells: Cells, ablation: dict[str, Any], settings: Settings, seed: int)
     return {**ablation, "settings": settings, "runs": entries}
 
 
+def _distinct(found: list[dict]) -> list[dict]:
+    """Without repetitions: an ablation's values include one that the grid has."""
+    first: dict[str, dict] = {}
+    for entry in found:
+        first.setdefault(str(entry["rows"]), entry)
+    return list(first.values())
+
+
 def _own_rows(summary: dict) -> list[dict]:
     """The base's row and the run's own, over training."""
     return [row for row in summary["rows"] if row["name"] in ("base", summary["objective"])]
 
 
-def _summary(cells: Cells, tried: dict, chosen: dict, varied: list[dict], runs: dict) -> dict:
+def _summary(cells: Cells, parts: Parts) -> dict:
+    tried, varied, runs, chosen = parts
     config, name = cells.config, next(iter(runs))
     one = runs[name][0]["summary"]
     guided = [row for row in one["rows"] if row["name"].startswith("cfg-")]
@@ -111,7 +132,7 @@ def _summary(cells: Cells, tried: dict, chosen: dict, varied: list[dict], runs: 
         objective: {
             "settings": chosen[objective],
             "formula": entries[0]["summary"]["settings"],
-            "grid": tried[objective],
+            "grid": _distinct(tried[objective]),
             "runs": [
                 {
                     "seed": entry["summary"]["seed"],

