@@ -83,6 +83,8 @@ class TrainConfig:
     """Length of the run, in images seen."""
     batch_size: int = 2048
     """N, images a step over all ranks."""
+    sharding: Literal["auto", "replicate", "shard"] = "auto"
+    """Keep parameters, moments and averages whole on every rank, or split (FSDP2); auto splits from 1B on."""
     micro_batch: int = 0
     """Network evaluations a rank holds at once; 0 = all of a step's."""
     lr: float = 1e-4

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from mclr_fast import ops
 
+from .distributed import local
 from .ema import ParameterEMA
 
 EPS = 1e-8
 
 
 class AdamNormEMA:
-    """One step = Adam, then the averages of its result, then forced weight normalisation (EDM2)."""
+    """One step = Adam, then the averages of its result, then forced weight normalisation (EDM2).
+
+    Each rank updates its part of what is sharded: by output channels, so every filter's norm is its own.
+    """
 
     def __init__(
         self,
@@ -38,13 +42,13 @@ class AdamNormEMA:
         """Apply the gradients; images_seen counts the step being made. Clears the gradients."""
         self.num_steps += 1
         decays = self.ema.decays(images_seen, batch_size)
-        averages = [list(average.values()) for average in self.ema.weights().values()]
-        params = list(self.params.values())
+        averages = [_locals(average.values()) for average in self.ema.weights().values()]
+        params = self.params.values()
         ops.adam_norm_ema_(
-            params,
-            [p.grad for p in params],
-            list(self.exp_avg.values()),
-            list(self.exp_avg_sq.values()),
+            _locals(params),
+            _locals(p.grad for p in params),
+            _locals(self.exp_avg.values()),
+            _locals(self.exp_avg_sq.values()),
             list(zip(averages, decays, strict=True)),
             self.normalized,
             step=self.num_steps,
@@ -67,3 +71,7 @@ class AdamNormEMA:
             if name != "num_steps":
                 value.copy_(state[name])
         self.num_steps = int(state["num_steps"])
+
+
+def _locals(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [local(tensor) for tensor in tensors]

@@ -11,16 +11,15 @@ from mclr_fast.models.edm2 import DropoutKey, EffectiveWeights, Precond, force_w
 class Reference:
     """A network of the policy's architecture and dtype whose weights never change again.
 
-    Its effective weights are made once. Built anew from a file, never copied from the trained module, which
-    may be sharded.
+    Its effective weights are made once and stay, in place of the parameters. Built anew from a file, never
+    copied from the trained module, which may be sharded.
     """
 
     def __init__(self, net: Precond):
         """net: on its device; it becomes this object's own."""
         force_weight_norm_(net)  # as the policy's weights are from its first step: so both start equal
         self.net = net.eval().requires_grad_(False)
-        self._held = EffectiveWeights(net).held()
-        self._held.__enter__()  # never left: the layers keep these weights
+        EffectiveWeights(self.net).keep()
 
     @torch.no_grad()
     def __call__(

@@ -133,6 +133,7 @@ class Run:
             neighbors=self.config.eval.neighbors,
         )
         self.heldout_labels = torch.from_numpy(heldout.labels)
+        self.base.to(self.ranks.device)  # it is judged too; a run without a judge keeps it off the GPU
         first = self.config.eval.first_seed
         return Evaluator(
             protocol,
@@ -170,13 +171,13 @@ class Run:
         }
 
     def _build(self) -> nn.Module:
-        """The network to train: --init's, or a new one from the run's seed."""
+        """The network to train, on the CPU: --init's, or a new one from the run's seed."""
         overrides = net_overrides(self.config.train, self.ranks.device)
         if self.config.init:
-            return load(self.config.init, **overrides).to(self.ranks.device)
+            return load(self.config.init, **overrides)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            return model_from_config(self.model, **overrides).to(self.ranks.device).eval()
+            return model_from_config(self.model, **overrides).eval()
 
     def _arm(
         self, name: str, config: RunConfig, evaluator: Evaluator | None, every: bool
@@ -200,7 +201,7 @@ class Run:
         rounds = Rounds(trainer, self.aids, config, folder) if own else None
         best_folder = folder / ("best" if own else f"best-{name}")
         model = describe(self.model["net"], made_by=self.config.recipe, objective=name)
-        net = self._build()
+        net = None if evaluator is None else self._build().to(self.ranks.device)
         done: list[Evaluation] = []
         evaluated = milestones(config, every and evaluator is not None)
         why = None
@@ -221,7 +222,7 @@ class Run:
 
                 def keep_best(row: dict) -> None:
                     if all(row["fd"] < evaluation.row["fd"] for evaluation in done):
-                        save_model(best_folder, trainer.average_state(), model)
+                        save_model(best_folder, net.state_dict(), model)
 
                 done.append(self._evaluate(evaluator, net, name, milestone, keep_best))
                 if own:

@@ -26,6 +26,7 @@ FREE = {
     "device",
     "dry_run",
     "table_minutes",
+    "train.sharding",
     "train.micro_batch",
     "train.checkpoint_every",
     "train.log_every",

@@ -12,17 +12,18 @@ from torch import Tensor, nn
 from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset
 from mclr_fast.models import check_state
-from mclr_fast.models.edm2 import DropoutKey, EffectiveWeights, force_weight_norm_, normalized_weights
+from mclr_fast.models.edm2 import DropoutKey, force_weight_norm_, normalized_weights, published
 from mclr_fast.objectives import NoiseLevel
 
 from .checkpoint import load_tensors, save_tensors
-from .distributed import Ranks
+from .distributed import Ranks, local
 from .ema import ParameterEMA, PlainEMA, PowerFunctionEMA
 from .errors import Interrupted, RunError
 from .logs import RunLog, progress_bar
 from .methods import Aids, make_method
 from .minibatch import MinibatchSource, micro_batches
 from .optimizer import AdamNormEMA
+from .placement import place
 from .schedule import EDM2Schedule, HoldSchedule
 from .signals import StopRequest
 from .stopping import EnergyGuard
@@ -85,7 +86,9 @@ class Trainer:
 
         self.net = net.to(ranks.device).train()
         self.net.logvar_linear.requires_grad_(self.loss.uses_logvar)
+        ranks.share(self.net.parameters())
         force_weight_norm_(self.net)
+        self.placement = place(self.net, ranks, self.config.sharding)
         params = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
         self.ema: ParameterEMA
         if self.config.ema == "power":
@@ -98,8 +101,6 @@ class Trainer:
             self.schedule = HoldSchedule(self.config.lr, self.config.warmup_images)
         if state_path.exists():
             self._load()
-        ranks.share(self.net.parameters())
-        self.weights = EffectiveWeights(self.net)
 
     def use(self, aids: Aids) -> None:
         """Train with this reference, these samples or ratios from here on."""
@@ -142,16 +143,19 @@ class Trainer:
                     self.save()
 
     def average_state(self) -> dict[str, Tensor]:
-        """state_dict of the network with its (first) average in place of the trained parameters."""
+        """state_dict of the network with its (first) average in place of the trained parameters.
+
+        All ranks must call it: what is sharded is gathered.
+        """
         average = next(iter(self.ema.weights().values()))
-        state = self.net.state_dict()
-        for name, tensor in average.items():
-            state[name] = tensor.reshape(state[name].shape)
-        return state
+        return published(self.placement.full(self._tensors()["net"] | average))
 
     def save(self) -> None:
         """Write the whole state, atomically (rank 0). RunError when a parameter is not finite."""
-        self.ranks.on_main(self._save)
+        self._check_finite()
+        groups = {name: self.placement.full(tensors) for name, tensors in self._tensors().items()}
+        meta = {"images_seen": self.images_seen, "seconds": self.seconds, "guard": self.guard.state()}
+        self.ranks.on_main(save_tensors, self.state_path, groups, meta)
 
     def _accumulate(self) -> tuple[float, list[float], bool]:
         """Gradients of one step -> mean loss, mean energy per column, whether a signal arrived."""
@@ -162,15 +166,13 @@ class Trainer:
         scale = 1 / self.config.batch_size  # the loss is a mean over the global minibatch
         totals = torch.zeros(2 + self.num_columns, dtype=torch.float64, device=self.ranks.device)
         totals[0] = self.stop.requested
-        with self.weights.held():
-            for part in micro_batches(batch, self.config.micro_batch, separable=self.method.separable):
-                if self.config.dropout > 0:
-                    self.net.dropout_key = DropoutKey(self.seed, part.position)
-                loss, energies = self.loss.backward(self.net, part, self.seed, scale)
-                self.weights.accumulate()
-                totals[1] += loss
-                totals[2:] += energies
-        self.weights.backward(self.ranks.sum if self.ranks.size > 1 else None)
+        parts = micro_batches(batch, self.config.micro_batch, separable=self.method.separable)
+        for part in self.placement.over(parts):
+            if self.config.dropout > 0:
+                self.net.dropout_key = DropoutKey(self.seed, part.position)
+            loss, energies = self.loss.backward(self.net, part, self.seed, scale)
+            totals[1] += loss
+            totals[2:] += energies
         # SYNC: the loss decides whether the update may be made.
         stop_requested, loss, *energies = self.ranks.sum(totals).tolist()
         if not math.isfinite(loss):
@@ -204,25 +206,31 @@ class Trainer:
             means["negative"] = sum(negatives) / len(negatives)
         return means | ({"sample": sample[0]} if sample else {})
 
-    def _save(self) -> None:
-        for name, parameter in self.net.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
+    def _check_finite(self) -> None:
+        """RunError, on all ranks, naming the first parameter that is not finite on any."""
+        params = dict(self.net.named_parameters())
+        broken = torch.stack([~torch.isfinite(local(p)).all() for p in params.values()]).int()
+        for name, count in zip(params, self.ranks.sum(broken).tolist(), strict=True):
+            if count:
                 raise RunError(
                     f"{name} is not finite at {self.images_seen:,} images (arm {self.arm}): not "
                     f"saved. {self._last_good()} Lower --lr."
                 )
-        groups = {
-            "net": self.net.state_dict(),
+
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        """The state, as it lives: groups of tensors, DTensors where sharded; gains are [1] in all of them."""
+        return {
+            "net": dict(self.net.named_parameters()) | dict(self.net.named_buffers()),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
         }
-        meta = {"images_seen": self.images_seen, "seconds": self.seconds, "guard": self.guard.state()}
-        save_tensors(self.state_path, groups, meta)
 
     def _load(self) -> None:
         groups, meta = load_tensors(self.state_path)
         try:
-            check_state(self.net.state_dict(), groups["net"], self.state_path)
+            live = self._tensors()
+            check_state(live["net"], groups["net"], self.state_path)
+            groups = {name: self.placement.own(tensors, live[name]) for name, tensors in groups.items()}
             self.net.load_state_dict(groups["net"])
             self.optimizer.load_state_dict(groups["optimizer"])
             self.ema.load_state_dict(groups["ema"])

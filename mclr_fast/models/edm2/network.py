@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -324,6 +324,13 @@ def force_weight_norm_(net: nn.Module) -> None:
 def normalized_weights(net: nn.Module) -> list[nn.Parameter]:
     """The parameters that forced weight normalisation acts on: every MPConv weight."""
     return [module.weight for module in net.modules() if isinstance(module, MPConv)]
+
+
+def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters and buffers by name, whole, as `Precond.state_dict()` shows them: gains are 0-dim."""
+    state = dict(tensors)
+    _gains_to_scalars(None, state, "", None)
+    return state
 
 
 def _is_gain(name: str) -> bool:

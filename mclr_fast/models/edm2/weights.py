@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mclr_fast import ops
 
@@ -34,15 +34,24 @@ class EffectiveWeights:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Inside, the network's calls use the weights as they are now."""
-        with torch.no_grad():
-            made = ops.weight_norm_scale([layer.weight for layer in self._layers], self._gains, self._dtypes)
-        for layer, weight in zip(self._layers, made, strict=True):
-            layer.held = weight.requires_grad_(layer.weight.requires_grad)
+        self._hold()
         try:
             yield
         finally:
             for layer in self._layers:
                 layer.held = None
+
+    def keep(self) -> None:
+        """From now on the network's calls use the weights as they are now; the parameters are dropped."""
+        self._hold()
+        for layer in self._layers:
+            layer.weight = nn.Parameter(layer.weight.to("meta"), requires_grad=False)
+
+    @torch.no_grad()
+    def _hold(self) -> None:
+        made = ops.weight_norm_scale([layer.weight for layer in self._layers], self._gains, self._dtypes)
+        for layer, weight in zip(self._layers, made, strict=True):
+            layer.held = weight.requires_grad_(layer.weight.requires_grad)
 
     def accumulate(self) -> None:
         """Keep the gradients of one micro-batch; call inside `held`, after its backward pass.

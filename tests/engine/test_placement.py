@@ -1,0 +1,114 @@
+"""Sharded over 2 ranks or whole on one: the same gradients, losses, averages; and a resume across the two."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mclr_fast.engine.checkpoint import load_tensors
+from mclr_fast.engine.distributed import Ranks
+from mclr_fast.engine.placement import SHARDED_FROM, shards
+
+PROGRAM = Path(__file__).with_name("sharded_run.py")
+spec = importlib.util.spec_from_file_location("sharded_run", PROGRAM)
+program = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(program)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """Every case on two ranks, sharded, in parts, stopped by a signal and resumed."""
+    outdir = tmp_path_factory.mktemp("sharded")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = subprocess.run(
+        [sys.executable, *torchrun, str(PROGRAM), str(outdir)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    return outdir
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """whole(case): the folder of the same case on one rank, everything at once."""
+    root, done = tmp_path_factory.mktemp("whole"), set()
+
+    def get(case):
+        if case not in done:
+            program.run(case, root / case, Ranks("cpu"), micro_batch=0)
+            done.add(case)
+        return root / case
+
+    return get
+
+
+def losses(folder):
+    return np.array([json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()])
+
+
+def close(actual, expected, tolerance):
+    """Each tensor to `tolerance` of its largest element."""
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        bound = tolerance * value.abs().max().item()
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=bound, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("case", program.CASES)
+def test_gradients_and_losses_are_those_of_one_process(sharded, whole, case):
+    expected, _ = load_tensors(whole(case) / "results.safetensors")
+    actual, _ = load_tensors(sharded / case / "results.safetensors")
+    assert all(grad.abs().max() > 0 for grad in expected["gradients"].values())
+    close(actual["gradients"], expected["gradients"], 1e-5)
+    assert len(losses(sharded / case)) == program.STEPS
+    np.testing.assert_allclose(losses(sharded / case), losses(whole(case)), rtol=1e-5)
+    close(actual["average"], expected["average"], 1e-3)  # Adam's first steps go by gradients' signs
+
+
+def test_shards_are_uneven_and_empty(sharded):
+    first, second = (
+        json.loads((sharded / "denoising" / f"rank{rank}.json").read_text()) for rank in range(2)
+    )
+    shapes = first["shapes"], second["shapes"]
+    assert [s["unet.out_conv.weight"][0] for s in shapes] == [2, 1]
+    assert [s["unet.out_gain"] for s in shapes] == [[1], [0]]
+    assert [s["logvar_linear.weight"][0] for s in shapes] == [1, 0]
+    num_params = sum(p.numel() for p in program.color_net(0).parameters())
+    assert first["parameters"] + second["parameters"] == num_params
+
+
+def test_micro_batches_cost_no_communication(sharded):
+    whole_step, in_parts = json.loads((sharded / "sent.json").read_text()).values()
+    assert whole_step == in_parts
+    assert whole_step["c10d._reduce_scatter_base_"] > 1
+
+
+@pytest.mark.parametrize("case", ["mclr", "ccdpo"])
+def test_one_process_goes_on_where_two_shards_stopped(sharded, whole, tmp_path, case):
+    """What the two wrote is whole: one process reads it, and has the state it would have reached alone."""
+    shutil.copy(sharded / case / "state.safetensors", tmp_path / "state.safetensors")
+    trainer = program.make_trainer(case, tmp_path, Ranks("cpu"))
+    assert trainer.images_seen == trainer.config.duration
+    expected, _ = load_tensors(whole(case) / "state.safetensors")
+    for name, group in trainer._tensors().items():
+        close({k: v.detach() for k, v in group.items() if k != "num_steps"},
+              {k: v for k, v in expected[name].items() if k != "num_steps"}, 1e-3)  # fmt: skip
+
+
+def test_size_decides():
+    with torch.device("meta"):
+        small, large = nn.Linear(1000, 1000), nn.Linear(SHARDED_FROM // 1000, 1000)
+    assert [shards(net, 8, "auto") for net in (small, large)] == [False, True]
+    assert [shards(small, 8, asked) for asked in ("replicate", "shard")] == [False, True]
+    assert not shards(large, 1, "shard")  # nothing to split
