@@ -105,8 +105,10 @@ class TrainConfig:
     """power: relative widths; the first is evaluated and saved."""
     dropout: float = 0.0
     """Dropout of the network."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What the U-Net computes in; auto = bf16 where the processor has it."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What the U-Net computes in; auto = bf16 where the processor has it. fp16: the loss is scaled."""
+    optimizer: Literal["adam-norm-ema", "torch-adam", "apex"] = "adam-norm-ema"
+    """Who computes Adam: one pass for it, averages and normalisation; torch; NVIDIA apex's FusedAdam."""
     stop_factor: float = 0.0
     """Stop when the mean energy, or its gap, is this many times its start; 0 = never."""
     checkpoint_every: int = 0

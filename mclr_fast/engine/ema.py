@@ -8,6 +8,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from .distributed import local
+
 # --- Averages of live parameters ------------------------------------------------------------------
 
 
@@ -40,10 +42,10 @@ class ParameterEMA(ABC):
                 f"images_seen={images_seen} must include the {batch_size} images of the step just "
                 "made: update the EMA after counting them."
             )
-        live = [p.detach().float() for p in self._live]
+        live = [local(p).detach().float() for p in self._live]
         betas = self.decays(images_seen, batch_size)
         for average, beta in zip(self._weights.values(), betas, strict=True):
-            torch._foreach_lerp_(list(average.values()), live, 1 - beta)
+            torch._foreach_lerp_([local(tensor) for tensor in average.values()], live, 1 - beta)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Label -> parameter name -> average: the tensors themselves, which `update` changes."""

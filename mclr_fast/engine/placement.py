@@ -23,11 +23,11 @@ Sharding = Literal["auto", "replicate", "shard"]
 class Placement(Protocol):
     """A way of spreading a network over ranks. Between steps its parameters hold this rank's part."""
 
-    def over(self, parts: Iterable[Minibatch]) -> Iterator[Minibatch]:
+    def over(self, parts: Iterable[Minibatch], scale: float = 1.0) -> Iterator[Minibatch]:
         """The micro-batches of a step, each to be back-propagated before the next is taken.
 
-        After the last, every parameter's gradient is the sum over micro-batches and ranks. Communication
-        is that of one micro-batch, however many there are, and ranks may have unequal numbers.
+        After the last, every parameter's gradient is `scale` times the sum over micro-batches and ranks.
+        Communication is that of one micro-batch, however many there are, and ranks may have unequal numbers.
         """
         ...
 
@@ -61,13 +61,13 @@ class Replicated:
         self.weights = EffectiveWeights(net)
         self.reduce = ranks.sum if ranks.size > 1 else None
 
-    def over(self, parts: Iterable[Minibatch]) -> Iterator[Minibatch]:
+    def over(self, parts: Iterable[Minibatch], scale: float = 1.0) -> Iterator[Minibatch]:
         """As `Placement.over`."""
         with self.weights.held():
             for part in parts:
                 yield part
                 self.weights.accumulate()
-        self.weights.backward(self.reduce)
+        self.weights.backward(self.reduce, scale)
 
     def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `Placement.full`; no copies."""
@@ -95,14 +95,16 @@ class Sharded:
             fully_shard(module, mesh=self.mesh, reshard_after_forward=False, mp_policy=precision)
         for module in net.modules():
             if isinstance(module, FSDPModule):
-                module.set_gradient_divide_factor(1.0)  # the sum: the loss's scale has the global batch in it
                 module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
         # The network's result is a view (the rows' columns), which nobody writes to.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
 
-    def over(self, parts: Iterable[Minibatch]) -> Iterator[Minibatch]:
+    def over(self, parts: Iterable[Minibatch], scale: float = 1.0) -> Iterator[Minibatch]:
         """As `Placement.over`."""
         parts = list(parts)
+        for module in self.net.modules():
+            if isinstance(module, FSDPModule):
+                module.set_gradient_divide_factor(1 / scale)  # the sum: the loss has the global batch in it
         for number, part in enumerate(parts, start=1):
             is_last = number == len(parts)
             self.net.set_requires_gradient_sync(is_last)

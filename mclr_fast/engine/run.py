@@ -25,6 +25,7 @@ from .distributed import Ranks
 from .errors import RunError
 from .evaluator import Evaluation, Evaluator
 from .logs import RunLog, say
+from .optimizer import check_optimizer
 from .report import write_report
 from .rounds import Rounds
 from .setup import check_fit, check_options, claim_outdir, net_overrides
@@ -43,6 +44,7 @@ class Run:
         self.stop = stop
         self.outdir = config.folder
         check_options(config, ranks.size)
+        check_optimizer(config.train.optimizer, ranks.device)
         try:
             self.model = read_config(config.init) if config.init else describe(config.net)
             self.dataset = open_dataset(config.data)

@@ -19,6 +19,7 @@ from . import tuples
 from .checkpoint import write_json
 from .errors import RunError
 from .methods import Method, make_method
+from .optimizer import apex_fused_adam
 
 # Options that may differ between the calls that make one run.
 FREE = {
@@ -87,6 +88,9 @@ def claim_outdir(outdir: Path, config: RunConfig) -> None:
         )
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """What the U-Net computes in: bf16 where it is native, unless told otherwise."""
     if precision == "auto":
@@ -95,7 +99,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         else:
             native = torch.backends.mkldnn.is_available() and _cpu_has_bf16()
         precision = "bf16" if native else "fp32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    return DTYPES[precision]
 
 
 def _cpu_has_bf16() -> bool:
@@ -185,6 +189,8 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
     for option, value in at_least_0.items():
         if value < 0:
             raise RunError(f"{option} must be 0 or more, not {value}.")
+    if train.optimizer == "apex":
+        apex_fused_adam()
     if not (train.stop_factor == 0 or train.stop_factor > 1):
         raise RunError(f"--stop-factor must be 0 (never stop) or above 1, not {train.stop_factor}.")
     if evaluation.patience > 0 and (config.protocol is None or evaluation.eval_every == 0):

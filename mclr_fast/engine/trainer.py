@@ -20,9 +20,10 @@ from .distributed import Ranks, local
 from .ema import ParameterEMA, PlainEMA, PowerFunctionEMA
 from .errors import Interrupted, RunError
 from .logs import RunLog, progress_bar
+from .loss_scale import LossScale
 from .methods import Aids, make_method
 from .minibatch import MinibatchSource, micro_batches
-from .optimizer import AdamNormEMA
+from .optimizer import OPTIMIZERS
 from .placement import place
 from .schedule import EDM2Schedule, HoldSchedule
 from .signals import StopRequest
@@ -95,7 +96,9 @@ class Trainer:
             self.ema = PowerFunctionEMA(params, self.config.ema_stds)
         else:
             self.ema = PlainEMA(params, self.config.ema_beta)
-        self.optimizer = AdamNormEMA(params, self.ema, normalized_weights(self.net), self.config.betas)
+        make_optimizer = OPTIMIZERS[self.config.optimizer]
+        self.optimizer = make_optimizer(params, self.ema, normalized_weights(self.net), self.config.betas)
+        self.loss_scale = LossScale(self.net.dtype)
         self.schedule = EDM2Schedule(self.config.lr, self.config.ref_batches, self.config.warmup_images / 1e6)
         if self.config.lr_schedule == "hold":
             self.schedule = HoldSchedule(self.config.lr, self.config.warmup_images)
@@ -124,10 +127,14 @@ class Trainer:
             while self.images_seen < images and not self.stopped:
                 started = time.perf_counter()
                 lr = self.schedule(self.images_seen, config.batch_size)
-                loss, energies, stop_requested = self._accumulate()
+                loss, energies, finite, stop_requested = self._accumulate()
                 before = self.images_seen
                 self.images_seen += config.batch_size
-                self.optimizer.step(lr, self.images_seen, config.batch_size)
+                if finite:
+                    self.optimizer.step(lr, self.images_seen, config.batch_size)
+                else:
+                    self.optimizer.skip(self.images_seen, config.batch_size)
+                self.loss_scale.look(finite)
                 elapsed = time.perf_counter() - started
                 self.seconds += elapsed
                 self.guard.look(**self._means(energies))
@@ -155,33 +162,46 @@ class Trainer:
         self._check_finite()
         groups = {name: self.placement.full(tensors) for name, tensors in self._tensors().items()}
         meta = {"images_seen": self.images_seen, "seconds": self.seconds, "guard": self.guard.state()}
+        meta["loss_scale"] = self.loss_scale.state()
         self.ranks.on_main(save_tensors, self.state_path, groups, meta)
 
-    def _accumulate(self) -> tuple[float, list[float], bool]:
-        """Gradients of one step -> mean loss, mean energy per column, whether a signal arrived."""
+    def _accumulate(self) -> tuple[float, list[float], bool, bool]:
+        """Gradients of one step -> mean loss, mean energy per column, finite or not, signal or none.
+
+        Not finite are only gradients that a lower loss scale may mend; others are a RunError.
+        """
         try:
             batch = self.source.draw(self.images_seen)
         except (ValueError, OSError) as error:  # a minibatch without negatives, an unreadable image
             raise RunError(str(error)) from error
-        scale = 1 / self.config.batch_size  # the loss is a mean over the global minibatch
-        totals = torch.zeros(2 + self.num_columns, dtype=torch.float64, device=self.ranks.device)
+        # The loss is a mean over the global minibatch.
+        scale = self.loss_scale.value / self.config.batch_size
+        totals = torch.zeros(3 + self.num_columns, dtype=torch.float64, device=self.ranks.device)
         totals[0] = self.stop.requested
         parts = micro_batches(batch, self.config.micro_batch, separable=self.method.separable)
-        for part in self.placement.over(parts):
+        for part in self.placement.over(parts, 1 / self.loss_scale.value):
             if self.config.dropout > 0:
                 self.net.dropout_key = DropoutKey(self.seed, part.position)
             loss, energies = self.loss.backward(self.net, part, self.seed, scale)
-            totals[1] += loss
-            totals[2:] += energies
-        # SYNC: the loss decides whether the update may be made.
-        stop_requested, loss, *energies = self.ranks.sum(totals).tolist()
+            totals[2] += loss
+            totals[3:] += energies
+        totals[1] = ~self.optimizer.finite()
+        # SYNC: loss and gradients decide whether the update may be made.
+        stop_requested, overflows, loss, *energies = self.ranks.sum(totals).tolist()
         if not math.isfinite(loss):
             raise RunError(
                 f"the loss is {loss} at {self.images_seen:,} images (arm {self.arm}): stopped before "
                 f"the update. {self._last_good()} Lower --lr, or look at the data."
             )
+        if overflows and self.loss_scale.at_lowest:
+            raise RunError(
+                f"the gradient of {self.optimizer.first_not_finite()} is not finite at {self.images_seen:,} "
+                f"images (arm {self.arm}), loss scale {self.loss_scale.value:g}: stopped before the update. "
+                f"{self._last_good()} Lower --lr, or look at the data."
+            )
         num_images = self.config.batch_size
-        return loss / num_images, [e / num_images for e in energies], stop_requested > 0
+        means = [e / num_images for e in energies]
+        return loss / num_images, means, overflows == 0, stop_requested > 0
 
     def _last_good(self) -> str:
         if not self.state_path.exists():
@@ -196,6 +216,7 @@ class Trainer:
         line = {"arm": self.arm, "images_seen": self.images_seen, "loss": loss}
         line |= self._means(energies)
         line |= {"lr": lr, "seconds": self.seconds, "images_per_second": images_per_second}
+        line |= self.loss_scale.line()
         self.log.write(line)
 
     def _means(self, energies: list[float]) -> dict[str, float]:
@@ -235,6 +256,7 @@ class Trainer:
             self.optimizer.load_state_dict(groups["optimizer"])
             self.ema.load_state_dict(groups["ema"])
             self.guard.load(meta["guard"])
+            self.loss_scale.load(meta["loss_scale"])
         except (KeyError, ValueError) as error:
             raise RunError(
                 f"{self.state_path} is not a state of this run ({error}). Choose another --outdir."

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from . import _choice, _library, _native
 from .reference.adam_norm_ema_ import adam_norm_ema_ as reference
+from .reference.adam_norm_ema_ import force_weight_norm_
+
+MOST_AVERAGES = 2  # of one pass
 
 
 def adam_norm_ema_(
@@ -26,11 +29,12 @@ def adam_norm_ema_(
 ) -> None:
     """One Adam step (no weight decay), EMA of the result, then forced weight normalisation, in place.
 
-    Shapes    params, grads, exp_avg, exp_avg_sq: aligned lists, all written but grads; averages: at most two
-              pairs (list aligned with params, decay beta): average <- beta average + (1-beta) param;
+    Shapes    params, grads, exp_avg, exp_avg_sq: aligned lists, all written but grads; averages: pairs
+              (list aligned with params, decay beta): average <- beta average + (1-beta) param;
               normalized: which params are normalised per output channel.
     Dtypes    float32.                   Order     Adam, averages, normalisation: EDM2's.
-    Cost      every state is read and written once, every gradient read once.
+    Cost      every state is read and written once, every gradient read once. A third average and each after
+              it, and with them the normalisation, are passes of their own.
     Errors    ValueError for lists that are not aligned.
     Source    Kingma & Ba 2015, Algorithm 1; `step` counts from 1. EDM2, eq. 66.
     """
@@ -46,18 +50,22 @@ def adam_norm_ema_(
             params, grads, exp_avg, exp_avg_sq, averages, normalized, step=step, lr=lr, betas=betas, eps=eps
         )
         return
-    first, second, *_ = [list(average) for average, _ in averages] + [[], []]
+    one_pass, others = averages[:MOST_AVERAGES], averages[MOST_AVERAGES:]
+    first, second, *_ = [list(average) for average, _ in one_pass] + [[], []]
     grads = [grad.contiguous() for grad in grads]
-    numbers += tuple(beta for _, beta in averages)
+    numbers += tuple(beta for _, beta in one_pass)
+    at_once = [flag and not others for flag in normalized]
     with torch.no_grad():
-        _update(
-            list(params), grads, list(exp_avg), list(exp_avg_sq), first, second, list(normalized), numbers
-        )
+        _update(list(params), grads, list(exp_avg), list(exp_avg_sq), first, second, at_once, numbers)
+        for average, beta in others:
+            torch._foreach_lerp_(list(average), list(params), 1 - beta)
+    if others:
+        force_weight_norm_(param for param, flag in zip(params, normalized, strict=True) if flag)
 
 
 def _serves(params: Sequence[Tensor], others: Sequence[Sequence[Tensor]]) -> bool:
-    """The fused update takes float32 tensors of one device, contiguous, and at most two averages."""
-    if not params or len(others) > 5:
+    """The fused update takes float32 tensors of one device, contiguous."""
+    if not params:
         return False
     states = [x for values in (params, *others[1:]) for x in values]
     if any(x.dtype != torch.float32 or not x.is_contiguous() for x in states):

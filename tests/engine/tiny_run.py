@@ -46,10 +46,10 @@ class TinyData:
         return self._images[indices]
 
 
-def tiny_net(seed=0):
+def tiny_net(seed=0, dtype=torch.float32):
     """A net whose output depends on its label from the start."""
     torch.manual_seed(seed)
-    net = Precond(**NET)
+    net = Precond(**NET, dtype=dtype)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if name.endswith("gain"):
@@ -57,14 +57,14 @@ def tiny_net(seed=0):
     return net
 
 
-def tiny_aids(objective):
+def tiny_aids(objective, dtype=torch.float32):
     """Another net as the reference, other images as samples, weights that vary with image and label."""
     method = make_method(objective)
     samples = Samples(minus=ClassSamples(TinyData(1)))
     if method.chooses_positives:
         samples = Samples(ClassSamples(TinyData(2)), samples.minus)
     return Aids(
-        Reference(tiny_net(1)) if method.needs_reference else None,
+        Reference(tiny_net(1, dtype)) if method.needs_reference else None,
         samples if method.uses_samples else Samples(),
         tiny_ratio if method.needs_ratio else None,
     )
@@ -93,8 +93,9 @@ def tiny_trainer(outdir, config, stop, dataset=None, ranks=None):
     ranks = ranks or Ranks("cpu")
     log = RunLog(Path(outdir) / "log.jsonl" if ranks.is_main else None)
     path = Path(outdir) / "state.safetensors"
-    trainer = Trainer("tiny", config, tiny_net(), dataset or TinyData(), ranks, log, path, stop)
-    trainer.use(tiny_aids(config.objective))
+    dtype = torch.float16 if config.train.precision == "fp16" else torch.float32
+    trainer = Trainer("tiny", config, tiny_net(dtype=dtype), dataset or TinyData(), ranks, log, path, stop)
+    trainer.use(tiny_aids(config.objective, dtype))
     return trainer
 
 

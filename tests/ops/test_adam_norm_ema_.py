@@ -52,6 +52,24 @@ def test_adam_then_averages_then_norm(dtype, rtol):
             torch.testing.assert_close(a, b.detach(), rtol=rtol, atol=rtol)
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 4])
+def test_any_number_of_averages(count):
+    """Those beyond a pass's two are of the same values: before the normalisation."""
+    outcomes = []
+    for chosen in (range(count), [None]):  # all at once; the result that they are averages of
+        torch.manual_seed(0)
+        params, grads, *moments = ([torch.rand(5, 3), torch.rand(2)] for _ in range(4))
+        kept = [([torch.zeros_like(p) for p in params], 0.25 * (i or 0)) for i in chosen]
+        adam_norm_ema_(params, grads, *moments, kept, [True, False], step=3, lr=LR, betas=BETAS, eps=EPS)
+        outcomes.append((params, kept))
+    (params, averages), (expected, [(result, _)]) = outcomes
+    for a, b in zip(params, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=0)
+    for average, beta in averages:
+        for a, b in zip(average, result, strict=True):
+            torch.testing.assert_close(a, (1 - beta) * b, rtol=1e-6, atol=0)
+
+
 def test_first_step_moves_every_element_by_lr():
     params, grads = [torch.zeros(3, 2)], [torch.tensor([[1e-3, -1e3], [2.0, -2.0], [1.0, 0.0]])]
     moments = [[torch.zeros(3, 2)], [torch.zeros(3, 2)]]

@@ -76,6 +76,32 @@ def test_grads_are_those_of_autograd():
     assert [found is None for found in found_gains] == [gain is None for gain in gains]
 
 
+def test_scaled_grads():
+    """As if the gradients had been scaled before, gains or none."""
+    weights, gains = [torch.randn(7, 5, 3, 3), torch.randn(4, 6)], [None, torch.tensor([0.3])]
+    grads = [torch.randn(7, 5, 3, 3), torch.randn(4, 6)]
+    found = weight_norm_scale_grads(grads, weights, gains, scale=2**-16)
+    truths = weight_norm_scale_grads([grad * 2**-16 for grad in grads], weights, gains)
+    for values, expected in zip(found, truths, strict=True):
+        for a, b in zip(values, expected, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+@pytest.mark.parametrize("gain", [None, torch.zeros(1), torch.tensor([0.3])])
+def test_one_element_that_is_not_finite_spoils_its_row(bad, gain):
+    """So that one element a row says whether all are finite."""
+    weight, grad = torch.randn(3, 4, 3, 3), torch.randn(3, 4, 3, 3)
+    weight[1, 0, 0, 0] = 0
+    grad[1, 2, 1, 1] = bad
+    (grad_weight,), (grad_gain,) = weight_norm_scale_grads([grad], [weight], [gain], scale=2**-16)
+    assert not grad_weight[1].isfinite().any()
+    assert grad_weight[0].isfinite().all() and grad_weight[2].isfinite().all()
+    assert gain is None or not grad_gain.isfinite().any()
+
+
 def test_results_are_channels_last(assert_same):
     weight = torch.randn(5, 4, 3, 3)
     assert one(weight).is_contiguous(memory_format=torch.channels_last)

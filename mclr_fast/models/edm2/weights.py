@@ -65,8 +65,11 @@ class EffectiveWeights:
             elif grad is not None:
                 self._sums[i] = self._sums[i].float().add_(grad)
 
-    def backward(self, reduce: Callable[[Tensor], Tensor] | None = None) -> None:
-        """Set the parameters' gradients; `reduce` adds up a flat float32 tensor over ranks, in place."""
+    def backward(self, reduce: Callable[[Tensor], Tensor] | None = None, scale: float = 1.0) -> None:
+        """Set the parameters' gradients: `scale` times what was accumulated.
+
+        `reduce` adds up a flat float32 tensor over ranks, in place.
+        """
         trained = [i for i, layer in enumerate(self._layers) if layer.weight.requires_grad]
         layers, gains = [self._layers[i] for i in trained], [self._gains[i] for i in trained]
         grads = [self._grad(i) for i in trained]
@@ -80,7 +83,7 @@ class EffectiveWeights:
             grads = [part.permute(0, 3, 1, 2) if part.ndim == 4 else part for part in parts]
         weights = [layer.weight for layer in layers]
         with torch.no_grad():
-            grad_weights, grad_gains = ops.weight_norm_scale_grads(grads, weights, gains)
+            grad_weights, grad_gains = ops.weight_norm_scale_grads(grads, weights, gains, scale)
         for parameter, grad in zip([*weights, *gains], [*grad_weights, *grad_gains], strict=True):
             if parameter is not None:
                 parameter.grad = grad
