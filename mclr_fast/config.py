@@ -105,6 +105,8 @@ class TrainConfig:
     """power: relative widths; the first is evaluated and saved."""
     dropout: float = 0.0
     """Dropout of the network."""
+    flip: bool = False
+    """Mirror every other image, at random. Latents are mirrored before they are made: prepare --mirror."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """What the U-Net computes in; auto = bf16 where the processor has it. fp16: the loss is scaled."""
     optimizer: Literal["adam-norm-ema", "torch-adam", "apex"] = "adam-norm-ema"
@@ -165,7 +167,11 @@ class RunConfig:
     seed: int = 0
     """Seed of everything drawn while training."""
     data: str | None = None
-    """"mnist16" (embedded), or an EDM2 zip or folder."""
+    """"mnist16" (embedded), or an EDM2 zip or folder, or a folder that holds one of images a class."""
+    loader: Literal["auto", "plain", "dali"] = "auto"
+    """What decodes --data: PIL in threads, or NVIDIA DALI; auto = DALI for PNG where it is installed."""
+    loader_threads: int = 0
+    """Threads of a rank's loader; 0 = its share of the cores, at most 16."""
     init: str | None = None
     """Model to start from: a folder with model.safetensors and config.json, or "mnist16-base" (shipped)."""
     protocol: Hidden[str | None] = None

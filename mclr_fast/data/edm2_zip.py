@@ -1,20 +1,23 @@
-"""EDM2's dataset format: a zip archive or a folder of images or VAE latents, with dataset.json."""
+"""Labelled images on disk: EDM2's dataset format, or a folder for every class; a zip archive or a folder."""
 
 from __future__ import annotations
 
-import difflib
 import io
-import json
 import os
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import torch
+
+from .files import open_files
+from .labels import read_labels
+from .loaders import make_loader
 
 DTYPES = {1: np.dtype(np.uint8), 3: np.dtype(np.uint8), 8: np.dtype(np.float32)}  # by channels
+NUM_LOOKED_AT = 16  # images that opening a data set decodes, evenly spread: all would take minutes
 
 
 class EDM2Dataset:
@@ -22,21 +25,31 @@ class EDM2Dataset:
 
     Images are PNG or any other format that PIL knows, grey or RGB; latents are .npy files, float32
     [8, h, w]: four channels of means and four of standard deviations of the VAE's posterior. The
-    order is that of the names as strings. Threads may share a dataset, forked processes may not.
+    order is that of the names as strings. Labels are those of dataset.json; without it, the places of
+    the top-level folders among their sorted names. Threads may share a dataset, forked processes may not.
+
+    Args: loader, num_threads, device as `loaders.make_loader` has them.
+    Errors    ValueError for a damaged archive, images of several shapes, a loader that cannot be had.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        loader: str = "plain",
+        num_threads: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
         self.path = Path(path)
-        names, self._read = _open(self.path)
-        self._has_labels_file = "dataset.json" in names
-        PIL.Image.init()
-        extensions = {".npy", *PIL.Image.EXTENSION}
-        self.names = sorted(n for n in names if os.path.splitext(n)[1].lower() in extensions)
+        self._files = open_files(self.path)
+        self.names = image_names(self._files.names)
         if not self.names:
             raise ValueError(f"{self.path} holds no images; expected .png or .npy files in it")
         first = self._decode(self.names[0])
         self.image_shape: tuple[int, int, int] = first.shape
         self.dtype = DTYPES[first.shape[0]]
+        for index in np.unique(np.linspace(0, len(self) - 1, NUM_LOOKED_AT, dtype=np.int64)):
+            self.image(index)
+        self._load = make_loader(loader, self, num_threads, device)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,63 +57,45 @@ class EDM2Dataset:
     @cached_property
     def labels(self) -> np.ndarray:
         """Class indices, int64 [n]."""
-        labels = self._labels_by_name()
-        unlabelled = [name for name in self.names if name not in labels]
-        if unlabelled:
-            raise ValueError(
-                f"{self.path}: dataset.json has no label for {unlabelled[0]!r} "
-                f"({len(unlabelled)} of {len(self)} images lack one); names must match exactly"
-            )
-        classes = [labels[name] for name in self.names]
-        for name, label in zip(self.names, classes, strict=True):
-            if type(label) is not int or label < 0:
-                raise ValueError(
-                    f"{self.path}: the label of {name!r} is {label!r}; "
-                    "labels must be integer class indices from 0"
-                )
-        return np.array(classes, dtype=np.int64)
+        return read_labels(self.path, self._files, self.names)
 
     @property
     def num_classes(self) -> int:
         """The largest label plus one, EDM2's label_dim."""
         return int(self.labels.max()) + 1
 
-    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images at `indices`, [m, C, H, W]: uint8 for pixels, float32 for latents."""
-        images = np.empty((len(indices), *self.image_shape), self.dtype)
-        for image, index in zip(images, indices, strict=True):
-            name = self.names[index]
-            decoded = self._decode(name)
-            if decoded.shape != self.image_shape:
-                raise ValueError(
-                    f"{self.path}: {name!r} has shape {_times(decoded.shape)}, the first image "
-                    f"{_times(self.image_shape)}; bring all images to one size and format"
-                )
-            image[:] = decoded
-        return images
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray | torch.Tensor:
+        """The images at `indices`, [m, C, H, W]: uint8 for pixels, float32 for latents.
 
-    def _labels_by_name(self) -> dict:
-        mend = 'expected {"labels": [["file name", class index], ...]}'
-        if not self._has_labels_file:
-            raise ValueError(f"{self.path} has no dataset.json, so no labels; {mend}")
-        try:
-            labels = json.loads(self._read("dataset.json"))["labels"]
-            labels = None if labels is None else dict(labels)
-        except (ValueError, TypeError, LookupError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{self.path}: dataset.json is malformed ({error!r}); {mend}") from error
-        if labels is None:
-            raise ValueError(f'{self.path}: dataset.json says "labels": null; {mend}')
-        return labels
+        An array on the CPU, of any strides; a tensor where the loader decodes on a GPU.
+        """
+        return self._load(np.asarray(indices, dtype=np.int64))
+
+    def image(self, index: int) -> np.ndarray:
+        """One image, [C, H, W], decoded by PIL or numpy. ValueError, with its name, if it cannot be used."""
+        name = self.names[index]
+        decoded = self._decode(name)
+        if decoded.shape != self.image_shape:
+            raise ValueError(
+                f"{self.path}: {name!r} has shape {_times(decoded.shape)}, the first image "
+                f"{_times(self.image_shape)}; bring all images to one size and format: "
+                "python -m mclr_fast.prepare does"
+            )
+        return decoded
+
+    def view(self, index: int) -> memoryview | bytes:
+        """One image's file, undecoded. PNG files are left to their own checksums."""
+        name = self.names[index]
+        return self._files.view(name) if name.lower().endswith(".png") else self._files.read(name)
+
+    def expect(self, indices: np.ndarray) -> None:
+        """These images are read next: the disk may begin."""
+        self._files.expect(self.names[index] for index in indices)
 
     def _decode(self, name: str) -> np.ndarray:
         """One image, [C, H, W] in one of the DTYPES."""
         try:
-            file = io.BytesIO(self._read(name))
-            if name.lower().endswith(".npy"):
-                image, mode = np.load(file, allow_pickle=False), "npy"
-            else:
-                with PIL.Image.open(file) as opened:
-                    image, mode = np.atleast_3d(opened).transpose(2, 0, 1), opened.mode
+            image, mode = decode(name, self._files.read(name))
         except Exception as error:  # whatever a damaged file makes a decoder raise
             raise ValueError(f"{self.path}: {name!r} cannot be read ({error!r})") from error
         known = image.ndim == 3 and DTYPES.get(image.shape[0]) == image.dtype
@@ -112,23 +107,20 @@ class EDM2Dataset:
         return image
 
 
-def _open(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    """The files of a folder or zip archive, and how to read one."""
-    if path.is_dir():
-        files = [Path(root, file) for root, _, files in os.walk(path) for file in files]
-        names = [file.relative_to(path).as_posix() for file in files]
-        return names, lambda name: (path / name).read_bytes()
-    if not path.exists():
-        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = ", ".join(difflib.get_close_matches(path.name, siblings))
-        raise FileNotFoundError(f"no dataset at {path}" + (f"; near it: {near}" if near else ""))
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(
-            f"{path} is not a zip archive; expected an EDM2 dataset, a .zip or a folder"
-        ) from error
-    return archive.namelist(), archive.read
+def image_names(names: Sequence[str]) -> list[str]:
+    """Those of the files that are images or latents, sorted as strings."""
+    PIL.Image.init()
+    extensions = {".npy", *PIL.Image.EXTENSION}
+    return sorted(n for n in names if os.path.splitext(n)[1].lower() in extensions)
+
+
+def decode(name: str, data: memoryview | bytes) -> tuple[np.ndarray, str]:
+    """A file's image as [C, H, W], and PIL's mode of it, or "npy"."""
+    file = io.BytesIO(data)
+    if name.lower().endswith(".npy"):
+        return np.load(file, allow_pickle=False), "npy"
+    with PIL.Image.open(file) as opened:
+        return np.atleast_3d(opened).transpose(2, 0, 1), opened.mode
 
 
 def _times(shape: tuple[int, ...]) -> str:

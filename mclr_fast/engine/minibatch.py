@@ -15,8 +15,9 @@ from mclr_fast.data import Dataset, SampleOrder
 from mclr_fast.objectives import NoiseLevel
 
 from . import rng
+from .ahead import Ahead
 from .distributed import Ranks
-from .tuples import Draw, Samples, Tuples
+from .tuples import Draw, Samples, Tuples, to_device
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ class Minibatch:
 class MinibatchSource:
     """Draws the minibatch of any step: a pure function of (seed, images seen) and of `samples`.
 
-    Attributes: samples, which may be replaced between steps.
+    Those of the next steps are drawn while this one is trained on.
+
+    Attributes: samples, which may be replaced between steps; waited, seconds spent waiting for data.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class MinibatchSource:
         batch_size: int,
         seed: int,
         ranks: Ranks,
+        flip: bool = False,
     ):
         self.dataset = dataset
         self.objective = objective
@@ -73,15 +77,35 @@ class MinibatchSource:
         self.batch_size = batch_size
         self.seed = seed
         self.ranks = ranks
-        self.samples = Samples()
+        self.flip = flip
         self.order = SampleOrder(len(dataset), seed)
+        self._samples = Samples()
+        self._ahead = Ahead(self._draw, batch_size)
+
+    @property
+    def samples(self) -> Samples:
+        """Sources of images beside the data."""
+        return self._samples
+
+    @samples.setter
+    def samples(self, samples: Samples) -> None:
+        self._samples = samples
+        self._ahead.forget()
+
+    @property
+    def waited(self) -> float:
+        """Seconds that `draw` has waited."""
+        return self._ahead.waited
 
     def draw(self, images_seen: int) -> Minibatch:
         """This rank's rows of the step after `images_seen`. Labels and pairs are drawn globally."""
+        return self._ahead(images_seen)
+
+    def _draw(self, images_seen: int) -> Minibatch:
         image_N = self.order.indices(np.arange(images_seen, images_seen + self.batch_size))
         draw = Draw(
             self.dataset,
-            self.samples,
+            self._samples,
             self.seed,
             images_seen,
             image_N,
@@ -90,12 +114,14 @@ class MinibatchSource:
             self.objective.num_negatives,
             self.objective.include_own,
             self.label_dropout,
+            self.flip,
+            self.ranks.device,
         )
         x, labels = self.tuples(draw)
         sigma = self.noise.sigma(rng.sigma_normals(self.seed, draw.position_n))
         values = (x, labels, sigma, self.noise.weight(sigma), draw.position_n)
         num_columns = labels.shape[1]
-        moved = (value.to(self.ranks.device) for value in values)
+        moved = (to_device(value, self.ranks.device) for value in values)
         return Minibatch(*moved, slice(0, num_columns), num_columns)
 
 

@@ -10,7 +10,7 @@ from mclr_fast import ops
 # Philox streams of a run. Stream 0 is the data order (mclr_fast/data/order.py); dropout masks lie
 # from 2^16 up (mclr_fast/models/edm2/network.py).
 SIGMA_STREAM, NOISE_STREAM, LABEL_DROPOUT_STREAM, PAIRING_STREAM, LATENT_STREAM = 1, 2, 3, 4, 5
-SAMPLE_STREAM = 6
+SAMPLE_STREAM, FLIP_STREAM = 6, 7
 
 
 def sigma_normals(seed: int, position: Tensor) -> Tensor:
@@ -26,6 +26,11 @@ def latent_normals(seed: int, position: Tensor, count: int) -> Tensor:
 def sample_uniforms(seed: int, position: Tensor, count: int) -> Tensor:
     """What picks a row's samples of its class, by column. int64 [N] -> float32 [N, count] in [0, 1)."""
     return ops.random_uniform(seed, SAMPLE_STREAM, position, count)
+
+
+def flips(seed: int, position: Tensor, count: int) -> Tensor:
+    """Which of a row's images are mirrored, by column. int64 [N] -> bool [N, count]."""
+    return ops.random_uniform(seed, FLIP_STREAM, position, count) < 0.5
 
 
 def dropped_labels(seed: int, position: Tensor, labels: Tensor, probability: float) -> Tensor:

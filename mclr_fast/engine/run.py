@@ -47,7 +47,8 @@ class Run:
         check_optimizer(config.train.optimizer, ranks.device)
         try:
             self.model = read_config(config.init) if config.init else describe(config.net)
-            self.dataset = open_dataset(config.data)
+            loading = (config.loader, config.loader_threads, ranks.device)
+            self.dataset = open_dataset(config.data, "train", *loading)
             check_fit(config, self.dataset, self.model["net"])
             self.base = self._build()
             self.aids = AidMaker(config, self.model, self.dataset, ranks, stop)

@@ -26,6 +26,8 @@ FREE = {
     "outdir",
     "device",
     "dry_run",
+    "loader",
+    "loader_threads",
     "table_minutes",
     "train.sharding",
     "train.micro_batch",
@@ -140,6 +142,11 @@ def check_fit(config: RunConfig, dataset: Dataset, net_arguments: dict[str, Any]
             f"the images of --data {config.data} are {channels}x{size[0]}x{size[1]}, the network's "
             f"{expected}x{resolution}x{resolution}. Prepare the data at the network's resolution."
         )
+    if config.train.flip and dataset.image_shape[0] == 8:
+        raise RunError(
+            f"--flip cannot mirror the latents of --data {config.data}: mirror the images before they are "
+            "encoded (python -m mclr_fast.prepare --latents --mirror), and leave out --flip."
+        )
     labels, label_dim = dataset.labels, net_arguments["label_dim"]
     if labels.min() < 0 or labels.max() >= label_dim:
         raise RunError(
@@ -183,6 +190,7 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
             raise RunError(f"{option} must be at least 1, not {value}.")
     at_least_0 = {
         "--micro-batch": train.micro_batch,
+        "--loader-threads": config.loader_threads,
         "--patience": evaluation.patience,
         "--refresh-every": objective.refresh_every,
     }

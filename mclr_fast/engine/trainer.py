@@ -82,6 +82,7 @@ class Trainer:
             self.config.batch_size,
             self.seed,
             ranks,
+            self.config.flip,
         )
         self.use(Aids())
 

@@ -60,6 +60,8 @@ class Draw:
     num_negatives: int
     include_own: bool
     label_dropout: float
+    flip: bool
+    device: torch.device
 
     @property
     def labels(self) -> Tensor:
@@ -83,7 +85,7 @@ class Draw:
 
     def images(self, index: np.ndarray, first_column: int = 0) -> Tensor:
         """Images of the data, int64 [n,k] -> float32 [n,k,C,H,W]; they are columns from first_column."""
-        return encode(self.dataset, index, self.seed, self.position_n, first_column)
+        return self._encode(self.dataset, index, first_column)
 
     def own_images(self) -> Tensor:
         """The rows' own images, [n,C,H,W]."""
@@ -92,8 +94,15 @@ class Draw:
     def class_samples(self, source: ClassSamples, columns: slice) -> Tensor:
         """Samples of the rows' classes for these columns, [n,k,C,H,W]."""
         uniform = rng.sample_uniforms(self.seed, self.position_n, columns.stop)[:, columns]
-        index = source.indices(self.labels, uniform)
-        return encode(source.dataset, index, self.seed, self.position_n, columns.start)
+        return self._encode(source.dataset, source.indices(self.labels, uniform), columns.start)
+
+    def _encode(self, dataset: Dataset, index: np.ndarray, first_column: int) -> Tensor:
+        x = encode(dataset, index, self.seed, self.position_n, first_column, self.device)
+        if not self.flip:
+            return x
+        flipped = rng.flips(self.seed, self.position_n, first_column + index.shape[1])[:, first_column:]
+        flipped = to_device(flipped, self.device)
+        return torch.where(flipped[:, :, None, None, None], x.flip(-1), x)
 
 
 class Columns(NamedTuple):
@@ -160,17 +169,33 @@ def repeated(labels: Tensor, num_columns: int) -> Tensor:
     return labels[:, None].expand(-1, num_columns)
 
 
-def encode(dataset: Dataset, index: np.ndarray, seed: int, position: Tensor, first_column: int) -> Tensor:
+def encode(
+    dataset: Dataset,
+    index: np.ndarray,
+    seed: int,
+    position: Tensor,
+    first_column: int,
+    device: torch.device | None = None,
+) -> Tensor:
     """Images in the model's range, int64 [n,k] -> float32 [n,k,C,H,W].
 
     A latent is sampled from its posterior with normals keyed by its row's position and its column.
+    device: where that is done, to which the bytes as stored are brought; None = the CPU.
     """
-    raw = torch.from_numpy(dataset.images(index.ravel()))
-    encoder = encoder_for(dataset)
+    device = device or torch.device("cpu")
+    raw = to_device(torch.as_tensor(dataset.images(index.ravel())).contiguous(), device)
+    encoder = encoder_for(dataset, device)
     if not isinstance(encoder, LatentEncoder):
         return encoder.encode(raw).unflatten(0, index.shape)
     mean_shape = (raw.shape[1] // 2, *raw.shape[2:])
     size = int(np.prod(mean_shape))
     normal = rng.latent_normals(seed, position, (first_column + index.shape[1]) * size)
     normal = normal[:, first_column * size :].reshape(-1, *mean_shape)
-    return encoder.encode(raw, normal).unflatten(0, index.shape)
+    return encoder.encode(raw, to_device(normal, device)).unflatten(0, index.shape)
+
+
+def to_device(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor there; to a GPU without waiting for what that is doing."""
+    if value.device.type == device.type:
+        return value
+    return value.pin_memory().to(device, non_blocking=True)

@@ -1,10 +1,12 @@
 import json
+import shutil
 import zipfile
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from mclr_fast.data import open_dataset
 from mclr_fast.data.edm2_zip import EDM2Dataset
 
 
@@ -94,6 +96,7 @@ def test_grey_images_and_string_order(write_dataset):
         ({"label": []}, "malformed.*'labels'"),
         ({"labels": [["a.png"]]}, "malformed"),
         ({"labels": [["A.png", 0]]}, "no label for 'a.png' .1 of 1"),
+        ({"labels": [["a.png", 0], ["b.png", 1]]}, "labels 'b.png', which is not there .1 of 2"),
         ({"labels": [["a.png", 1.0]]}, "label of 'a.png' is 1.0; labels must be integer"),
         ({"labels": [["a.png", [0, 1]]]}, r"is \[0, 1\]; labels must be integer"),
         ({"labels": [["a.png", True]]}, "is True; labels must be integer"),
@@ -130,8 +133,15 @@ def test_palette_images(tmp_path):
 
 
 def test_images_of_two_shapes(write_dataset):
-    dataset = EDM2Dataset(write_dataset({"a.png": rgb(), "b.png": rgb(size=5)}))
-    with pytest.raises(ValueError, match=r"'b.png' has shape 3x5x5, the first image 3x4x4"):
+    with pytest.raises(ValueError, match=r"'b.png' has shape 3x5x5, the first image 3x4x4.*prepare does"):
+        EDM2Dataset(write_dataset({"a.png": rgb(), "b.png": rgb(size=5)}))
+
+
+def test_opening_looks_at_few_images_and_reading_at_each(write_dataset):
+    folder = write_dataset({f"{i:02}.png": rgb(i, size=5 if i == 1 else 4) for i in range(60)})
+    dataset = EDM2Dataset(folder)
+    assert dataset.images([2])[0, 0, 0, 0] == 2
+    with pytest.raises(ValueError, match=r"'01.png' has shape 3x5x5"):
         dataset.images([0, 1])
 
 
@@ -139,13 +149,67 @@ def test_damaged_image(write_dataset):
     folder = write_dataset({"a.png": rgb(), "b.png": rgb()})
     (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:40])
     with pytest.raises(ValueError, match=r"'b.png' cannot be read"):
-        EDM2Dataset(folder).images([1])
+        EDM2Dataset(folder)
+
+
+def test_damaged_latents_in_a_zip(golden, tmp_path):
+    """numpy would read them: the archive's checksum says otherwise."""
+    path = tmp_path / "latents.zip"
+    data = bytearray(golden("edm2_dataset")["latents/zip_bytes"].tobytes())
+    data[data.index(b"\x93NUMPY") + 200] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"00000002.npy' cannot be read .*checksum"):
+        EDM2Dataset(path)
+
+
+def test_compressed_members(golden, tmp_path):
+    expected = golden("edm2_dataset")
+    (tmp_path / "stored.zip").write_bytes(expected["rgb/zip_bytes"].tobytes())
+    with (
+        zipfile.ZipFile(tmp_path / "stored.zip") as stored,
+        zipfile.ZipFile(tmp_path / "deflated.zip", "w", zipfile.ZIP_DEFLATED) as deflated,
+    ):
+        for name in stored.namelist():
+            deflated.writestr(name, stored.read(name))
+    dataset = EDM2Dataset(tmp_path / "deflated.zip")
+    np.testing.assert_array_equal(dataset.images(range(6)), expected["rgb/images"])
+    np.testing.assert_array_equal(dataset.labels, expected["rgb/raw_labels"])
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_folder_for_every_class(write_dataset, tmp_path, as_zip):
+    path = write_dataset({"wolf/b.png": rgb(1), "ant/x/a.png": rgb(2), "ant/c.png": rgb(3)})
+    if as_zip:
+        path = shutil.make_archive(tmp_path / "classes", "zip", path)
+    dataset = open_dataset(path)
+    assert dataset.names == ["ant/c.png", "ant/x/a.png", "wolf/b.png"]
+    assert (dataset.labels.tolist(), dataset.num_classes) == ([0, 0, 1], 2)
+    assert dataset.images([0, 1, 2])[:, 0, 0, 0].tolist() == [3, 2, 1]
+
+
+def test_a_class_folder_without_images(write_dataset):
+    folder = write_dataset({"ant/a.png": rgb(), "wolf/b.png": rgb()})
+    (folder / "bee").mkdir()
+    (folder / "bee" / "notes.txt").write_text("none yet")
+    with pytest.raises(ValueError, match=r"class folder 'bee' holds no image \(1 of 3 folders\)"):
+        _ = EDM2Dataset(folder).labels
+
+
+def test_edm2s_own_folders_are_no_classes(write_dataset):
+    names = ["00000/img00000000.png", "00001/img00001000.png"]
+    with pytest.raises(ValueError, match=r"no dataset.json, so no labels"):
+        _ = EDM2Dataset(write_dataset({name: rgb() for name in names})).labels
 
 
 def test_paths_that_are_no_dataset(tmp_path):
     (tmp_path / "img64.zip").write_text("not an archive")
-    with pytest.raises(ValueError, match=r"img64.zip is not a zip archive; expected an EDM2"):
+    with pytest.raises(ValueError, match=r"img64.zip is not a zip archive, .*expected an EDM2"):
         EDM2Dataset(tmp_path / "img64.zip")
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
+        archive.writestr("a.txt", "x" * 1000)
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "whole.zip").read_bytes()[:-50])
+    with pytest.raises(ValueError, match=r"cut.zip is not a zip archive, or was cut short"):
+        EDM2Dataset(tmp_path / "cut.zip")
     with pytest.raises(FileNotFoundError, match=r"no dataset at .*img46.zip; near it: img64.zip"):
         EDM2Dataset(tmp_path / "img46.zip")
     with pytest.raises(FileNotFoundError, match=r"no dataset at .*none$"):

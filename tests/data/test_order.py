@@ -1,5 +1,7 @@
 """The order of a run's images: a permutation every epoch, from (seed, epoch) alone."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -55,3 +57,13 @@ def test_an_index_depends_on_its_position_alone():
 
 def test_no_position():
     assert SampleOrder(5, seed=0).indices(np.arange(0)).shape == (0,)
+
+
+def test_a_steps_indices_cost_its_size_not_the_data_sets():
+    """ImageNet's 1.28 million: a permutation an epoch (0.3 us an image), look-ups after it."""
+    order = SampleOrder(1_281_167, seed=0)
+    order.indices(np.arange(2048))
+    started = time.perf_counter()
+    for step in range(1, 51):
+        order.indices(np.arange(step * 2048, (step + 1) * 2048))
+    assert time.perf_counter() - started < 50 * 2e-3  # 60 us each, were the machine idle
