@@ -121,9 +121,9 @@ def pixel_norm_backward(grad, x, rms, inverse, sum_grad_x, C: tl.constexpr):
 @triton.jit
 def random_words(seed_low, seed_high, stream, position, block):
     """Philox4x32-10's four 32-bit words of each counter block. block: a tile; position: an int64."""
-    c1 = tl.to_tensor(stream).to(tl.uint32)
-    k0 = tl.to_tensor(seed_low).to(tl.uint32)
-    k1 = tl.to_tensor(seed_high).to(tl.uint32)
+    c1 = tl.cast(stream, tl.uint32)
+    k0 = tl.cast(seed_low, tl.uint32)
+    k1 = tl.cast(seed_high, tl.uint32)
     c2 = (position & 0xFFFFFFFF).to(tl.uint32)
     c3 = ((position >> 32) & 0xFFFFFFFF).to(tl.uint32)
     return tl.philox_impl(block.to(tl.uint32), c1, c2, c3, k0, k1, n_rounds=10)
@@ -160,6 +160,9 @@ def box_muller(word_0, word_1):
 
 @triton.jit
 def interleave_pixels(v0, v1, v2, v3):
-    """Four tiles [quads, channels], of pixels 4q, ..., 4q + 3, as one [4 quads, channels]."""
+    """Four tiles [..., quads, channels], of pixels 4q, ..., 4q + 3, as one [..., 4 quads, channels]."""
     quads = tl.join(tl.join(v0, v2), tl.join(v1, v3))
-    return tl.reshape(tl.permute(quads, (0, 2, 3, 1)), (4 * v0.shape[0], v0.shape[1]))
+    if len(v0.shape) == 2:
+        return tl.reshape(tl.permute(quads, (0, 2, 3, 1)), (4 * v0.shape[0], v0.shape[1]))
+    else:
+        return tl.reshape(tl.permute(quads, (0, 1, 3, 4, 2)), (v0.shape[0], 4 * v0.shape[1], v0.shape[2]))

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._common import launch
-from .weighted_sq_error import load_level, load_target, locate, prepare, sum_chunks
+from .weighted_sq_error import load_level, load_rows, load_target, locate, prepare, sum_chunks
 
 
 @triton.jit
@@ -28,20 +28,20 @@ def _contrast_loss_kernel(
     NOISY_ROWS: tl.constexpr,
     NETWORK: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
-    PIXELS: tl.constexpr,
-    CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    group, chunk, in_x, in_pred, inside = locate(num_pixels, C, PIXELS, CHANNELS, CHANNELS_LAST)
+    group, chunk, in_pred, in_x, inside = locate(num_pixels, C, BLOCK, CHANNELS_LAST)
     size = C * num_pixels
     c_skip, c_out, level_weight = load_level(sigma, weight, group * LOOP // R, sigma_data, NETWORK)
     target = load_target(x, x_noisy, group * LOOP, in_x, inside, c_skip, size, X_ROWS, NOISY_ROWS, NETWORK)
-    for r in range(LOOP):
-        row = group * LOOP + r
-        error = c_out * tl.load(pred + row * size + in_pred, mask=inside, other=0.0).to(tl.float32) + target
-        grad = 2 * c_out * level_weight * tl.load(coefficients + row) * error
-        tl.store(grad_pred + row * size + in_pred, grad.to(grad_pred.dtype.element_ty), mask=inside)
-        total = level_weight * tl.sum(tl.sum(error * error, axis=1), axis=0)
-        tl.store(partial + row * tl.cdiv(num_pixels, PIXELS) + chunk, total)
+    for first in range(0, LOOP, ROWS):
+        row, exists, value = load_rows(pred, group, first, size, in_pred, inside, LOOP, ROWS)
+        error = tl.where(inside, c_out * value + target, 0.0)
+        grad = 2 * c_out * level_weight * tl.load(coefficients + row, mask=exists, other=0.0) * error
+        tl.store(grad_pred + row * size + in_pred, grad.to(grad_pred.dtype.element_ty), mask=inside & exists)
+        total = level_weight * tl.sum(error * error, axis=1, keep_dims=True)
+        tl.store(partial + row * tl.cdiv(size, BLOCK) + chunk, total, mask=exists)
 
 
 @triton.jit

@@ -14,20 +14,25 @@ from ._common import (
     launch,
     mp_silu,
     mp_silu_derivative,
-    pixel_block,
     random_words,
     seed_words,
     uniform,
 )
 
 
+NUM_WARPS = 4
+MOST_TILES = 8
+ENOUGH_PROGRAMS = 2048
+"""Programs that keep a large GPU busy: with more of them, each sums over several tiles first."""
+
+
 @triton.jit
 def _keep(
     key, position, dropout, first_pixel, channel, num_pixels, PIXELS: tl.constexpr, ALIGNED: tl.constexpr
 ):
-    """Dropout's mask of a tile [PIXELS, channels]; ALIGNED where four pixels share a Philox block."""
+    """Dropout's mask of a tile [rows, PIXELS, channels]; ALIGNED where four pixels share a Philox block."""
     if ALIGNED:
-        quad = first_pixel // 4 + tl.arange(0, PIXELS // 4)[:, None]
+        quad = first_pixel // 4 + tl.arange(0, PIXELS // 4)[None, :, None]
         block = channel * (num_pixels // 4) + quad
         w0, w1, w2, w3 = random_words(key[0], key[1], key[2], position, block)
         keep = interleave_pixels(
@@ -38,7 +43,7 @@ def _keep(
         )
         return keep != 0
     else:
-        element = channel * num_pixels + first_pixel + tl.arange(0, PIXELS)[:, None]
+        element = channel * num_pixels + first_pixel + tl.arange(0, PIXELS)[None, :, None]
         w0, w1, w2, w3 = random_words(key[0], key[1], key[2], position, element // 4)
         lane = element % 4
         word = tl.where(lane < 2, tl.where(lane == 0, w0, w1), tl.where(lane == 2, w2, w3))
@@ -46,15 +51,22 @@ def _keep(
 
 
 @triton.jit
-def _tile(num_pixels, C: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Image, pixel block, first pixel, and the tile's channels and offsets in an image, of this program."""
+def _place(
+    num_pixels,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPAN: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Of this program: its image, span of pixels, channels [1,1,CHANNELS], rows [ROWS,1,1] and their mask."""
     channel_blocks: tl.constexpr = (C + CHANNELS - 1) // CHANNELS
-    pixel_blocks = tl.cdiv(num_pixels, PIXELS)
-    channel = tl.program_id(0) % channel_blocks * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    spans = tl.cdiv(num_pixels, SPAN)
+    channel = tl.program_id(0) % channel_blocks * CHANNELS + tl.arange(0, CHANNELS)[None, None, :]
     part = tl.program_id(0) // channel_blocks
-    block = part % pixel_blocks
-    pixel = block * PIXELS + tl.arange(0, PIXELS)[:, None]
-    return (part // pixel_blocks).to(tl.int64), block, channel, pixel
+    n = (part // spans).to(tl.int64)
+    r = tl.arange(0, ROWS)[:, None, None]
+    return n, part % spans, channel, n * R + r, r < R
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
@@ -71,30 +83,27 @@ def _modulate_silu_forward_kernel(
     C: tl.constexpr,
     R: tl.constexpr,
     EMB_SHARED: tl.constexpr,
+    ROWS: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    n, block, channel, pixel = _tile(num_pixels, C, PIXELS, CHANNELS)
+    n, span, channel, row, exists = _place(num_pixels, C, R, ROWS, PIXELS, CHANNELS)
+    pixel = span * PIXELS + tl.arange(0, PIXELS)[None, :, None]
     inside = (pixel < num_pixels) & (channel < C)
     offset = pixel * C + channel
     size = num_pixels * C
     value = tl.load(y + n * size + offset, mask=inside, other=0.0).to(tl.float32)
+    modulation = tl.load(
+        emb + (0 if EMB_SHARED else row * C) + channel, mask=exists & (channel < C), other=0.0
+    )
+    result = mp_silu(value * (1 + modulation))
     if position is not None:
+        at = tl.load(position + row, mask=exists, other=0)
         key = (seed_low, seed_high, stream)
-        drawn_at = tl.load(position + n * R)
-        keep = _keep(key, drawn_at, dropout, block * PIXELS, channel, num_pixels, PIXELS, ALIGNED)
-    for r in range(R):
-        row = n * R + r
-        modulation = tl.load(emb + (0 if EMB_SHARED else row * C) + channel, mask=channel < C, other=0.0)
-        result = mp_silu(value * (1 + modulation))
-        if position is not None:
-            here = tl.load(position + row)
-            if here != drawn_at:
-                keep = _keep(key, here, dropout, block * PIXELS, channel, num_pixels, PIXELS, ALIGNED)
-                drawn_at = here
-            result = tl.where(keep, result / (1 - dropout), 0.0)
-        tl.store(out + row * size + offset, result.to(out.dtype.element_ty), mask=inside)
+        keep = _keep(key, at, dropout, span * PIXELS, channel, num_pixels, PIXELS, ALIGNED)
+        result = tl.where(keep, result / (1 - dropout), 0.0)
+    tl.store(out + row * size + offset, result.to(out.dtype.element_ty), mask=inside & exists)
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
@@ -113,36 +122,38 @@ def _modulate_silu_backward_kernel(
     C: tl.constexpr,
     R: tl.constexpr,
     EMB_SHARED: tl.constexpr,
+    ROWS: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     ALIGNED: tl.constexpr,
+    TILES: tl.constexpr,
 ):
-    n, block, channel, pixel = _tile(num_pixels, C, PIXELS, CHANNELS)
-    inside = (pixel < num_pixels) & (channel < C)
-    offset = pixel * C + channel
+    """The sums over pixels for the embedding's gradient: thread by thread over TILES tiles, then once."""
+    n, span, channel, row, exists = _place(num_pixels, C, R, ROWS, PIXELS * TILES, CHANNELS)
     size = num_pixels * C
-    value = tl.load(y + n * size + offset, mask=inside, other=0.0).to(tl.float32)
-    total = tl.zeros((PIXELS, CHANNELS), tl.float32)
+    modulation = 1 + tl.load(
+        emb + (0 if EMB_SHARED else row * C) + channel, mask=exists & (channel < C), other=0.0
+    )
     if position is not None:
-        key = (seed_low, seed_high, stream)
-        drawn_at = tl.load(position + n * R)
-        keep = _keep(key, drawn_at, dropout, block * PIXELS, channel, num_pixels, PIXELS, ALIGNED)
-    for r in range(R):
-        row = n * R + r
-        modulation = 1 + tl.load(emb + (0 if EMB_SHARED else row * C) + channel, mask=channel < C, other=0.0)
-        slope = tl.load(grad + row * size + offset, mask=inside, other=0.0).to(tl.float32)
+        at = tl.load(position + row, mask=exists, other=0)
+    sums = tl.zeros((ROWS, PIXELS, CHANNELS), tl.float32)
+    for tile in range(TILES):
+        first = (span * TILES + tile) * PIXELS
+        pixel = first + tl.arange(0, PIXELS)[None, :, None]
+        inside = (pixel < num_pixels) & (channel < C)
+        offset = pixel * C + channel
+        slope = tl.load(grad + row * size + offset, mask=inside & exists, other=0.0).to(tl.float32)
+        value = tl.load(y + n * size + offset, mask=inside, other=0.0).to(tl.float32)
         slope *= mp_silu_derivative(value * modulation)
         if position is not None:
-            here = tl.load(position + row)
-            if here != drawn_at:
-                keep = _keep(key, here, dropout, block * PIXELS, channel, num_pixels, PIXELS, ALIGNED)
-                drawn_at = here
+            key = (seed_low, seed_high, stream)
+            keep = _keep(key, at, dropout, first, channel, num_pixels, PIXELS, ALIGNED)
             slope = tl.where(keep, slope / (1 - dropout), 0.0)
-        total += slope * modulation
-        sums = tl.sum(slope * value, axis=0, keep_dims=True)
-        place = (row * tl.cdiv(num_pixels, PIXELS) + block) * C + channel
-        tl.store(partial + place, sums, mask=channel < C)
-    tl.store(grad_y + n * size + offset, total.to(grad_y.dtype.element_ty), mask=inside)
+        sums += slope * value
+        total = tl.sum(slope * modulation, axis=0, keep_dims=True)
+        tl.store(grad_y + n * size + offset, total.to(grad_y.dtype.element_ty), mask=inside)
+    place = (row * tl.cdiv(num_pixels, PIXELS * TILES) + span) * C + channel
+    tl.store(partial + place, tl.sum(sums, axis=1, keep_dims=True), mask=exists & (channel < C))
 
 
 @triton.jit
@@ -174,17 +185,21 @@ def _num_rows(y: Tensor, emb: Tensor) -> int:
     return len(y) if len(emb) == 1 else len(emb)
 
 
-def _constexprs(y: Tensor, emb: Tensor, num_warps: int) -> dict[str, int]:
+def _constexprs(y: Tensor, emb: Tensor, elements: int) -> dict[str, int]:
+    """The tile [rows, pixels, channels], `elements` of it a thread; all rows of an image are in one."""
     num_pixels, channels = y.shape[2] * y.shape[3], y.shape[1]
-    width = channel_block(channels)
+    num_rows = _num_rows(y, emb) // max(len(y), 1)
+    width, rows = channel_block(channels), triton.next_power_of_2(max(num_rows, 1))
+    pixels = max(1, min(32 * NUM_WARPS * elements // (rows * width), triton.next_power_of_2(num_pixels)))
     return {
         "C": channels,
-        "R": _num_rows(y, emb) // max(len(y), 1),
+        "R": num_rows,
         "EMB_SHARED": len(emb) == 1,
-        "PIXELS": pixel_block(num_pixels, width, y.element_size(), num_warps),
+        "ROWS": rows,
+        "PIXELS": pixels,
         "CHANNELS": width,
-        "ALIGNED": num_pixels % 4 == 0,
-        "num_warps": num_warps,
+        "ALIGNED": num_pixels % 4 == 0 and pixels % 4 == 0,
+        "num_warps": NUM_WARPS,
     }
 
 
@@ -201,7 +216,7 @@ def forward(
     y, emb = channels_last(y), emb.contiguous()
     num_images, channels, height, width = y.shape
     out = empty_channels_last((_num_rows(y, emb), channels, height, width), y)
-    constexprs = _constexprs(y, emb, num_warps=4)
+    constexprs = _constexprs(y, emb, 32 // y.element_size())
     num_blocks = triton.cdiv(height * width, constexprs["PIXELS"])
     launch(
         _modulate_silu_forward_kernel,
@@ -237,12 +252,15 @@ def backward(
     num_images, channels, height, width = y.shape
     num_rows = _num_rows(y, emb)
     grad_y = torch.empty_like(y)
-    constexprs = _constexprs(y, emb, num_warps=8)
-    num_blocks = triton.cdiv(height * width, constexprs["PIXELS"])
+    constexprs = _constexprs(y, emb, 16)
+    tile, channel_blocks = constexprs["PIXELS"], triton.cdiv(channels, constexprs["CHANNELS"])
+    programs = num_images * channel_blocks * triton.cdiv(height * width, tile)
+    tiles = max(1, min(MOST_TILES, triton.next_power_of_2(programs // ENOUGH_PROGRAMS + 1) // 2))
+    num_blocks = triton.cdiv(height * width, tile * tiles)
     partial = torch.empty((num_rows, num_blocks, channels), dtype=torch.float32, device=y.device)
     launch(
         _modulate_silu_backward_kernel,
-        num_images * num_blocks * triton.cdiv(channels, constexprs["CHANNELS"]),
+        num_images * num_blocks * channel_blocks,
         grad,
         y,
         emb,
@@ -254,6 +272,7 @@ def backward(
         float(dropout),
         height * width,
         **constexprs,
+        TILES=tiles,
     )
     grad_emb = partial.squeeze(1) if num_blocks == 1 else _sum_rows(partial)
     if len(emb) == 1 != num_rows:

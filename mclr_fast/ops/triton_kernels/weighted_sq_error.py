@@ -24,22 +24,13 @@ def load_level(sigma, weight, n, sigma_data, NETWORK: tl.constexpr):
 
 
 @triton.jit
-def locate(
-    num_pixels,
-    C: tl.constexpr,
-    PIXELS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr,
-):
-    """Group of rows, chunk of pixels, offsets of the tile in x and in pred, and mask, of this program."""
-    num_chunks = tl.cdiv(num_pixels, PIXELS)
+def locate(num_pixels, C: tl.constexpr, BLOCK: tl.constexpr, CHANNELS_LAST: tl.constexpr):
+    """Group of rows and chunk of this program; the chunk's elements in pred and in x, [1, BLOCK], and mask."""
+    num_chunks = tl.cdiv(num_pixels * C, BLOCK)
     chunk = tl.program_id(0) % num_chunks
-    pixel = chunk * PIXELS + tl.arange(0, PIXELS)[:, None]
-    channel = tl.arange(0, CHANNELS)[None, :]
-    inside = (pixel < num_pixels) & (channel < C)
-    in_x = channel * num_pixels + pixel
-    in_pred = pixel * C + channel if CHANNELS_LAST else in_x
-    return (tl.program_id(0) // num_chunks).to(tl.int64), chunk, in_x, in_pred, inside
+    in_pred = chunk * BLOCK + tl.arange(0, BLOCK)[None, :]
+    in_x = in_pred % C * num_pixels + in_pred // C if CHANNELS_LAST else in_pred
+    return (tl.program_id(0) // num_chunks).to(tl.int64), chunk, in_pred, in_x, in_pred < num_pixels * C
 
 
 @triton.jit
@@ -63,6 +54,15 @@ def load_target(
 
 
 @triton.jit
+def load_rows(pred, group, first, size, in_pred, inside, LOOP: tl.constexpr, ROWS: tl.constexpr):
+    """Rows first, first + 1, ... of a group: numbers [ROWS, 1], mask, and pred, float32 [ROWS, BLOCK]."""
+    r = first + tl.arange(0, ROWS)[:, None]
+    row = group * LOOP + r
+    value = tl.load(pred + row * size + in_pred, mask=inside & (r < LOOP), other=0.0)
+    return row, r < LOOP, value.to(tl.float32)
+
+
+@triton.jit
 def _weighted_sq_error_forward_kernel(
     pred,
     x,
@@ -79,18 +79,18 @@ def _weighted_sq_error_forward_kernel(
     NOISY_ROWS: tl.constexpr,
     NETWORK: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
-    PIXELS: tl.constexpr,
-    CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    group, chunk, in_x, in_pred, inside = locate(num_pixels, C, PIXELS, CHANNELS, CHANNELS_LAST)
+    group, chunk, in_pred, in_x, inside = locate(num_pixels, C, BLOCK, CHANNELS_LAST)
     size = C * num_pixels
     c_skip, c_out, level_weight = load_level(sigma, weight, group * LOOP // R, sigma_data, NETWORK)
     target = load_target(x, x_noisy, group * LOOP, in_x, inside, c_skip, size, X_ROWS, NOISY_ROWS, NETWORK)
-    for r in range(LOOP):
-        row = group * LOOP + r
-        error = c_out * tl.load(pred + row * size + in_pred, mask=inside, other=0.0).to(tl.float32) + target
-        total = level_weight * tl.sum(tl.sum(error * error, axis=1), axis=0)
-        tl.store(partial + row * tl.cdiv(num_pixels, PIXELS) + chunk, total)
+    for first in range(0, LOOP, ROWS):
+        row, exists, value = load_rows(pred, group, first, size, in_pred, inside, LOOP, ROWS)
+        error = tl.where(inside, c_out * value + target, 0.0)
+        total = level_weight * tl.sum(error * error, axis=1, keep_dims=True)
+        tl.store(partial + row * tl.cdiv(size, BLOCK) + chunk, total, mask=exists)
 
 
 @triton.jit
@@ -111,18 +111,18 @@ def _weighted_sq_error_backward_kernel(
     NOISY_ROWS: tl.constexpr,
     NETWORK: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
-    PIXELS: tl.constexpr,
-    CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    group, _, in_x, in_pred, inside = locate(num_pixels, C, PIXELS, CHANNELS, CHANNELS_LAST)
+    group, _, in_pred, in_x, inside = locate(num_pixels, C, BLOCK, CHANNELS_LAST)
     size = C * num_pixels
     c_skip, c_out, level_weight = load_level(sigma, weight, group * LOOP // R, sigma_data, NETWORK)
     target = load_target(x, x_noisy, group * LOOP, in_x, inside, c_skip, size, X_ROWS, NOISY_ROWS, NETWORK)
-    for r in range(LOOP):
-        row = group * LOOP + r
-        error = c_out * tl.load(pred + row * size + in_pred, mask=inside, other=0.0).to(tl.float32) + target
-        grad = 2 * c_out * level_weight * tl.load(grad_energy + row) * error
-        tl.store(grad_pred + row * size + in_pred, grad.to(grad_pred.dtype.element_ty), mask=inside)
+    for first in range(0, LOOP, ROWS):
+        row, exists, value = load_rows(pred, group, first, size, in_pred, inside, LOOP, ROWS)
+        slope = 2 * c_out * level_weight * tl.load(grad_energy + row, mask=exists, other=0.0)
+        grad = slope * (c_out * value + target)
+        tl.store(grad_pred + row * size + in_pred, grad.to(grad_pred.dtype.element_ty), mask=inside & exists)
 
 
 @triton.jit
@@ -173,19 +173,19 @@ def prepare(
     images = images.contiguous(memory_format=own_format(images))
     num_rows, num_pixels = num_images * columns, height * width
     shared = x.ndim == 4 and x_noisy.ndim == 4
-    lanes = triton.next_power_of_2(channels)
-    pixels = min(max(1024 // lanes, 1), triton.next_power_of_2(max(num_pixels, 1)))
-    num_chunks = triton.cdiv(num_pixels, pixels)
+    loop, size = columns if shared else 1, channels * num_pixels
+    block = min(1024, triton.next_power_of_2(max(size, 1)))
+    num_chunks = triton.cdiv(size, block)
     constexprs = {
         "C": channels,
         "R": columns,
-        "LOOP": columns if shared else 1,
+        "LOOP": loop,
         "X_ROWS": columns if x.ndim == 4 else 1,
         "NOISY_ROWS": columns if x_noisy.ndim == 4 else 1,
         "NETWORK": output == "network",
         "CHANNELS_LAST": not images.is_contiguous(),
-        "PIXELS": pixels,
-        "CHANNELS": lanes,
+        "ROWS": min(triton.next_power_of_2(max(loop, 1)), 4),
+        "BLOCK": block,
     }
     operands = tuple(v.contiguous() for v in (x, x_noisy, sigma, weight))
     num_groups = num_images if shared else num_rows

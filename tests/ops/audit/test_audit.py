@@ -10,7 +10,7 @@ from mclr_fast.ops import OPS, audit
 from mclr_fast.ops.audit import compile_cuda, compile_triton, count_bytes, machine_code
 
 # They read or write a few partial sums, or images of 3 and 4 channels.
-NARROW = {"sum_rows_kernel", "gain_kernel"}
+NARROW = {"sum_rows_kernel", "sum_chunks_kernel", "gain_kernel"}
 TRITON_OPS = set(OPS) - set(compile_cuda.OPS) | {"heun_update"}
 
 

@@ -105,6 +105,7 @@ def pixel_norm_silu_case(n, channels, size, dtype):
 
 
 def modulate_silu_case(n, channels, size, dtype, dropout=0.0):
+    """The first block's: R rows share an image's activation."""
     position = repeat(torch.arange(n, device="cuda"))
     key = (dropout, SEED, STREAM, position if dropout else None)
 
@@ -121,6 +122,17 @@ def modulate_silu_case(n, channels, size, dtype, dropout=0.0):
         lambda grads, values, y, emb: modulate_silu.backward(*grads, y, emb, *key),
         formula,
         arithmetic_bound=dropout > 0,
+    )
+
+
+def modulate_silu_own_case(n, channels, size, dtype):
+    """Every other block's: each row has its own activation."""
+    none = (0.0, SEED, STREAM, None)
+    return Case(
+        (activation(n * R, channels, size, dtype), torch.randn(n * R, channels, device="cuda")),
+        lambda y, emb: modulate_silu.forward(y, emb, *none),
+        lambda grads, values, y, emb: modulate_silu.backward(*grads, y, emb, *none),
+        lambda y, emb: mp_silu(y * (1 + emb).to(y.dtype)[:, :, None, None]),
     )
 
 
@@ -250,6 +262,7 @@ CASES = [
     noisy_input_case,
     pixel_norm_silu_case,
     modulate_silu_case,
+    modulate_silu_own_case,
     modulate_silu_dropout_case,
     mp_sum_clip_case,
     mp_sum_clip_silu_case,
