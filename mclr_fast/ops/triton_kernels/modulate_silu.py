@@ -19,7 +19,6 @@ from ._common import (
     uniform,
 )
 
-
 NUM_WARPS = 4
 MOST_TILES = 8
 ENOUGH_PROGRAMS = 2048

@@ -25,7 +25,7 @@ def load_level(sigma, weight, n, sigma_data, NETWORK: tl.constexpr):
 
 @triton.jit
 def locate(num_pixels, C: tl.constexpr, BLOCK: tl.constexpr, CHANNELS_LAST: tl.constexpr):
-    """Group of rows and chunk of this program; the chunk's elements in pred and in x, [1, BLOCK], and mask."""
+    """Group of rows and chunk of this program; the elements in pred and in x, [1, BLOCK], and their mask."""
     num_chunks = tl.cdiv(num_pixels * C, BLOCK)
     chunk = tl.program_id(0) % num_chunks
     in_pred = chunk * BLOCK + tl.arange(0, BLOCK)[None, :]
