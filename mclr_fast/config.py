@@ -102,7 +102,9 @@ class TrainConfig:
     ema_beta: float = 0.9
     """plain: decay a step."""
     ema_stds: tuple[float, ...] = (0.05, 0.1)
-    """power: relative widths; the first is evaluated and saved."""
+    """power: relative widths, each in (0, 0.2886]; the first is evaluated and saved."""
+    ema_snapshot_every: int = 0
+    """power: images between snapshots of every average, 4 bytes a parameter each; 0 = none."""
     dropout: float = 0.0
     """Dropout of the network."""
     flip: bool = False

@@ -213,3 +213,17 @@ def posthoc_coefficients(
     target = profile_inner_product(t_in[:, None], std_in[:, None], t_out, std_out)
     coefficients = np.linalg.solve(gram, target)
     return coefficients / coefficients.sum(axis=0)
+
+
+def posthoc_error(
+    in_times: ArrayLike, in_stds: ArrayLike, out_time: float, out_std: float, coefficients: ArrayLike
+) -> float:
+    """|sum of coefficient times stored profile - wanted profile| / |wanted profile|, in the L2 norm.
+
+    Shapes    in_times, in_stds, coefficients: [I].
+    """
+    t_in, std_in, c = (np.asarray(a, np.float64) for a in (in_times, in_stds, coefficients))
+    gram = profile_inner_product(t_in[:, None], std_in[:, None], t_in, std_in)
+    target = profile_inner_product(t_in, std_in, out_time, out_std)
+    wanted = profile_inner_product(out_time, out_std, out_time, out_std)
+    return float(np.sqrt(max(wanted - 2 * c @ target + c @ gram @ c, 0) / wanted))

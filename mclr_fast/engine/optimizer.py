@@ -67,7 +67,8 @@ class AdamWithAverages(ABC):
         One element a row is looked at: the normalisation's backward leaves no row half finite.
         """
         grads = _locals(p.grad for p in self.params.values())
-        return torch.cat([grad.flatten(1)[:, 0] if grad.ndim > 1 else grad for grad in grads]).isfinite().all()
+        heads = [grad.flatten(1)[:, 0] if grad.ndim > 1 else grad for grad in grads]
+        return torch.cat(heads).isfinite().all()
 
     def first_not_finite(self) -> str | None:
         """Name of the first parameter whose gradient is not finite, of this rank's part."""

@@ -30,6 +30,7 @@ from .report import write_report
 from .rounds import Rounds
 from .setup import check_fit, check_options, claim_outdir, net_overrides
 from .signals import StopRequest
+from .snapshots import Snapshots
 from .stopping import out_of_patience
 from .trainer import Trainer
 
@@ -204,14 +205,18 @@ class Run:
         rounds = Rounds(trainer, self.aids, config, folder) if own else None
         best_folder = folder / ("best" if own else f"best-{name}")
         model = describe(self.model["net"], made_by=self.config.recipe, objective=name)
+        snapshots = Snapshots(trainer, config.train, self.outdir, model)
         net = None if evaluator is None else self._build().to(self.ranks.device)
         done: list[Evaluation] = []
         evaluated = milestones(config, every and evaluator is not None)
         why = None
-        for target in sorted({*evaluated, *(rounds.marks if rounds else ())}):
-            if rounds is not None:
+        marks = {*evaluated, *rounds.marks, *snapshots.marks} if own else {*evaluated}
+        for target in sorted(marks):
+            if own:
                 rounds.enter()
             trainer.train_until(target)
+            if own:
+                snapshots.keep()
             milestone = min(target, trainer.images_seen)
             why = trainer.stopped if milestone == trainer.images_seen else None
             if why is None and target not in evaluated:

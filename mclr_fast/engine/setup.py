@@ -17,6 +17,7 @@ from mclr_fast.models.edm2 import Precond
 
 from . import tuples
 from .checkpoint import write_json
+from .ema import PowerFunctionEMA
 from .errors import RunError
 from .methods import Method, make_method
 from .optimizer import apex_fused_adam
@@ -33,6 +34,7 @@ FREE = {
     "train.micro_batch",
     "train.checkpoint_every",
     "train.log_every",
+    "train.ema_snapshot_every",
     "eval.sample_batch",
     "eval.recompute_cfg",
 }
@@ -192,11 +194,21 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
         "--micro-batch": train.micro_batch,
         "--loader-threads": config.loader_threads,
         "--patience": evaluation.patience,
+        "--ema-snapshot-every": train.ema_snapshot_every,
         "--refresh-every": objective.refresh_every,
     }
     for option, value in at_least_0.items():
         if value < 0:
             raise RunError(f"{option} must be 0 or more, not {value}.")
+    if train.ema == "power":
+        try:
+            PowerFunctionEMA({}, train.ema_stds)
+        except ValueError as error:
+            raise RunError(f"--ema-stds: {error}") from None
+    elif train.ema_snapshot_every:
+        raise RunError(
+            "--ema-snapshot-every keeps power-function averages: add --ema power, or leave it out."
+        )
     if train.optimizer == "apex":
         apex_fused_adam()
     if not (train.stop_factor == 0 or train.stop_factor > 1):

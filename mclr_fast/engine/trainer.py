@@ -150,12 +150,13 @@ class Trainer:
                 if config.checkpoint_every and self._crossed(before, config.checkpoint_every):
                     self.save()
 
-    def average_state(self) -> dict[str, Tensor]:
-        """state_dict of the network with its (first) average in place of the trained parameters.
+    def average_state(self, label: str | None = None) -> dict[str, Tensor]:
+        """state_dict of the network with an average (default: the first) in place of the trained parameters.
 
         All ranks must call it: what is sharded is gathered.
         """
-        average = next(iter(self.ema.weights().values()))
+        averages = self.ema.weights()
+        average = averages[label or next(iter(averages))]
         return published(self.placement.full(self._tensors()["net"] | average))
 
     def save(self) -> None:
