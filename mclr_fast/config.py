@@ -117,6 +117,10 @@ class TrainConfig:
     """Stop when the mean energy, or its gap, is this many times its start; 0 = never."""
     checkpoint_every: int = 0
     """Images between saves of the state; 0 = at evaluations and at the end."""
+    keep_checkpoints: int = 2
+    """States kept: so many of the newest, and the one of the best evaluation."""
+    skip_bad_batches: int = 0
+    """Minibatches that may be left out because their loss or gradients are not finite; then stop."""
     log_every: int = 0
     """Images between lines of log.jsonl; 0 = every step."""
 

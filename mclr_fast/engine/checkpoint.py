@@ -90,4 +90,8 @@ def save_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, A
 
 def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import torch
@@ -35,6 +36,8 @@ class Ranks:
             device = f"cuda:{torch.cuda.current_device()}"
         self.device = torch.device(device)
         self.is_main = self.rank == 0
+        self._background_group: dist.ProcessGroup | None = None
+        self._closing = contextlib.ExitStack()
         if self.size > 1:
             backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=timedelta(minutes=30))
@@ -78,12 +81,30 @@ class Ranks:
             raise outcome[1]
         return outcome[0]
 
+    def first(self, value):
+        """The first rank's value that is not None, on all ranks."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return next((value for value in values if value is not None), None)
+
+    def background_group(self) -> dist.ProcessGroup | None:
+        """A gloo group for threads beside the training; None for one process. Call on all ranks."""
+        if self.size > 1 and self._background_group is None:
+            self._background_group = dist.new_group(backend="gloo", timeout=timedelta(minutes=30))
+        return self._background_group
+
+    def at_close(self, function: Callable[[], None]) -> None:
+        """Call `function()` before the ranks part."""
+        self._closing.callback(function)
+
     def wait(self) -> None:
         """Wait for all ranks: before leaving, so that none closes connections another still uses."""
         if self.size > 1:
             dist.barrier()
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group, after what `at_close` was told."""
+        self._closing.close()
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()

@@ -70,11 +70,6 @@ class AdamWithAverages(ABC):
         heads = [grad.flatten(1)[:, 0] if grad.ndim > 1 else grad for grad in grads]
         return torch.cat(heads).isfinite().all()
 
-    def first_not_finite(self) -> str | None:
-        """Name of the first parameter whose gradient is not finite, of this rank's part."""
-        grads = {name: local(p.grad) for name, p in self.params.items()}
-        return next((name for name, grad in grads.items() if not bool(grad.isfinite().all())), None)
-
     def state_dict(self) -> dict[str, Tensor]:
         """Moments by "exp_avg/name" and "exp_avg_sq/name", and num_steps, as tensors (no copies)."""
         state = {f"exp_avg/{name}": value for name, value in self.exp_avg.items()}

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from mclr_fast.models.edm2 import Block, EffectiveWeights, Precond
 
@@ -33,10 +33,6 @@ class Placement(Protocol):
 
     def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Whole tensors, on every rank; all ranks must call it."""
-        ...
-
-    def own(self, full: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whole tensors, which every rank has, placed as those of the same name in `like`."""
         ...
 
 
@@ -72,10 +68,6 @@ class Replicated:
     def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `Placement.full`; no copies."""
         return {name: tensor.detach() for name, tensor in tensors.items()}
-
-    def own(self, full: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As `Placement.own`; no copies."""
-        return dict(full)
 
 
 class Sharded:
@@ -118,14 +110,3 @@ class Sharded:
             name: (tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()).cpu()
             for name, tensor in tensors.items()
         }
-
-    def own(self, full: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As `Placement.own`; every rank cuts out its part, without communication."""
-
-        def cut(name: str, tensor: Tensor) -> Tensor:
-            if not isinstance(like.get(name), DTensor):
-                return tensor
-            tensor = tensor.to(self.mesh.device_type)
-            return distribute_tensor(tensor, self.mesh, [Shard(0)], src_data_rank=None)
-
-        return {name: cut(name, tensor) for name, tensor in full.items()}

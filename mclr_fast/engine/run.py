@@ -44,6 +44,7 @@ class Run:
         self.ranks = ranks
         self.stop = stop
         self.outdir = config.folder
+        self.skipped: dict[str, int] = {}
         check_options(config, ranks.size)
         check_optimizer(config.train.optimizer, ranks.device)
         try:
@@ -104,6 +105,7 @@ class Run:
             "best": best and best.row,
             "turned_at": turned_at(trained),
             "stopped": stopped,
+            "skipped_batches": self.skipped,
             "classifier": self.aids.quality,
             "comparison": self._compare(evaluator, best, {"base": base, "denoising": control}),
             "grid_seeds": evaluator and evaluator.grid_seeds,
@@ -198,7 +200,7 @@ class Run:
             self.dataset,
             self.ranks,
             self.log,
-            folder / f"{name}-state.safetensors",
+            folder / f"{name}-state",
             self.stop,
         )
         own = name == self.config.objective.objective
@@ -233,11 +235,14 @@ class Run:
                         save_model(best_folder, net.state_dict(), model)
 
                 done.append(self._evaluate(evaluator, net, name, milestone, keep_best))
+                trainer.states.protect(best_of(done).row["images_seen"])
                 if own:
                     self._say_if_turned(done)
                     why = why or out_of_patience([e.row["fd"] for e in done], self.config.eval.patience)
             if why is not None:
                 break
+        trainer.states.wait()
+        self.skipped[name] = trainer.skipped
         stopped = why and {"why": why, "images_seen": milestone}
         if stopped:
             say(self.ranks.is_main, f"stopped at {milestone:,} images: {why}.")

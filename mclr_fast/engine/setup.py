@@ -33,6 +33,7 @@ FREE = {
     "train.sharding",
     "train.micro_batch",
     "train.checkpoint_every",
+    "train.keep_checkpoints",
     "train.log_every",
     "train.ema_snapshot_every",
     "eval.sample_batch",
@@ -184,6 +185,7 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
         "--num-samples": evaluation.num_samples,
         "--sample-batch": evaluation.sample_batch,
         "--grid-noises": evaluation.grid_noises,
+        "--keep-checkpoints": train.keep_checkpoints,
         "--model-samples": objective.model_samples,
         "--classifier-steps": objective.classifier_steps,
     }
@@ -193,6 +195,7 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
     at_least_0 = {
         "--micro-batch": train.micro_batch,
         "--loader-threads": config.loader_threads,
+        "--skip-bad-batches": train.skip_bad_batches,
         "--patience": evaluation.patience,
         "--ema-snapshot-every": train.ema_snapshot_every,
         "--refresh-every": objective.refresh_every,

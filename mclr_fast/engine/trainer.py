@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,23 +14,24 @@ from torch import Tensor, nn
 
 from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset
-from mclr_fast.models import check_state
 from mclr_fast.models.edm2 import DropoutKey, force_weight_norm_, normalized_weights, published
 from mclr_fast.objectives import NoiseLevel
 
-from .checkpoint import load_tensors, save_tensors
 from .distributed import Ranks, local
 from .ema import ParameterEMA, PlainEMA, PowerFunctionEMA
 from .errors import Interrupted, RunError
-from .logs import RunLog, progress_bar
+from .faults import Fault
+from .logs import RunLog, progress_bar, say
 from .loss_scale import LossScale
 from .methods import Aids, make_method
 from .minibatch import MinibatchSource, micro_batches
 from .optimizer import OPTIMIZERS
 from .placement import place
 from .schedule import EDM2Schedule, HoldSchedule
+from .setup import flat
 from .signals import StopRequest
 from .stopping import EnergyGuard
+from .training_state import TrainingStates
 from .tuples import num_columns
 
 
@@ -37,12 +41,13 @@ class Trainer:
     Args:
         arm: names this training in the log ("mclr", or "denoising" for the control).
         config: the run; net: the unwrapped network, on the CPU; dataset: what it trains on.
-        state_path: where the state is saved, and resumed from if it is there.
+        state_folder: where states are saved, and resumed from if there is one.
         stop: looked at after every step.
 
     An objective that needs a reference, samples or ratios gets them by `use`, before the first step.
 
-    Attributes: images_seen, the clock; stopped: why the guard stopped it, or None.
+    Attributes: images_seen, the clock; skipped: bad minibatches left out by request; stopped: why the
+    guard stopped it, or None.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class Trainer:
         dataset: Dataset,
         ranks: Ranks,
         log: RunLog,
-        state_path: Path,
+        state_folder: Path,
         stop: StopRequest,
     ):
         self.arm = arm
@@ -61,9 +66,9 @@ class Trainer:
         self.seed = config.seed
         self.ranks = ranks
         self.log = log
-        self.state_path = state_path
         self.stop = stop
         self.images_seen = 0
+        self.skipped = 0
         self.seconds = 0.0
 
         objective = config.objective
@@ -103,8 +108,10 @@ class Trainer:
         self.schedule = EDM2Schedule(self.config.lr, self.config.ref_batches, self.config.warmup_images / 1e6)
         if self.config.lr_schedule == "hold":
             self.schedule = HoldSchedule(self.config.lr, self.config.warmup_images)
-        if state_path.exists():
-            self._load()
+        self.fault = Fault(ranks.rank, self.config.batch_size)
+        run = hashlib.sha256(json.dumps(flat(config), sort_keys=True).encode()).hexdigest()[:16]
+        self.states = TrainingStates(state_folder, ranks, run, self.config.keep_checkpoints, self.fault)
+        self._load()
 
     def use(self, aids: Aids) -> None:
         """Train with this reference, these samples or ratios from here on."""
@@ -119,8 +126,8 @@ class Trainer:
     def train_until(self, images: int) -> None:
         """Step until at least `images` have been seen, or the guard stops; log, and save now and then.
 
-        Errors    RunError when the loss is not finite (before the update); Interrupted after a signal
-                  (after saving).
+        Errors    RunError when loss or gradients are not finite (before the update), unless
+                  --skip-bad-batches allows; Interrupted after a signal (after saving).
         """
         config = self.config
         bar = progress_bar(self.arm, config.duration, self.images_seen, self.ranks.is_main)
@@ -131,21 +138,28 @@ class Trainer:
                 loss, energies, finite, stop_requested = self._accumulate()
                 before = self.images_seen
                 self.images_seen += config.batch_size
+                overflow = not finite and math.isfinite(loss) and not self.loss_scale.at_lowest
+                bad = not (finite or overflow)  # a lower loss scale would not mend it
                 if finite:
                     self.optimizer.step(lr, self.images_seen, config.batch_size)
                 else:
+                    if bad:
+                        self._allow_bad_batch(loss)
                     self.optimizer.skip(self.images_seen, config.batch_size)
-                self.loss_scale.look(finite)
                 elapsed = time.perf_counter() - started
                 self.seconds += elapsed
-                self.guard.look(**self._means(energies))
+                if not bad:
+                    self.loss_scale.look(finite)
+                    self.guard.look(**self._means(energies))
+                self.fault.at("update", self.images_seen)
 
                 bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
                 bar.update(config.batch_size)
-                if self._crossed(before, config.log_every or 1):
+                if not bad and self._crossed(before, config.log_every or 1):
                     self._log(loss, energies, lr, config.batch_size / elapsed)
                 if stop_requested:
                     self.save()
+                    self.states.wait()
                     raise Interrupted
                 if config.checkpoint_every and self._crossed(before, config.checkpoint_every):
                     self.save()
@@ -160,18 +174,20 @@ class Trainer:
         return published(self.placement.full(self._tensors()["net"] | average))
 
     def save(self) -> None:
-        """Write the whole state, atomically (rank 0). RunError when a parameter is not finite."""
-        self._check_finite()
-        groups = {name: self.placement.full(tensors) for name, tensors in self._tensors().items()}
-        meta = {"images_seen": self.images_seen, "seconds": self.seconds, "guard": self.guard.state()}
-        meta["loss_scale"] = self.loss_scale.state()
-        self.ranks.on_main(save_tensors, self.state_path, groups, meta)
+        """Begin to save the whole state; it goes on beside the training (`states.wait` waits for it).
+
+        Errors    RunError when a parameter is not finite, or the save before this one failed.
+        """
+        if name := self._first_not_finite(self.net.named_parameters()):
+            raise RunError(
+                f"{name} is not finite {self._where()}: not saved. {self._last_good()} Lower --lr."
+            )
+        meta = {"images_seen": self.images_seen, "seconds": self.seconds, "skipped": self.skipped}
+        meta |= {"guard": self.guard.state(), "loss_scale": self.loss_scale.state()}
+        self.states.save(self.images_seen, self._tensors(), meta)
 
     def _accumulate(self) -> tuple[float, list[float], bool, bool]:
-        """Gradients of one step -> mean loss, mean energy per column, finite or not, signal or none.
-
-        Not finite are only gradients that a lower loss scale may mend; others are a RunError.
-        """
+        """Gradients of one step -> mean loss, mean energy per column, finite or not, signal or none."""
         try:
             batch = self.source.draw(self.images_seen)
         except (ValueError, OSError) as error:  # a minibatch without negatives, an unreadable image
@@ -190,25 +206,42 @@ class Trainer:
         totals[1] = ~self.optimizer.finite()
         # SYNC: loss and gradients decide whether the update may be made.
         stop_requested, overflows, loss, *energies = self.ranks.sum(totals).tolist()
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the loss is {loss} at {self.images_seen:,} images (arm {self.arm}): stopped before "
-                f"the update. {self._last_good()} Lower --lr, or look at the data."
-            )
-        if overflows and self.loss_scale.at_lowest:
-            raise RunError(
-                f"the gradient of {self.optimizer.first_not_finite()} is not finite at {self.images_seen:,} "
-                f"images (arm {self.arm}), loss scale {self.loss_scale.value:g}: stopped before the update. "
-                f"{self._last_good()} Lower --lr, or look at the data."
-            )
         num_images = self.config.batch_size
         means = [e / num_images for e in energies]
-        return loss / num_images, means, overflows == 0, stop_requested > 0
+        finite = math.isfinite(loss) and overflows == 0
+        return loss / num_images, means, finite, stop_requested > 0
+
+    def _allow_bad_batch(self, loss: float) -> None:
+        """Count a minibatch whose loss or gradients are not finite. RunError if it may not be left out."""
+        allowed = self.config.skip_bad_batches
+        named = list(self.net.named_parameters())
+        parameter = self._first_not_finite(named)
+        gradient = self._first_not_finite((f"the gradient of {name}", p.grad) for name, p in named)
+        culprit = f" ({parameter or gradient} is not finite)" if parameter or gradient else ""
+        scale = f", loss scale {self.loss_scale.value:g}" if self.loss_scale.moves else ""
+        what = f"the loss is {loss:.4g} {self._where()}{scale}{culprit}"
+        if parameter is not None or self.skipped >= allowed:
+            self.states.settle()
+            raise RunError(
+                f"{what}: stopped before the update. {self._last_good()} Lower --lr, look at the data, or "
+                f"raise --skip-bad-batches (now {allowed})."
+            )
+        self.skipped += 1
+        say(self.ranks.is_main, f"warning: {what}: skipped, {self.skipped} of {allowed} allowed.")
+        self.log.write({"arm": self.arm, "images_seen": self.images_seen, "skipped_batches": self.skipped})
+
+    def _first_not_finite(self, named: Iterable[tuple[str, Tensor | None]]) -> str | None:
+        """The first name, on all ranks, whose tensor is not finite on any."""
+        found = (name for name, t in named if t is not None and not bool(local(t).isfinite().all()))
+        return self.ranks.first(next(found, None))
+
+    def _where(self) -> str:
+        step = self.images_seen // self.config.batch_size
+        return f"at step {step:,}, {self.images_seen:,} images, arm {self.arm}"
 
     def _last_good(self) -> str:
-        if not self.state_path.exists():
-            return "No checkpoint was saved yet."
-        return f"Last good checkpoint: {self.state_path}."
+        newest = self.states.newest()
+        return f"Last good checkpoint: {newest}." if newest else "No checkpoint was saved yet."
 
     def _crossed(self, before: int, interval: int) -> bool:
         """Whether this step passed a multiple of `interval` images."""
@@ -229,40 +262,28 @@ class Trainer:
             means["negative"] = sum(negatives) / len(negatives)
         return means | ({"sample": sample[0]} if sample else {})
 
-    def _check_finite(self) -> None:
-        """RunError, on all ranks, naming the first parameter that is not finite on any."""
-        params = dict(self.net.named_parameters())
-        broken = torch.stack([~torch.isfinite(local(p)).all() for p in params.values()]).int()
-        for name, count in zip(params, self.ranks.sum(broken).tolist(), strict=True):
-            if count:
-                raise RunError(
-                    f"{name} is not finite at {self.images_seen:,} images (arm {self.arm}): not "
-                    f"saved. {self._last_good()} Lower --lr."
-                )
-
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
         """The state, as it lives: groups of tensors, DTensors where sharded; gains are [1] in all of them."""
         return {
-            "net": dict(self.net.named_parameters()) | dict(self.net.named_buffers()),
+            "net": {n: t.detach() for n, t in (*self.net.named_parameters(), *self.net.named_buffers())},
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
         }
 
     def _load(self) -> None:
-        groups, meta = load_tensors(self.state_path)
+        """Go on from the newest sound state, if there is one; the log goes back to it."""
+        live = self._tensors()
         try:
-            live = self._tensors()
-            check_state(live["net"], groups["net"], self.state_path)
-            groups = {name: self.placement.own(tensors, live[name]) for name, tensors in groups.items()}
-            self.net.load_state_dict(groups["net"])
-            self.optimizer.load_state_dict(groups["optimizer"])
-            self.ema.load_state_dict(groups["ema"])
+            meta = self.states.load(live)
+        except ValueError as error:
+            raise RunError(
+                f"{self.states.newest()} is not a state of this run ({error}). Choose another --outdir."
+            ) from error
+        if meta is not None:
+            self.optimizer.load_state_dict(live["optimizer"])  # what it does not keep in tensors
             self.guard.load(meta["guard"])
             self.loss_scale.load(meta["loss_scale"])
-        except (KeyError, ValueError) as error:
-            raise RunError(
-                f"{self.state_path} is not a state of this run ({error}). Choose another --outdir."
-            ) from error
-        self.images_seen, self.seconds = meta["images_seen"], meta["seconds"]
+            self.images_seen, self.skipped = meta["images_seen"], meta["skipped"]
+            self.seconds = meta["seconds"]
         if self.ranks.is_main:
             self.log.rewind(self.arm, self.images_seen)

@@ -70,7 +70,7 @@ def make_trainer(case, outdir, ranks, micro_batch=None, stop_after=0, sharding="
     data = ColorData(SampleOrder(40, config.seed))
     stop = tiny.StopAfter(stop_after)
     net = color_net(0)
-    trainer = Trainer("tiny", config, net, data, ranks, log, outdir / "state.safetensors", stop)
+    trainer = Trainer("tiny", config, net, data, ranks, log, outdir / "states", stop)
     needs_reference = make_method(config.objective).needs_reference
     trainer.use(Aids(Reference(color_net(1)) if needs_reference else None))
     return trainer
@@ -101,6 +101,7 @@ def run(case, outdir, ranks, **options):
         assert 0 < trainer.images_seen < duration
         trainer.train_until(duration)
     trainer.save()
+    trainer.states.wait()
     groups = {"gradients": grads, "average": trainer.average_state()}
     ranks.on_main(save_tensors, outdir / "results.safetensors", groups)
     return trainer

@@ -96,14 +96,16 @@ def test_micro_batches_cost_no_communication(sharded):
 
 @pytest.mark.parametrize("case", ["mclr", "ccdpo"])
 def test_one_process_goes_on_where_two_shards_stopped(sharded, whole, tmp_path, case):
-    """What the two wrote is whole: one process reads it, and has the state it would have reached alone."""
-    shutil.copy(sharded / case / "state.safetensors", tmp_path / "state.safetensors")
-    trainer = program.make_trainer(case, tmp_path, Ranks("cpu"))
-    assert trainer.images_seen == trainer.config.duration
-    expected, _ = load_tensors(whole(case) / "state.safetensors")
-    for name, group in trainer._tensors().items():
-        close({k: v.detach() for k, v in group.items() if k != "num_steps"},
-              {k: v for k, v in expected[name].items() if k != "num_steps"}, 1e-3)  # fmt: skip
+    """What the two wrote in shards, one process reads: it has the state it would have reached alone."""
+    shutil.copytree(sharded / case / "states", tmp_path / "states")
+    trainer, alone = (program.make_trainer(case, f, Ranks("cpu")) for f in (tmp_path, whole(case)))
+    assert trainer.images_seen == alone.images_seen == trainer.config.duration
+    assert trainer.optimizer.num_steps == alone.optimizer.num_steps == program.STEPS
+    for name, group in alone._tensors().items():
+        actual, expected = (
+            {k: v for k, v in g.items() if k != "num_steps"} for g in (trainer._tensors()[name], group)
+        )
+        close(actual, expected, 1e-3)
 
 
 def test_size_decides():

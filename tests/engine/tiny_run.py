@@ -92,11 +92,17 @@ def tiny_config(objective="mclr", micro_batch=0, steps=6, **train):
 def tiny_trainer(outdir, config, stop, dataset=None, ranks=None):
     ranks = ranks or Ranks("cpu")
     log = RunLog(Path(outdir) / "log.jsonl" if ranks.is_main else None)
-    path = Path(outdir) / "state.safetensors"
+    path = Path(outdir) / "states"
     dtype = torch.float16 if config.train.precision == "fp16" else torch.float32
     trainer = Trainer("tiny", config, tiny_net(dtype=dtype), dataset or TinyData(), ranks, log, path, stop)
     trainer.use(tiny_aids(config.objective, dtype))
     return trainer
+
+
+def all_tensors(trainer):
+    """Everything a step changes, by name; copies."""
+    groups = trainer._tensors().items()
+    return {f"{group}/{name}": value.clone() for group, part in groups for name, value in part.items()}
 
 
 class StopAfter(StopRequest):
@@ -123,6 +129,7 @@ def train(outdir, objective, micro_batch, steps, stop_after, ranks=None):
         trainer = tiny_trainer(outdir, config, StopAfter(0), ranks=ranks)  # started again
         trainer.train_until(config.train.duration)
     trainer.save()
+    trainer.states.wait()
 
 
 def main(outdir, objectives, micro_batch, steps, stop_after="0"):
