@@ -179,7 +179,7 @@ class RunConfig:
     loader_threads: int = 0
     """Threads of a rank's loader; 0 = its share of the cores, at most 16."""
     init: str | None = None
-    """Model to start from: a folder with model.safetensors and config.json, or "mnist16-base" (shipped)."""
+    """Model to start from: a folder of ours, EDM2's .pkl, or "mnist16-base" (shipped)."""
     protocol: Hidden[str | None] = None
     net: Hidden[dict[str, Any] | None] = None
     note: Hidden[str] = ""
@@ -211,7 +211,7 @@ class SampleConfig(SamplerConfig):
     """Options of `python -m mclr_fast.sample`."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """Model folder, or "mnist16-base"."""
+    """Model folder, EDM2's .pkl, or "mnist16-base"."""
     seeds: str = "0-15"
     """Sampling seeds, like 0-15 or 1,2,5-10."""
     labels: str = ""
@@ -231,7 +231,7 @@ class EvaluateConfig(EvalConfig):
     """Options of `python -m mclr_fast.evaluate`."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """Model folder, or "mnist16-base"."""
+    """Model folder, EDM2's .pkl, or "mnist16-base"."""
     eval_every: Hidden[int] = 1
     control: Hidden[str] = "none"
     cfg_scales: Hidden[tuple[float, ...]] = ()
@@ -246,3 +246,21 @@ class EvaluateConfig(EvalConfig):
     """Highest noise level of the sampler."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto = cuda where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Options of `python -m mclr_fast.convert`."""
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
+    """Model folder, "mnist16-base", or a file: EDM2's .pkl or .pt, DDO's EDM2 .pkl, VAR's .pth."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
+    """Folder or file to write."""
+    to: Literal["folder", "edm2-pkl", "edm2-state-dict", "edm2-training-state", "var-pth"] = "folder"
+    """folder = model.safetensors and config.json; edm2-*, var-pth = a file that their code reads."""
+    template: Path | None = None
+    """edm2-pkl: your own EDM2 snapshot, of the same architecture, whose weights are replaced."""
+    ema: float | None = None
+    """folder, of a training state: the average of this std instead of the trained weights."""
+    licence: str | None = None
+    """folder: licence of the weights; default CC BY-NC-SA 4.0 for NVIDIA's files, by name, else unknown."""

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,36 @@ import pytest
 import torch
 
 GOLDEN = Path(__file__).parent / "golden"
+sys.path.insert(0, str(Path(__file__).parent))  # for stand_ins
 
 
 @pytest.fixture(scope="session")
 def golden():
     """`golden(stem)`: the arrays of tests/golden/<stem>.npz, recorded from reference programs."""
     return lambda stem: np.load(GOLDEN / f"{stem}.npz", allow_pickle=False)
+
+
+@pytest.fixture
+def mark(tmp_path):
+    """A file that only code of a pickle would make."""
+    return tmp_path / "code-ran"
+
+
+@pytest.fixture
+def theirs(tmp_path, mark):
+    """An EDM2 network, its snapshot, whose source would leave the mark, and its training state."""
+    from stand_ins import ARGUMENTS, snapshot, training_state
+
+    from mclr_fast.models.edm2 import Precond
+
+    torch.manual_seed(0)
+    net = Precond(**ARGUMENTS)
+    with torch.no_grad():
+        net.unet.out_gain.fill_(0.5)
+    snapshot_path, state_path = tmp_path / "net.pkl", tmp_path / "training-state-0000004.pt"
+    snapshot_path.write_bytes(snapshot(net, ARGUMENTS, f"open({str(mark)!r}, 'w')"))
+    state_path.write_bytes(training_state(net))
+    return net, snapshot_path, state_path
 
 
 def pytest_collection_modifyitems(items):

@@ -16,7 +16,7 @@ import mclr_fast
 from mclr_fast.config import RunConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.evaluation import bootstrap_frechet_difference, feature_statistics
-from mclr_fast.models import describe, load, model_from_config, read_config, resolve
+from mclr_fast.models import describe, load, model_from_config, read_config, resolve, weights_file
 
 from .aids import AidMaker
 from .cfg_rows import cfg_file, stored_cfg_rows
@@ -64,7 +64,7 @@ class Run:
             arguments["img_resolution"],
             arguments["img_resolution"],
         )
-        self.base_sha256 = file_sha256(resolve(config.init) / "model.safetensors") if config.init else None
+        self.base_sha256 = file_sha256(weights_file(config.init)) if config.init else None
 
     def execute(self) -> dict:
         """Everything; returns the summary, which is also written with the report."""
@@ -206,7 +206,8 @@ class Run:
         own = name == self.config.objective.objective
         rounds = Rounds(trainer, self.aids, config, folder) if own else None
         best_folder = folder / ("best" if own else f"best-{name}")
-        model = describe(self.model["net"], made_by=self.config.recipe, objective=name)
+        origin = {key: self.model[key] for key in ("licence", "source") if key in self.model}
+        model = describe(self.model["net"], made_by=self.config.recipe, objective=name, **origin)
         snapshots = Snapshots(trainer, config.train, self.outdir, model)
         net = None if evaluator is None else self._build().to(self.ranks.device)
         done: list[Evaluation] = []

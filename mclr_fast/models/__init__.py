@@ -1,5 +1,25 @@
-"""Models, and the one format they are saved in: model.safetensors beside config.json."""
+"""Models, the one format they are saved in (model.safetensors beside config.json), and pickled ones."""
 
-from .files import check_state, describe, load, model_from_config, read_config, resolve
+from .files import (
+    FAMILIES,
+    check_state,
+    describe,
+    load,
+    model_from_config,
+    read_config,
+    read_state,
+    resolve,
+    weights_file,
+)
 
-__all__ = ["check_state", "describe", "load", "model_from_config", "read_config", "resolve"]
+__all__ = [
+    "FAMILIES",
+    "check_state",
+    "describe",
+    "load",
+    "model_from_config",
+    "read_config",
+    "read_state",
+    "resolve",
+    "weights_file",
+]

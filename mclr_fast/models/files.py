@@ -1,4 +1,4 @@
-"""Model folders: model.safetensors with the published names, and config.json to build the network."""
+"""Models on disk: folders of model.safetensors (the published names) and config.json, and others' pickles."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .edm2 import Precond
+from .pickled import SUFFIXES, read_pickled
 
 SHIPPED = Path(__file__).parent.parent / "assets"
 FAMILIES: dict[str, type[nn.Module]] = {"edm2": Precond}
@@ -25,13 +26,15 @@ def model_from_config(config: dict[str, Any], **overrides: Any) -> nn.Module:
         raise ValueError(f"model family {family!r} is unknown; known: {', '.join(FAMILIES)}.")
     try:
         return FAMILIES[family](**{**config["net"], **overrides})
-    except TypeError as error:
+    except (TypeError, RuntimeError, OverflowError, IndexError, ZeroDivisionError) as error:
         raise ValueError(f"the configuration does not describe an {family} network: {error}.") from None
 
 
 def resolve(path_or_name: str | Path) -> Path:
-    """The folder of a model: a path, its model.safetensors, or the name of a shipped one."""
+    """The folder of a model: a path, its model.safetensors, or a shipped one's name; a pickle, itself."""
     path = Path(path_or_name)
+    if path.suffix in SUFFIXES and path.is_file():
+        return path
     if path.name == "model.safetensors":
         path = path.parent
     if not path.exists() and (SHIPPED / path.name).is_dir() and len(path.parts) == 1:
@@ -43,15 +46,24 @@ def resolve(path_or_name: str | Path) -> Path:
             nearest = difflib.get_close_matches(path.name, {*beside, *shipped} - {path.name})
             raise FileNotFoundError(
                 f"no model at {path_or_name}: {path / name} is missing. A model is a folder with config.json "
-                f"and model.safetensors. Nearest names: {', '.join(nearest) or 'none'}; shipped with the "
-                f"package: {', '.join(shipped)}."
+                f"and model.safetensors, or an EDM2 snapshot (.pkl). Nearest names: "
+                f"{', '.join(nearest) or 'none'}; shipped with the package: {', '.join(shipped)}."
             )
     return path
 
 
+def weights_file(path_or_name: str | Path) -> Path:
+    """The file that holds a model's weights."""
+    path = resolve(path_or_name)
+    return path if path.is_file() else path / "model.safetensors"
+
+
 def read_config(path_or_name: str | Path) -> dict[str, Any]:
-    """config.json of a model folder. ValueError when it is no JSON object of ours."""
-    path = resolve(path_or_name) / "config.json"
+    """config.json of a model folder, or what it would be. ValueError when it is no JSON object of ours."""
+    path = resolve(path_or_name)
+    if path.is_file():
+        return read_pickled(path).config
+    path = path / "config.json"
     try:
         config = json.loads(path.read_text())
     except ValueError as error:
@@ -61,20 +73,29 @@ def read_config(path_or_name: str | Path) -> dict[str, Any]:
     return config
 
 
+def read_state(path_or_name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(config, tensors in the file's dtypes) of a model, whichever file it is in; nothing is built."""
+    path = resolve(path_or_name)
+    if path.is_file():
+        model = read_pickled(path)
+        return model.config, model.state()
+    try:
+        return read_config(path), load_file(path / "model.safetensors")
+    except SafetensorError as error:
+        raise ValueError(f"{path / 'model.safetensors'} is damaged ({error}).") from None
+
+
 def load(path_or_name: str | Path, **overrides: Any) -> nn.Module:
     """Build a saved model and load its weights, in eval mode, on the CPU, as float32.
 
-    Args: path_or_name: a model folder, or "mnist16-base"; overrides: constructor arguments that do
-        not change shapes (dtype, dropout).
+    Args: path_or_name: a model folder, "mnist16-base", or a pickle that `read_pickled` reads; overrides:
+        constructor arguments that do not change shapes (dtype, dropout).
     Errors: FileNotFoundError; ValueError naming the first tensors that do not fit.
     """
-    folder = resolve(path_or_name)
-    net = model_from_config(read_config(folder), **overrides)
-    try:
-        state = load_file(folder / "model.safetensors")
-    except SafetensorError as error:
-        raise ValueError(f"{folder / 'model.safetensors'} is damaged ({error}).") from None
-    check_state(net.state_dict(), state, folder)
+    config, state = read_state(path_or_name)
+    with torch.device("meta"):  # whether it fits is known before anything of its size is allocated
+        check_state(model_from_config(config).state_dict(), state, path_or_name)
+    net = model_from_config(config, **overrides)
     net.load_state_dict(state)
     return net.eval()
 

@@ -1,0 +1,176 @@
+"""What the restricted reader makes of the three forms of a pickled model."""
+
+import pickle
+import signal
+import subprocess
+import sys
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from mclr_fast.pickles import reading, values
+
+DTYPES = [*reading.DTYPES.values()]
+
+
+def write(path, value, form):
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(value, protocol=4))
+    else:
+        torch.save(value, path, _use_new_zipfile_serialization=form == "zip")
+    return path
+
+
+@pytest.fixture
+def tensors():
+    torch.manual_seed(0)
+    made = {str(dtype): (torch.randn(3, 5) * 9).to(dtype) for dtype in DTYPES}
+    base = torch.randn(40)
+    made |= {"scalar": torch.tensor(2.5), "empty": torch.empty(0, 3), "transposed": torch.randn(2, 5).t()}
+    made |= {"channels_last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)}
+    return made | {"view": base[3:9], "its base": base}
+
+
+@pytest.mark.parametrize("form", ["pickle", "zip", "stream"])
+def test_tensors_are_those_of_torch(tmp_path, tensors, form):
+    path = write(tmp_path / "x", OrderedDict(tensors), form)
+    nodes = reading.read(path)
+    assert nodes.keys() == tensors.keys() and all(map(reading.is_tensor, nodes.values()))
+    for name, tensor in tensors.items():
+        found = reading.tensor(path, nodes[name])
+        assert found.dtype == tensor.dtype and found.shape == tensor.shape and found.is_contiguous()
+        assert torch.equal(found, tensor), name
+
+
+@pytest.mark.parametrize("form", ["pickle", "zip", "stream"])
+def test_plain_values(tmp_path, form):
+    value = {"a": [1, -2.5, None, True, 1 << 40, "\u00e9"], "b": {"c": (3, [])}}
+    value[7] = torch.nn.Parameter(torch.ones(2))
+    found = reading.read(write(tmp_path / "x", value, form))
+    assert found["a"] == value["a"] and found["b"] == {"c": [3, []]}
+    assert reading.is_tensor(found["7"])
+
+
+def test_a_snapshot_runs_nothing(theirs, mark):
+    """Its objects come as class names and attributes; their source is nowhere in what is read."""
+    _, path, _ = theirs
+    assert str(mark).encode() in path.read_bytes()
+    found = reading.read(path)
+    assert found["ema"]["class"] == "Precond" and found["encoder"]["class"] == "StabilityVAEEncoder"
+    assert found["ema"]["state"]["_init_kwargs"]["num_blocks"] == 1
+    assert str(mark) not in str(found) and not mark.exists()
+
+
+def test_one_process_reads_many_files(theirs):
+    worker = reading.Worker()
+    for path in theirs[1:] * 3:
+        worker.read(path)
+    assert worker.starts == 1
+    worker.close()
+
+
+def test_a_dead_process_is_replaced(theirs):
+    worker = reading.Worker()
+    worker.read(theirs[1])
+    worker._process.kill()
+    worker._process.wait()
+    assert worker.read(theirs[1])["ema"]["class"] == "Precond" and worker.starts == 2
+    worker.close()
+
+
+def test_a_slow_process_is_ended(theirs):
+    worker = reading.Worker(timeout=0.0)
+    with pytest.raises(ValueError, match="reading it went over a limit of memory or time"):
+        worker.read(theirs[1])
+    assert worker._process is None
+
+
+def test_the_process_imports_no_torch():
+    """Neither torch nor pickle's own unpickling of anything: the standard library, before it is locked."""
+    program = "import sys; from mclr_fast.pickles import worker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "safetensors"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "import wave",
+        "eval('1')",
+        "os.system('true')",
+        "open('/etc/hostname')",
+        "open(path, 'ab')",
+        "os.listdir('/')",
+        "__import__('socket').socket()",
+        "__import__('subprocess').Popen(['true'])",
+    ],
+)
+def test_the_process_has_locked_itself(tmp_path, attempt):
+    """Even code that ran in it could do none of this."""
+    program = f"""
+import os, sys, io, socket, subprocess
+from mclr_fast.pickles import worker
+path, attempt = {str(tmp_path / "x")!r}, compile({attempt!r}, "", "exec")
+open(path, "w").close()
+code = eval("lambda: exec(attempt)")
+worker._limit = lambda *_: None
+sys.stdin = type("", (), {{"buffer": ()}})()
+worker.main()
+worker._allowed[:] = [path]
+assert open(path, "rb").read() == b""
+try:
+    code()
+except PermissionError as error:
+    print("held", error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.startswith("held"), done.stderr
+
+
+PROGRAM = """
+import io, json, sys
+from mclr_fast.pickles import worker
+sys.stdin = io.TextIOWrapper(io.BytesIO(json.dumps(sys.argv[1]).encode()))
+exec(sys.argv[2])
+worker.main()
+"""
+
+
+def run_worker(path, change):
+    """The worker's process on one file, after a change to it: exit code and answer."""
+    command = [sys.executable, "-c", PROGRAM, str(path), change]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout
+
+
+def test_its_memory_is_limited(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"\x80\x04(" + b"\x8f" * 400_000 + b"t.")  # empty sets, 216 bytes each
+    assert "holds over 250,000 values" in run_worker(path, "")[1]
+    code, answer = run_worker(path, "worker.MEMORY_BYTES = 64 << 20")
+    assert code == 0 and "takes more than 64 MiB of memory" in answer
+
+
+def test_its_time_is_limited(theirs):
+    loop = "def answer(path):\n  while True: pass\nworker.answer, worker.CPU_SECONDS = answer, 0"
+    assert run_worker(theirs[1], loop) == (-signal.SIGXCPU, "")
+
+
+def test_a_file_that_shrank(theirs):
+    net, path, _ = theirs
+    node = reading.read(path)["ema"]["state"]["_modules"]["unet"]["state"]["_parameters"]["out_gain"]
+    assert torch.equal(reading.tensor(path, node), net.unet.out_gain.detach().half().reshape(()))
+    path.write_bytes(path.read_bytes()[: node["start"]])
+    with pytest.raises(ValueError, match="ends before its tensors do"):
+        reading.tensor(path, node)
+
+
+def test_the_names_are_these():
+    """Whoever adds one must show that nothing is called for it."""
+    assert len(values.KNOWN) == 23 and not any("*" in name for name in values.KNOWN)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        reading.read(tmp_path / "x")
