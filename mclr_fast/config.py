@@ -197,6 +197,10 @@ class RunConfig:
     """proof: their first sampling seed; none of them chose the checkpoint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto = cuda where there is one."""
+    tensorboard: bool = False
+    """Write TensorBoard's files too, to <outdir>/tensorboard."""
+    wandb: str | None = None
+    """Weights & Biases project to log to as well; a run that is resumed goes on in its run there."""
     dry_run: bool = False
     """Print the resolved run and stop."""
 

@@ -28,10 +28,11 @@ from .logs import RunLog, say
 from .optimizer import check_optimizer
 from .report import write_report
 from .rounds import Rounds
-from .setup import check_fit, check_options, claim_outdir, net_overrides
+from .setup import check_fit, check_options, claim_outdir, flat, net_overrides
 from .signals import StopRequest
 from .snapshots import Snapshots
 from .stopping import out_of_patience
+from .trackers import open_trackers
 from .trainer import Trainer
 
 
@@ -58,6 +59,7 @@ class Run:
             raise RunError(str(error)) from error
         ranks.on_main(claim_outdir, self.outdir, config)
         self.log = RunLog(self.outdir / "log.jsonl" if ranks.is_main else None)
+        ranks.on_main(self._open_trackers)
         arguments = self.model["net"]
         self.image_shape = (
             arguments["img_channels"],
@@ -68,6 +70,10 @@ class Run:
 
     def execute(self) -> dict:
         """Everything; returns the summary, which is also written with the report."""
+        with self.log:
+            return self._execute()
+
+    def _execute(self) -> dict:
         self._announce()
         rows, seconds = [], 0.0
         evaluator = self.evaluator()
@@ -176,6 +182,9 @@ class Run:
             "k": config.neighbors,
         }
 
+    def _open_trackers(self) -> None:
+        self.log.trackers = open_trackers(self.config, self.outdir, flat(self.config), self.log.lines())
+
     def _build(self) -> nn.Module:
         """The network to train, on the CPU: --init's, or a new one from the run's seed."""
         overrides = net_overrides(self.config.train, self.ranks.device)
@@ -237,6 +246,7 @@ class Run:
 
                 done.append(self._evaluate(evaluator, net, name, milestone, keep_best))
                 trainer.states.protect(best_of(done).row["images_seen"])
+                self.log.evaluated(done[-1].row)
                 if own:
                     self._say_if_turned(done)
                     why = why or out_of_patience([e.row["fd"] for e in done], self.config.eval.patience)

@@ -21,11 +21,14 @@ from .ema import PowerFunctionEMA
 from .errors import RunError
 from .methods import Method, make_method
 from .optimizer import apex_fused_adam
+from .trackers import check_trackers
 
 # Options that may differ between the calls that make one run.
 FREE = {
     "outdir",
     "device",
+    "tensorboard",
+    "wandb",
     "dry_run",
     "loader",
     "loader_threads",
@@ -203,6 +206,7 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
     for option, value in at_least_0.items():
         if value < 0:
             raise RunError(f"{option} must be 0 or more, not {value}.")
+    check_trackers(config)
     if train.ema == "power":
         try:
             PowerFunctionEMA({}, train.ema_stds)
