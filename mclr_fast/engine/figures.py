@@ -202,18 +202,23 @@ def axes(size: tuple[float, float], title: str, xlabel: str = "", ylabel: str = 
     return fig, ax
 
 
-def finish(fig: Figure, ax: Axes, metric: Metric | None = None) -> None:
+def finish(fig: Figure, ax: Axes, metric: Metric | None = None, columns: int = 3) -> None:
     """Legend below, room at the margins, and a log axis where FD spans more than a decade."""
-    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-
     ax.margins(0.08)
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines])
     if metric is FD and values.min() > 0 and values.max() > 10 * values.min():
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    fig.legend(loc="outside lower center", ncols=3)
+        log_axis(ax)
+    fig.legend(loc="outside lower center", ncols=columns)
+
+
+def log_axis(ax: Axes) -> None:
+    """A logarithmic y axis with ticks like 0.1, 0.2, 0.5."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def note(ax: Axes, row: Row, x: Metric, y: Metric, text: str, color: str, offset=(5, 4)) -> None:

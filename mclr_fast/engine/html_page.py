@@ -22,8 +22,8 @@ h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92rem; min-width: min(100%, 52rem);
   font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .5rem; text-align: right; } thead th { border-bottom: 2px solid #999;
-  vertical-align: bottom; }
+th, td { padding: .2rem .5rem; text-align: right; } .text { text-align: left; }
+thead th { border-bottom: 2px solid #999; vertical-align: bottom; }
 th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 tbody { border-bottom: 1px solid #ccc; } tbody th { font-weight: normal; white-space: nowrap; }
 tr.best th, tr.best td { background: #fde8d7; font-weight: bold; }
@@ -75,14 +75,26 @@ def bullets(sentences: Iterable[str]) -> str:
     return f'<ul class="note">\n{items}</ul>' if items else ""
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[tuple[list[str], bool]]]) -> str:
-    """`body` holds groups of (cells, marked); a row's first cell is its heading."""
+class Html(str):
+    """A cell that is HTML already."""
+
+
+def table(
+    head: Sequence[str], body: Sequence[Sequence[tuple[list[str], bool]]], text_columns: int = 0
+) -> str:
+    """`body` holds groups of (cells, marked); a row's first cell is its heading, as many more are text."""
+
+    def row(cells: Sequence[str], tag: str, scope: str = "") -> str:
+        kinds = [' class="text"' if i < text_columns else "" for i in range(len(cells))]
+        written = [cell if isinstance(cell, Html) else escape(cell) for cell in cells]
+        return "".join(
+            f"<{tag}{scope}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, written, strict=True)
+        )
 
     def line(cells: Sequence[str], marked: bool) -> str:
-        rest = "".join(f"<td>{escape(cell)}</td>" for cell in cells[1:])
         mark = ' class="best"' if marked else ""
-        return f'<tr{mark}><th scope="row">{escape(cells[0])}</th>{rest}</tr>\n'
+        return f'<tr{mark}><th scope="row">{escape(cells[0])}</th>{row(cells[1:], "td")}</tr>\n'
 
-    heading = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    groups = "".join(f"<tbody>\n{''.join(line(*row) for row in group)}</tbody>\n" for group in body)
+    heading = f'<th scope="col">{escape(head[0])}</th>' + row(head[1:], "th", ' scope="col"')
+    groups = "".join(f"<tbody>\n{''.join(line(*entry) for entry in group)}</tbody>\n" for group in body)
     return f'<div class="scroll"><table>\n<thead><tr>{heading}</tr></thead>\n{groups}</table></div>\n'

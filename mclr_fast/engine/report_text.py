@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from .report_data import CURVES, FD, Metric, Row, Run
 
@@ -84,6 +85,8 @@ def verdicts(run: Run) -> Iterable[str]:
         return
     if stopped := run.summary.get("stopped"):
         yield f"Stopped at {stopped['images_seen']:,} images seen: {stopped['why']}."
+    if quality := run.summary.get("classifier"):
+        yield classifier_sentence(quality)
     for arm, interval in (run.summary.get("comparison") or {}).items():
         against = "the base" if arm == "base" else "the denoising control"
         text = interval_text(interval)
@@ -105,6 +108,16 @@ def verdicts(run: Run) -> Iterable[str]:
             f"({_signed(f'{change:+.0%}')}); "
             f"lowest {FD.text(min(row['fd'] for row in rows))}."
         )
+
+
+def classifier_sentence(quality: dict[str, Any]) -> str:
+    """How good the classifier is whose p(c|x_t) weighs the negatives, on images it has not seen."""
+    before, after = quality["ece_before"], quality["ece_after"]
+    return (
+        f"The noise-conditional classifier, on {quality['heldout_images']:,} held-out images under all noise "
+        f"levels: accuracy {quality['accuracy']:.3f}, calibration error {before:.3f} before and {after:.3f} "
+        f"after its temperatures, negative log-likelihood {quality['nll_after']:.3f}."
+    )
 
 
 def interval_text(interval: Sequence[float]) -> str:

@@ -97,7 +97,13 @@ def every_setting(grid: dict[str, list[Settings]], ablations: list[dict]) -> lis
 
 def _try(cells: Cells, objective: str, settings: Settings, seed: int) -> dict[str, Any] | None:
     summary = cells.tried(objective, settings, seed)
-    return summary and {"settings": settings, "fd": summary["best"]["fd"], "rows": _own_rows(summary)}
+    return summary and {
+        "settings": settings,
+        "fd": summary["best"]["fd"],
+        "rows": _own_rows(summary),
+        "stopped": summary["stopped"],
+        "seconds": summary["seconds"],
+    }
 
 
 def _vary(cells: Cells, ablation: dict[str, Any], settings: Settings, seed: int) -> dict[str, Any]:
@@ -146,7 +152,8 @@ def _summary(cells: Cells, parts: Parts) -> dict:
         }
         for objective, entries in runs.items()
     }
-    judged = [entry["judged"] for entries in runs.values() for entry in entries]
+    all_runs = [entry for entries in runs.values() for entry in entries]
+    judged = [entry["judged"] for entry in all_runs]
     return {
         "recipe": config.recipe,
         "objective": "table",
@@ -157,6 +164,9 @@ def _summary(cells: Cells, parts: Parts) -> dict:
         "guided": guided,
         "methods": methods,
         "ablations": varied,
+        "classifier": next(
+            (e["summary"]["classifier"] for e in all_runs if e["summary"]["classifier"]), None
+        ),
         "best": min(judged, key=lambda row: row["fd"]),
         "protocol": one["protocol"],
         "judged_on": [config.proof_first_seed, config.proof_first_seed + config.proof_samples - 1],

@@ -14,16 +14,20 @@ from .checkpoint import replacing
 from .figures import (
     BASE,
     GUIDED,
+    REAL,
     STYLE,
     Picture,
     axes,
     axis_title,
     count_formatter,
     finish,
+    log_axis,
+    note,
     picture,
 )
-from .html_page import bullets, page, section, table
-from .report_data import FD, IS, NAMES, PRECISION, RECALL, Metric, Row, points
+from .html_page import Html, bullets, page, section, table
+from .report_data import FD, IS, NAMES, PRECISION, RECALL, Metric, Row, guidance, points
+from .table_text import findings, how, judged_rows, number, settings_text, symbol, tried_sentences
 
 COLUMNS = (FD, PRECISION, RECALL, IS)  # the paper's order
 HEAD = ["Method", "Settings", "NFE", *(f"{m.title} {m.arrow}" for m in COLUMNS)]
@@ -55,16 +59,11 @@ def write_table_report(outdir: Path) -> Path:
 
 
 def _groups(summary: dict[str, Any]) -> Iterator[tuple[str, list[Row], str]]:
-    _real, base, guided, *_ = summary["rows"]
-    yield "Base", [base], ""
-    yield "CFG", [guided], f"guidance {guided['name'].removeprefix('cfg-')}"
+    (guided,) = judged_rows(summary, "cfg")
+    yield "Base", judged_rows(summary, "base"), ""
+    yield "CFG", [guided], f"guidance {guidance(guided['name']):g}"
     for name, method in summary["methods"].items():
-        yield NAMES[name], [run["judged"] for run in method["runs"]], settings_text(method["settings"])
-
-
-def settings_text(settings: dict[str, Any]) -> str:
-    """lr 0.0001, beta 0.02."""
-    return ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in settings.items())
+        yield NAMES[name], judged_rows(summary, name), settings_text(method["settings"])
 
 
 class Line(NamedTuple):
@@ -75,12 +74,16 @@ class Line(NamedTuple):
 
 
 def lines(summary: dict[str, Any]) -> list[Line]:
-    """Table 1: method, settings, network calls; means over seeds with their ranges, the best two marked."""
+    """Table 1: method, settings, network calls; means over seeds with their ranges, the best two marked.
+
+    The last line says what as many real images as samples score: no method, so never marked.
+    """
     groups, marks = list(_groups(summary)), {}
     for metric in COLUMNS:
         means = [np.mean([row[metric.key] for row in rows]) for _, rows, _ in groups]
         order = np.argsort(means)[:: 1 if metric.arrow == "↓" else -1]
         marks |= {(order[0], metric.key): "best", (order[1], metric.key): "second"}
+    groups.append(("Real images", [row for row in summary["rows"] if row["name"] == "real"], "held out"))
     return [
         Line(
             [name, settings, str(rows[0]["nfe"])],
@@ -120,15 +123,20 @@ def draw(summary: dict[str, Any]) -> Iterator[Picture]:
 
 def _tradeoff(summary: dict[str, Any], x: Metric, y: Metric) -> Picture:
     """The paper's Figure 4 (c, f): every method over training (first seed), CFG over guidance."""
-    fig, ax = axes((6.2, 5.2), f"{y.title} against {x.title}", axis_title(x), axis_title(y))
+    fig, ax = axes((6.2, 5.4), f"{y.title} against {x.title}", axis_title(x), axis_title(y))
     curves = {name: method["runs"][0]["curve"] for name, method in summary["methods"].items()}
     base = next(iter(curves.values()))[0]
     ax.plot(*points([base, *summary["guided"]], x.key, y.key), "*--", color=GUIDED, ms=7, label="CFG")
+    for row in summary["guided"]:
+        note(ax, row, x, y, f"{guidance(row['name']):g}", GUIDED)
     for name, rows in curves.items():
         color, marker = LOOKS[name]
         ax.plot(*points(rows, x.key, y.key), marker=marker, color=color, ms=4, label=NAMES[name])
     ax.plot(base[x.key], base[y.key], "o", color=BASE, ms=7, label="Base", zorder=5)
+    ax.plot(*points(summary["rows"][:1], x.key, y.key), "d", color=REAL, ms=7, label="Real images", zorder=5)
     finish(fig, ax, y)
+    if y is FD:
+        log_axis(ax)
     methods = ", ".join(NAMES[name] for name in curves)
     alt = f"{y.title} against {x.title}: CFG over guidance, and {methods} over training."
     return picture(fig, f"table-tradeoff-{y.key}-{x.key}", alt)
@@ -136,54 +144,50 @@ def _tradeoff(summary: dict[str, Any], x: Metric, y: Metric) -> Picture:
 
 def _ablation(ablation: dict[str, Any], metric: Metric) -> Picture:
     """One metric over images seen, a curve a value of the option."""
-    option, name = ablation["option"].replace("_", " "), NAMES[ablation["objective"]]
-    fig, ax = axes((4.4, 3.5), f"{name}: {metric.title} by {option}", "Images seen", axis_title(metric))
+    option, name = ablation["option"], NAMES[ablation["objective"]]
+    title = f"{name}: {metric.title} by {symbol(option)}"
+    fig, ax = axes((4.4, 3.5), title, "Images seen", axis_title(metric))
     for entry, color in zip(ablation["runs"], SHADES, strict=False):
-        label = f"{option} {entry['settings'][ablation['option']]:g}"
+        label = f"{symbol(option)} = {number(option, entry['settings'][option])}"
         ax.plot(*points(entry["rows"], "images_seen", metric.key), "o-", color=color, ms=4, label=label)
-    finish(fig, ax, metric)
+    finish(fig, ax, metric, columns=2)
     ax.xaxis.set_major_formatter(count_formatter())
-    stem = f"table-{ablation['objective']}-{ablation['option']}-{metric.key}"
+    stem = f"table-{ablation['objective']}-{option}-{metric.key}"
     values = ", ".join(f"{value:g}" for value in ablation["values"])
-    return picture(fig, stem, f"{metric.title} of {name} over images seen, for {option} {values}.")
+    return picture(fig, stem, f"{metric.title} of {name} over images seen, for {symbol(option)} {values}.")
+
+
+def _rest(ablation: dict[str, Any]) -> str:
+    return settings_text({k: v for k, v in ablation["settings"].items() if k != ablation["option"]})
 
 
 def _page(summary: dict[str, Any], pictures: list[Picture]) -> str:
+    wrap = {"best": "<b>{}</b>", "second": "<u>{}</u>", "": "{}"}
     body = [
-        (line.first + [text for text, _ in line.metrics], line.metrics[0][1] == "best")
+        (line.first + [Html(wrap[mark].format(escape(text))) for text, mark in line.metrics], False)
         for line in lines(summary)
+    ]
+    parts = [
+        section(
+            f"{NAMES[ablation['objective']]} by {symbol(ablation['option'])}",
+            f"{ablation['figure']} of the paper; {_rest(ablation)}. One seed, evaluated as in the grid.",
+            pictures[2 + 2 * i : 4 + 2 * i],
+        )
+        for i, ablation in enumerate(summary["ablations"])
     ]
     return page(
         f"Table: {summary['recipe']}",
-        f'<p class="note">{escape(how(summary))}</p>\n',
-        table(HEAD, [body]),
+        f'<p class="note">{escape(how(summary))} Best of a column bold, second underlined.</p>\n',
+        table(HEAD, [body[:2], body[2:-1], body[-1:]], text_columns=1),
+        "<h2>Found here</h2>\n",
+        bullets(findings(summary)),
         section(
-            "Trade-offs", "The paper's Figure 4: from the base, over training or guidance.", pictures[:2]
+            "Trade-offs",
+            "The paper's Figure 4 (c, f): from the base, over training (first seed) or guidance (its "
+            "strength beside the stars, 1 = none).",
+            pictures[:2],
         ),
-        section("Ablations", "One seed, the shorter evaluations of the grid.", pictures[2:]),
-        "<h2>The grid</h2>\n",
-        bullets(grid_sentences(summary)),
+        *parts,
+        "<h2>What was tried</h2>\n",
+        bullets(tried_sentences(summary)),
     )
-
-
-def how(summary: dict[str, Any]) -> str:
-    """How the figures came about, in words."""
-    chose, judged = (
-        f"{first:,} to {last:,}" for first, last in (summary["protocol"]["seeds"], summary["judged_on"])
-    )
-    seeds = ", ".join(map(str, summary["seeds"]))
-    return (
-        f"Each method at the best of its grid, training seeds {seeds}: the checkpoint of lowest FD on "
-        f"sampling seeds {chose}, judged on seeds {judged}. Means over training seeds, in brackets lowest "
-        "and highest; base and guidance have no training seed. "
-        f"{summary['seconds'] / 60:.0f} minutes in all on {summary['versions']['device']}."
-    )
-
-
-def grid_sentences(summary: dict[str, Any]) -> Iterator[str]:
-    """What was tried of each method, with the lowest FD of each try."""
-    for name, method in summary["methods"].items():
-        tries = "; ".join(
-            f"{settings_text(entry['settings'])}: FD {FD.text(entry['fd'])}" for entry in method["grid"]
-        )
-        yield f"{NAMES[name]} tried {tries}."

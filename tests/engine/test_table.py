@@ -95,7 +95,7 @@ def test_processes_share_the_runs(config, monkeypatch):
     def fake(self, config):
         ran.append(config.folder.name)
         fd = config.train.lr / config.objective.num_negatives
-        return None, {"best": {"fd": fd}, "rows": [], "objective": "", "seconds": 1.0}
+        return None, {"best": {"fd": fd}, "rows": [], "objective": "", "seconds": 1.0, "stopped": None}
 
     def wait(self):
         """Meanwhile the other process finishes its run."""
@@ -149,9 +149,12 @@ def test_the_recipe_stays_within_its_grid():
 
 def test_markdown_marks_the_best_two():
     row = {"nfe": 23, "precision": 0.5, "recall": 0.5, "is": 8.0}
-    base, guided = row | {"name": "base", "fd": 0.3}, row | {"name": "cfg-1.5", "fd": 0.2}
+    real, base, guided = (
+        row | {"name": name, "fd": fd} for name, fd in (("real", 0.01), ("base", 0.3), ("cfg-1.5", 0.2))
+    )
     runs = [{"judged": row | {"fd": fd}} for fd in (0.05, 0.15)]
     methods = {"mclr": {"settings": {"lr": 1e-4}, "runs": runs}}
-    text = markdown({"rows": [{}, base, guided], "methods": methods})
+    text = markdown({"rows": [real, base, guided], "methods": methods})
     assert "**0.100 (0.050\N{EN DASH}0.150)**" in text
     assert "<u>0.200</u>" in text
+    assert text.splitlines()[-1].startswith("| Real images | held out | 23 | 0.010 |")
