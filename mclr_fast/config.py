@@ -202,7 +202,9 @@ class RunConfig:
     wandb: str | None = None
     """Weights & Biases project to log to as well; a run that is resumed goes on in its run there."""
     dry_run: bool = False
-    """Print the resolved run and stop."""
+    """Print the resolved run and the memory that it needs, and stop; an error if a GPU has less."""
+    gpu_memory_gib: float = 0.0
+    """dry_run: a GPU's memory, in GiB; 0 = that of the GPU here, or 80."""
 
     @property
     def folder(self) -> Path:

@@ -15,8 +15,11 @@ from pathlib import Path
 import torch
 
 from mclr_fast import __version__, ops
+from mclr_fast.engine.memory_table import preset_lines
 from mclr_fast.engine.setup import choose_dtype
+from mclr_fast.models.edm2 import PRESETS
 from mclr_fast.ops import audit
+from mclr_fast.recipes import get_recipe
 
 ASSETS = Path(__file__).parent / "assets"
 BASE = [f"mnist16-base/{name}" for name in ("config.json", "model.safetensors", "cfg.json")]
@@ -42,10 +45,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="compile every GPU kernel for sm_80, sm_90 and sm_100 (no GPU needed; minutes) and print "
         "registers, spills, shared memory, width of accesses, bytes moved and the time these take on an H100",
     )
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="count what training every EDM2 preset needs of a GPU, for several K, on 1, 8 and 64 GPUs, and "
+        "the largest micro-batch that fits (no GPU needed; a minute)",
+    )
+    parser.add_argument("--gpu-memory-gib", type=float, default=0, help="for --memory; 0: this GPU's, or 80")
     options = parser.parse_args(arguments)
     sys.stdout.reconfigure(errors="replace")  # a terminal without ticks still gets the text
     if options.kernels:
         print(audit.table(audit.rows()))
+        return 0
+    if options.memory:
+        for line in preset_lines(map(get_recipe, PRESETS), options.gpu_memory_gib):
+            print(line, flush=True)
         return 0
     for lines in (_versions, _processors, _compilers, _optional_packages, _shipped_files, _ops):
         print(lines.__name__.strip("_").replace("_", " "))

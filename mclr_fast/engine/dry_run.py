@@ -10,6 +10,8 @@ from mclr_fast.config import RunConfig
 from mclr_fast.models import describe, model_from_config, read_config
 
 from .errors import RunError
+from .memory import StepMemory
+from .memory_table import check_memory, memory_lines
 from .run import milestones
 from .setup import check_options, flat, method_of
 from .tuples import num_columns
@@ -34,6 +36,8 @@ def dry_run(config: RunConfig) -> str:
     num_steps = -(-train.duration // train.batch_size)
     marks = milestones(config, True) if config.eval.eval_every else []
     row = f"{train.batch_size} images x {columns} columns{method.beside}"
+    memory = StepMemory(config, model["net"])
+    check_memory(memory, num_ranks, config.gpu_memory_gib)
     lines = [
         f"recipe          {config.recipe}" + (f"  ({config.note})" if config.note else ""),
         f"objective       {objective.objective}: {method.objective}",
@@ -43,6 +47,8 @@ def dry_run(config: RunConfig) -> str:
         f"micro-batches   {-(-own // micro)} a rank of at most {micro} evaluations, {num_ranks} rank(s)",
         f"evaluated at    {', '.join(f'{mark:,}' for mark in marks) or 'never'}",
         f"folder          {config.folder}" + (" (exists: resumes)" if config.folder.exists() else ""),
+        "",
+        *memory_lines(memory, num_ranks, config.gpu_memory_gib),
         "",
         "options",
     ]

@@ -32,6 +32,7 @@ FREE = {
     "dry_run",
     "loader",
     "loader_threads",
+    "gpu_memory_gib",
     "table_minutes",
     "train.sharding",
     "train.micro_batch",
@@ -218,6 +219,8 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
         )
     if train.optimizer == "apex":
         apex_fused_adam()
+    if config.gpu_memory_gib < 0:
+        raise RunError(f"--gpu-memory-gib must be above 0, or 0 (ask the GPU), not {config.gpu_memory_gib}.")
     if not (train.stop_factor == 0 or train.stop_factor > 1):
         raise RunError(f"--stop-factor must be 0 (never stop) or above 1, not {train.stop_factor}.")
     if evaluation.patience > 0 and (config.protocol is None or evaluation.eval_every == 0):

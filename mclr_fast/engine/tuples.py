@@ -156,6 +156,7 @@ def labels_and_sample(draw: Draw) -> Columns:
 
 
 Tuples = Callable[[Draw], Columns]
+SHARED: tuple[Tuples, ...] = (own_label, other_labels, any_labels)  # their columns are one image
 PAIRED: tuple[Tuples, ...] = (other_labels, other_images, labels_and_sample)  # these need another class
 
 

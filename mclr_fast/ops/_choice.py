@@ -24,6 +24,7 @@ MULTI_TENSOR = ("adam_norm_ema_", "weight_norm_scale")  # CUDA C++ on a GPU; the
 DTYPES = {  # of the activations that the fused ops take
     "cpu": (torch.float32, torch.bfloat16),
     "cuda": (torch.float32, torch.bfloat16, torch.float16),
+    "meta": (torch.float32, torch.bfloat16, torch.float16),  # shapes alone: what the fused op would return
 }
 
 
@@ -63,6 +64,8 @@ def _triton() -> str:
 
 def available(op: str, device: str) -> Implementation:
     """The fused implementation of `op` on "cpu" or "cuda", or the reference and why."""
+    if device == "meta":
+        return Implementation(op, "shapes", "nothing is computed")
     if device == "cpu" or op in MULTI_TENSOR:
         library, reason = _native.load(device)
         return Implementation(op, "native" if library else "reference", reason)

@@ -18,6 +18,7 @@ from mclr_fast.engine.checkpoint import save_tensors, write_json
 from mclr_fast.engine.distributed import Ranks, local
 from mclr_fast.engine.errors import Interrupted
 from mclr_fast.engine.logs import RunLog
+from mclr_fast.engine.memory import StepMemory
 from mclr_fast.engine.methods import Aids, make_method
 from mclr_fast.engine.reference import Reference
 from mclr_fast.engine.trainer import Trainer
@@ -29,6 +30,7 @@ spec.loader.exec_module(tiny)
 
 # On 2 ranks out_conv's 3 rows are 2 and 1; gains and logvar_linear have one row, so rank 1 has none of them.
 NET = tiny.NET | {"img_channels": 3}
+WIDE = NET | {"model_channels": 32, "channels_per_head": 32}
 STEPS = 3
 CASES = {  # objective, images a step, evaluations a micro-batch
     "mclr": ("mclr", 13, 8),  # rows 6 and 7 on 2 ranks: 3 and 4 micro-batches
@@ -116,6 +118,19 @@ def sent(case, outdir, ranks, micro_batch):
     return {str(op): count for op, count in mode.get_comm_counts().items()}
 
 
+def memory(outdir, ranks, micro_batch):
+    """Bytes that a step takes beside what lasts, as it is and as it is counted."""
+    config = tiny.tiny_config("mclr", micro_batch, sharding="shard", precision="fp32")
+    data = ColorData(SampleOrder(40, config.seed))
+    log, stop = RunLog(None), tiny.StopAfter(0)
+    trainer = Trainer("tiny", config, Precond(**WIDE), data, ranks, log, outdir / "unused", stop)
+    counted = StepMemory(config, WIDE).of(ranks.size, micro_batch)
+    trainer.train_until(tiny.BATCH)
+    measured = tiny.allocated(lambda: trainer.train_until(2 * tiny.BATCH))
+    lasting = counted.parameters + counted.moments + counted.averages
+    return {"measured": measured, "counted": counted.total - lasting}
+
+
 def main(outdir):
     outdir, ranks = Path(outdir), Ranks("cpu")
     for case in CASES:
@@ -126,6 +141,8 @@ def main(outdir):
         ranks.wait()
     counts = {size: sent("mclr", outdir, ranks, size) for size in (0, 4)}
     ranks.on_main((outdir / "sent.json").write_text, json.dumps(counts))
+    sizes = {size: memory(outdir, ranks, size) for size in (0, 8)}
+    write_json(outdir / f"memory{ranks.rank}.json", sizes)
     ranks.wait()
     ranks.close()
 

@@ -94,6 +94,12 @@ def test_micro_batches_cost_no_communication(sharded):
     assert whole_step["c10d._reduce_scatter_base_"] > 1
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_counted_memory_is_what_a_sharded_step_takes(sharded, rank):
+    for size in json.loads((sharded / f"memory{rank}.json").read_text()).values():
+        assert size["measured"] == pytest.approx(size["counted"], rel=0.05)
+
+
 @pytest.mark.parametrize("case", ["mclr", "ccdpo"])
 def test_one_process_goes_on_where_two_shards_stopped(sharded, whole, tmp_path, case):
     """What the two wrote in shards, one process reads: it has the state it would have reached alone."""

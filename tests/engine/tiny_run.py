@@ -132,6 +132,15 @@ def train(outdir, objective, micro_batch, steps, stop_after, ranks=None):
     trainer.states.wait()
 
 
+def allocated(step):
+    """The most bytes that the CPU's allocator had given out during step(), beyond those before."""
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
+        step()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return int(max(np.cumsum([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())])))
+
+
 def main(outdir, objectives, micro_batch, steps, stop_after="0"):
     ranks = Ranks("cpu")
     for objective in objectives.split(","):
