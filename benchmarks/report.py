@@ -46,6 +46,9 @@ TARGETS = [
     Target(PAST_CACHE | {"bound_by_arithmetic": True}, "share_of_bound", 0.8),
     Target({"row": "pointwise-", "size": "network"}, "over_compile", 1.0),
     Target({"row": "optimizer", "size": "past cache"}, "over_torch", 2),
+    Target({"row": "data-png", "case": "dali"}, "images_per_second", 10_000),
+    Target({"row": "data-png", "case": "dali"}, "over_torch", 3),
+    Target({"row": "data-wait"}, "wait_share", 0.02, at_most=True),
 ]
 RATIOS = (
     "over_naive",
@@ -60,6 +63,8 @@ RATIOS = (
     "over_torch",
     "share_of_copy",
     "share_of_bound",
+    "images_per_second",
+    "wait_share",
 )
 
 

@@ -270,3 +270,27 @@ class ConvertConfig:
     """folder, of a training state: the average of this std instead of the trained weights."""
     licence: str | None = None
     """folder: licence of the weights; default CC BY-NC-SA 4.0 for NVIDIA's files, by name, else unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Options of `python -m mclr_fast.prepare`."""
+
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
+    """Folder, .zip or .tar of labelled images."""
+    out: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="OUT")] = None
+    """EDM2 data set to write, a .zip."""
+    resolution: int = 64
+    """Side of the images, in pixels: center-crop-dhariwal."""
+    latents: str | None = None
+    """Encode with this VAE: a folder of diffusers', or stabilityai/sd-vae-ft-mse, EDM2's."""
+    mirror: bool = False
+    """Append the mirror image of every image."""
+    skip_damaged: bool = False
+    """Leave out images that cannot be read."""
+    verify: bool = False
+    """Read every image of OUT, or of SOURCE if nothing is to be written."""
+    threads: int = 0
+    """Threads that read; 0 = one a core, at most 16."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Of the VAE; auto = cuda where there is one."""

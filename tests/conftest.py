@@ -17,6 +17,7 @@ def golden():
     return lambda stem: np.load(GOLDEN / f"{stem}.npz", allow_pickle=False)
 
 
+<<<<<<< HEAD
 @pytest.fixture
 def mark(tmp_path):
     """A file that only code of a pickle would make."""
@@ -38,6 +39,25 @@ def theirs(tmp_path, mark):
     snapshot_path.write_bytes(snapshot(net, ARGUMENTS, f"open({str(mark)!r}, 'w')"))
     state_path.write_bytes(training_state(net))
     return net, snapshot_path, state_path
+=======
+@pytest.fixture(scope="session")
+def tiny_vae(tmp_path_factory):
+    """The folder of an AutoencoderKL with random weights that halves images."""
+    diffusers = pytest.importorskip(
+        "diffusers", reason="latents are made with diffusers: pip install 'mclr_fast[latents]'"
+    )
+    folder = tmp_path_factory.mktemp("vae")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        diffusers.AutoencoderKL(
+            down_block_types=["DownEncoderBlock2D"] * 2,
+            up_block_types=["UpDecoderBlock2D"] * 2,
+            block_out_channels=[4, 4],
+            norm_num_groups=2,
+            latent_channels=4,
+        ).save_pretrained(folder)
+    return folder
+>>>>>>> eaabf6e (python -m mclr_fast.prepare: images by class to EDM2 zips and latents, resumable, verified; data benchmarks)
 
 
 def pytest_collection_modifyitems(items):

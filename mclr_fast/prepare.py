@@ -1,0 +1,41 @@
+"""Make a data set: `python -m mclr_fast.prepare SOURCE OUT.zip --resolution 64`; see --help."""
+
+from __future__ import annotations
+
+import sys
+
+import tyro
+
+from mclr_fast.config import PrepareConfig
+
+DESCRIPTION = """Crop and resize labelled images to one size and write them as an EDM2 data set.
+
+SOURCE is a folder, .zip or .tar with a folder (or a .tar) of images for every class, or with a dataset.json.
+OUT.zip appears when it is whole; run the same command again to go on with one that was stopped.
+
+Examples:
+  python -m mclr_fast.prepare imagenet/train img64.zip --resolution 64 --verify
+  python -m mclr_fast.prepare ILSVRC2012_img_train.tar img512.zip --resolution 512
+  python -m mclr_fast.prepare img512.zip img512-sd.zip --resolution 512 --latents sd-vae-ft-mse/ --mirror
+  python -m mclr_fast.prepare img64.zip --verify
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, make, verify. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
+    config = tyro.cli(PrepareConfig, args=arguments, prog="mclr_fast.prepare", description=DESCRIPTION)
+    from mclr_fast.engine.door import fail, run_door
+    from mclr_fast.engine.prepare_data import prepare
+
+    if config.out is None and not config.verify:
+        return fail(ValueError("name the data set to write, OUT.zip, or give --verify to check SOURCE."))
+
+    def work(ranks, stop) -> None:
+        if ranks.is_main:
+            prepare(config, ranks, stop)
+
+    return run_door(config.device, work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
