@@ -17,7 +17,6 @@ def golden():
     return lambda stem: np.load(GOLDEN / f"{stem}.npz", allow_pickle=False)
 
 
-<<<<<<< HEAD
 @pytest.fixture
 def mark(tmp_path):
     """A file that only code of a pickle would make."""
@@ -39,7 +38,8 @@ def theirs(tmp_path, mark):
     snapshot_path.write_bytes(snapshot(net, ARGUMENTS, f"open({str(mark)!r}, 'w')"))
     state_path.write_bytes(training_state(net))
     return net, snapshot_path, state_path
-=======
+
+
 @pytest.fixture(scope="session")
 def tiny_vae(tmp_path_factory):
     """The folder of an AutoencoderKL with random weights that halves images."""
@@ -57,7 +57,6 @@ def tiny_vae(tmp_path_factory):
             latent_channels=4,
         ).save_pretrained(folder)
     return folder
->>>>>>> eaabf6e (python -m mclr_fast.prepare: images by class to EDM2 zips and latents, resumable, verified; data benchmarks)
 
 
 def pytest_collection_modifyitems(items):

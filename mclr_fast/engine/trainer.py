@@ -251,6 +251,7 @@ class Trainer:
         line = {"arm": self.arm, "images_seen": self.images_seen, "loss": loss}
         line |= self._means(energies)
         line |= {"lr": lr, "seconds": self.seconds, "images_per_second": images_per_second}
+        line["data_seconds"] = self.source.waited
         line |= self.loss_scale.line()
         self.log.write(line)
 
