@@ -32,7 +32,7 @@ class ObjectiveConfig:
     num_negatives: int = 3
     """K, negatives an image; 1 = the paper's Approach 1."""
     dsm_weight: float = 0.0
-    """mclr: beta of eq. 160, the share of denoising."""
+    """mclr: beta of eq. 160, the share of denoising, at least 0."""
     form: Literal[1, 2] = 1
     """mclr: negatives are 1 = wrong labels (eq. 22), 2 = other images (eq. 12)."""
     include_own: bool = False
@@ -40,11 +40,11 @@ class ObjectiveConfig:
     beta: float | None = None
     """ccdpo, cca, ddo: pull to the reference, 1/energy (default 0.02). gft: 1/guidance (default 0.5)."""
     lambda_coef: float = 1.0
-    """cca: weight of the negatives."""
+    """cca: weight of the negatives, above 0."""
     alpha: float = 1.0
-    """ddo: weight of the model's samples."""
+    """ddo: weight of the model's samples, above 0."""
     eta: float = 1.0
-    """kl-mclr, weighted-mclr, plus-minus: strength of the contrast."""
+    """kl-mclr, weighted-mclr, plus-minus: strength of the contrast, at least 0."""
     guidance_weight: float = 0.5
     """model-guidance: w, the target's shift, in [0, 1); guidance is 1 / (1 - w)."""
     pairing: Literal["images", "labels"] = "images"
@@ -60,7 +60,7 @@ class ObjectiveConfig:
     positives: str = "data"
     """plus-minus: p+ is "data", "base" (--reference's samples), "best" (of those: CFGRL) or a path."""
     best_share: float = 0.25
-    """plus-minus: the share of a class's samples that is "best"."""
+    """plus-minus: the share of a class's samples that is "best", in (0, 1]."""
     model_samples: int = 2000
     """ddo, kl-mclr, plus-minus: samples that are made of a model, as many of each class."""
     classifier_steps: int = 1000
@@ -68,7 +68,7 @@ class ObjectiveConfig:
     classifier: Path | None = None
     """weighted-mclr, positives "best": the classifier's file, made if missing; default: in --outdir."""
     label_dropout: float | None = None
-    """gft, model-guidance, denoising: probability of no label (default 0.1, 0.1, 0)."""
+    """gft, model-guidance, denoising: probability of no label, in [0, 1) (default 0.1, 0.1, 0)."""
     P_mean: float = -0.8
     """Mean of ln sigma."""
     P_std: float = 1.6
@@ -88,7 +88,7 @@ class TrainConfig:
     micro_batch: int = 0
     """Network evaluations a rank holds at once; 0 = all of a step's."""
     lr: float = 1e-4
-    """Learning rate (EDM2's alpha_ref with the edm2 schedule)."""
+    """Learning rate, at least 0 (EDM2's alpha_ref with the edm2 schedule)."""
     lr_schedule: Literal["hold", "edm2"] = "hold"
     """hold: warm up, then constant. edm2: eq. 67, decaying."""
     warmup_images: int = 0
@@ -96,17 +96,17 @@ class TrainConfig:
     ref_batches: float = 70000
     """edm2 schedule: steps before the decay sets in."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """Adam's decays."""
+    """Adam's decays a step, each in [0, 1)."""
     ema: Literal["plain", "power"] = "plain"
     """Weight average: same decay every step, or EDM2's power function."""
     ema_beta: float = 0.9
-    """plain: decay a step."""
+    """plain: decay a step, in [0, 1]."""
     ema_stds: tuple[float, ...] = (0.05, 0.1)
     """power: relative widths, each in (0, 0.2886]; the first is evaluated and saved."""
     ema_snapshot_every: int = 0
     """power: images between snapshots of every average, 4 bytes a parameter each; 0 = none."""
     dropout: float = 0.0
-    """Dropout of the network."""
+    """Dropout probability of the network, in [0, 1)."""
     flip: bool = False
     """Mirror every other image, at random. Latents are mirrored before they are made: prepare --mirror."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -132,9 +132,9 @@ class SamplerConfig:
     num_steps: int = 12
     """Heun steps: a sample costs 2 num_steps - 1 network calls."""
     sigma_min: float = 0.002
-    """Lowest noise level of the sampler."""
+    """Lowest noise level of the sampler; pixels lie in [-1, 1]."""
     sigma_max: float = 80.0
-    """Highest noise level of the sampler."""
+    """Highest noise level of the sampler; pixels lie in [-1, 1]."""
     sample_batch: int = 250
     """Images sampled at once on a rank."""
 
@@ -150,7 +150,7 @@ class EvalConfig(SamplerConfig):
     first_seed: int = 0
     """Their sampling seeds are first_seed, first_seed + 1, ..., the same for every row."""
     neighbors: int = 3
-    """k of precision and recall."""
+    """k, the neighbours of precision and recall."""
     control: Literal["none", "last", "all"] = "none"
     """Train the base on with the denoising loss for as many images; evaluate it at the end, or as often."""
     cfg_scales: tuple[float, ...] = ()
@@ -225,7 +225,7 @@ class SampleConfig(SamplerConfig):
     guidance: float = 1.0
     """EDM2's guidance g against the net's own zero label vector; 1 = none."""
     sigma_max: float = 40.0
-    """Highest noise level of the sampler."""
+    """Highest noise level of the sampler; pixels lie in [-1, 1]."""
     outdir: Path = Path("samples")
     """Folder of the PNG files."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -249,7 +249,7 @@ class EvaluateConfig(EvalConfig):
     data: str = "mnist16"
     """Data to compare with; only the embedded set has a protocol yet."""
     sigma_max: float = 40.0
-    """Highest noise level of the sampler."""
+    """Highest noise level of the sampler; pixels lie in [-1, 1]."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto = cuda where there is one."""
 
@@ -267,7 +267,7 @@ class ConvertConfig:
     template: Path | None = None
     """edm2-pkl: your own EDM2 snapshot, of the same architecture, whose weights are replaced."""
     ema: float | None = None
-    """folder, of a training state: the average of this std instead of the trained weights."""
+    """folder, of a training state: the average of this std, in (0, 0.2886], not the trained weights."""
     licence: str | None = None
     """folder: licence of the weights; default CC BY-NC-SA 4.0 for NVIDIA's files, by name, else unknown."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mclr_fast.models.edm2 import Precond
 
 from . import tuples
 from .checkpoint import write_json
-from .ema import PowerFunctionEMA
+from .ema import PlainEMA, PowerFunctionEMA
 from .errors import RunError
 from .methods import Method, make_method
 from .optimizer import apex_fused_adam
@@ -208,15 +209,20 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
         if value < 0:
             raise RunError(f"{option} must be 0 or more, not {value}.")
     check_trackers(config)
-    if train.ema == "power":
-        try:
-            PowerFunctionEMA({}, train.ema_stds)
-        except ValueError as error:
-            raise RunError(f"--ema-stds: {error}") from None
-    elif train.ema_snapshot_every:
-        raise RunError(
-            "--ema-snapshot-every keeps power-function averages: add --ema power, or leave it out."
-        )
+    in_range = {
+        ("--lr", "at least 0"): 0 <= train.lr < math.inf,
+        ("--betas", "each in [0, 1)"): all(0 <= beta < 1 for beta in train.betas),
+        ("--dropout", "in [0, 1)"): 0 <= train.dropout < 1,
+    }
+    for (option, where), is_so in in_range.items():
+        if not is_so:
+            raise RunError(f"{option} must be {where}, not {getattr(train, option[2:])}.")
+    try:
+        PlainEMA({}, train.ema_beta) if train.ema == "plain" else PowerFunctionEMA({}, train.ema_stds)
+    except ValueError as error:
+        raise RunError(f"--ema {train.ema}: {error}") from None
+    if train.ema == "plain" and train.ema_snapshot_every:
+        raise RunError("--ema-snapshot-every keeps power-function averages: add --ema power.")
     if train.optimizer == "apex":
         apex_fused_adam()
     if config.gpu_memory_gib < 0:

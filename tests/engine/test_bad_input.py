@@ -64,6 +64,10 @@ def test_options(refused, objective, options, words):
     [
         ({"micro_batch": 3}, "--micro-batch 3 is smaller than a row of ccdpo, R = 4 evaluations"),
         ({"stop_factor": 1.0}, "--stop-factor must be 0 .* or above 1, not 1.0"),
+        ({"ema_beta": 1.5}, r"--ema plain: beta=1\.5 is not a decay: it must lie in \[0, 1\]"),
+        ({"lr": float("nan")}, "--lr must be at least 0, not nan"),
+        ({"betas": (0.9, 1.0)}, r"--betas must be each in \[0, 1\), not \(0\.9, 1\.0\)"),
+        ({"dropout": -0.1}, r"--dropout must be in \[0, 1\), not -0\.1"),
     ],
 )
 def test_training_options(refused, train, words):
