@@ -109,6 +109,7 @@ def test_run_writes_what_the_api_says(door, tmp_path):
     summary = json.loads((run / "summary.json").read_text())
     assert {"recipe", "objective", "images_seen", "seconds", "rows", "best", "versions"} <= (summary.keys())
     assert summary["images_seen"] == 6 * BATCH
+    assert summary["skipped_batches"] == {"mclr": 0}
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["images_seen"] for line in lines] == [BATCH * (i + 1) for i in range(6)]
     assert (run / "config.json").is_file()

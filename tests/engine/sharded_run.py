@@ -1,6 +1,7 @@
 """Short trainings of a net that shards unevenly, as a program for any number of ranks.
 
 Usage: sharded_run.py OUTDIR; writes OUTDIR/CASE/: log.jsonl, gradients, average, weights, and what was sent.
+What one rank has begun in OUTDIR/begun/, of the case "mclr", it goes on with.
 """
 
 import importlib.util
@@ -139,6 +140,9 @@ def main(outdir):
         held = sum(local(p).numel() for p in trainer.net.parameters())
         write_json(outdir / case / f"rank{ranks.rank}.json", {"shapes": shapes, "parameters": held})
         ranks.wait()
+    begun = make_trainer("mclr", outdir / "begun", ranks)
+    assert begun.images_seen > 0
+    begun.train_until(begun.config.duration)
     counts = {size: sent("mclr", outdir, ranks, size) for size in (0, 4)}
     ranks.on_main((outdir / "sent.json").write_text, json.dumps(counts))
     sizes = {size: memory(outdir, ranks, size) for size in (0, 8)}

@@ -15,6 +15,7 @@ from torch import nn
 
 from mclr_fast.engine.checkpoint import load_tensors
 from mclr_fast.engine.distributed import Ranks
+from mclr_fast.engine.errors import Interrupted
 from mclr_fast.engine.placement import SHARDED_FROM, shards
 
 PROGRAM = Path(__file__).with_name("sharded_run.py")
@@ -25,8 +26,11 @@ spec.loader.exec_module(program)
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory):
-    """Every case on two ranks, sharded, in parts, stopped by a signal and resumed."""
+    """Every case on two ranks, sharded, in parts, stopped by a signal and resumed; and what one has begun."""
     outdir = tmp_path_factory.mktemp("sharded")
+    (outdir / "begun").mkdir()
+    with pytest.raises(Interrupted):
+        program.make_trainer("mclr", outdir / "begun", Ranks("cpu"), stop_after=1).train_until(1000)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     run = subprocess.run(
         [sys.executable, *torchrun, str(PROGRAM), str(outdir)],
@@ -112,6 +116,11 @@ def test_one_process_goes_on_where_two_shards_stopped(sharded, whole, tmp_path, 
             {k: v for k, v in g.items() if k != "num_steps"} for g in (trainer._tensors()[name], group)
         )
         close(actual, expected, 1e-3)
+
+
+def test_two_shards_go_on_where_one_process_stopped(sharded, whole):
+    assert len(losses(sharded / "begun")) == program.STEPS
+    np.testing.assert_allclose(losses(sharded / "begun"), losses(whole("mclr")), rtol=1e-5)
 
 
 def test_size_decides():

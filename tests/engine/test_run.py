@@ -63,6 +63,8 @@ def test_summary_has_every_row(run):
 
 def test_best_folder_holds_the_best_model(run):
     best = json.loads((run / "summary.json").read_text())["best"]
+    states = {int(folder.name) for folder in (run / "checkpoints" / "mclr-state").iterdir()}
+    assert states == {64, 96, best["images_seen"]}
     groups, row = load_tensors(run / "evaluations" / f"mclr-{best['images_seen']}.safetensors")
     assert row == best
     config = get_recipe("mnist16").eval
