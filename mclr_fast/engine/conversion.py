@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +22,6 @@ from .checkpoint import file_sha256, replacing, write_json
 from .edm2_training_state import write_training_state
 from .errors import RunError
 from .setup import complete
-
-LICENCES = ("licence", "source")
 
 
 def convert(config: ConvertConfig) -> None:
@@ -94,7 +93,8 @@ def write_edm2_snapshot(config: ConvertConfig) -> None:
             f"--template {config.template} is of another architecture: its {name} is {theirs.get(name)}, the "
             f"model's {ours[name]}."
         )
-    models.check_state(state, mould.state(), config.template)
+    shapes = {name: torch.empty(node["shape"], device="meta") for name, node in mould.nodes.items()}
+    models.check_state(state, shapes, config.template)
     cast = {name: tensor.to(DTYPES[mould.nodes[name]["dtype"]]) for name, tensor in state.items()}
     _check_finite(cast, f"{config.source}, in the template's dtype,")
     _check_apart(mould.nodes, config.template)
@@ -139,10 +139,11 @@ def _check_finite(state: dict[str, Tensor], source: Any) -> None:
 
 
 def _check_apart(nodes: dict[str, dict[str, Any]], template: Path) -> None:
-    """Every tensor must have bytes of its own, or writing one would change another."""
+    """Every tensor must have bytes of its own, without gaps, or writing one would change another."""
     end = 0
     for node in sorted(nodes.values(), key=lambda node: node["start"]):
-        if node["start"] < end:
+        size = math.prod(node["shape"]) * DTYPES[node["dtype"]].itemsize
+        if node["start"] < end or node["nbytes"] != size:
             raise RunError(f"--template {template} has tensors that share memory: choose another snapshot.")
         end = node["start"] + node["nbytes"]
 

