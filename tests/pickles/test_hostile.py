@@ -187,8 +187,9 @@ def mutations(content, count, seed):
 
 
 @pytest.mark.parametrize("which", ["snapshot", "training-state", "os.system in a snapshot"])
-def test_mutations(tmp_path, worker, mark, which):
-    """None runs code, hangs or takes memory."""
+def test_mutations(tmp_path, worker, mark, which, monkeypatch):
+    """None runs code, hangs or takes memory; what is no network any more is a ValueError too."""
+    monkeypatch.setattr(reading, "_worker", worker)
     arguments = dict(img_resolution=4, img_channels=1, label_dim=2, model_channels=4, channel_mult=[1])
     arguments |= dict(num_blocks=1, attn_resolutions=[], logvar_channels=4)
     net = Precond(**arguments)
@@ -203,11 +204,10 @@ def test_mutations(tmp_path, worker, mark, which):
     for changed in mutations(content, 100, seed=len(which)):
         path.write_bytes(changed)
         try:
-            worker.read(path)
+            read_pickled(path)
             read += 1
         except ValueError as error:
-            assert "is refused" in str(error)
-            refused += 1
+            refused += "is refused" in str(error)
     assert refused >= 40 and (read > 0) == (not which.startswith("os.system"))
     assert not mark.exists()
 
