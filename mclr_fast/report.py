@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mclr_fast.engine.errors import RunError
 from mclr_fast.engine.report import write_report
+from mclr_fast.engine.report_data import read_run
+from mclr_fast.engine.table_report import write_table_report
 
 EXAMPLE = """example:
   python -m mclr_fast.report runs/mnist16
@@ -26,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("outdir", metavar="OUTDIR", type=Path, help="the --outdir of a run")
     outdir = parser.parse_args(argv).outdir
     try:
-        page = write_report(outdir)
+        is_table = read_run(outdir).objective == "table"
+        page = (write_table_report if is_table else write_report)(outdir)
     except (FileNotFoundError, ValueError, RunError) as error:
         parser.exit(2, f"error: {error}\n")
     print(page)

@@ -80,7 +80,7 @@ def tried_sentences(summary: Summary) -> Iterator[str]:
 
 def _stopped(run: dict[str, Any]) -> str:
     """Where the guard (engine/stopping.py) ended a run."""
-    return f" (stopped at {run['stopped']['images_seen']:,} images)" if run["stopped"] else ""
+    return f" (stopped at {run['stopped']['images_seen']:,} images)" if run.get("stopped") else ""
 
 
 def findings(summary: Summary) -> Iterator[str]:
@@ -91,6 +91,7 @@ def findings(summary: Summary) -> Iterator[str]:
             verdicts = (f"{m.title} {_compared(m, ours[name], ours[other])}" for m in (FD, IS))
             yield f"{_name(name)} against {_name(other)}, {paper}. Here: {', '.join(verdicts)}."
     yield from _gaps(ours)
+    yield from _twins(summary)
     for ablation in summary["ablations"]:
         best = min(ablation["runs"], key=lambda entry: entry["fd"])
         values = "; ".join(_value(ablation, entry) for entry in ablation["runs"])
@@ -118,6 +119,16 @@ def _compared(metric: Metric, rows: list[Row], others: list[Row]) -> str:
     if min(first) > max(second):
         return f"better ({values})"
     return f"{'worse' if max(first) < min(second) else 'not told apart'} ({values})"
+
+
+def _twins(summary: Summary) -> Iterator[str]:
+    """Why two rows may be the same."""
+    gft, guided = (summary["methods"].get(name, {}).get("settings") for name in ("gft", "model-guidance"))
+    if gft and guided and abs(gft["beta"] + guided["guidance_weight"] - 1) < 1e-9:
+        yield (
+            "Model guidance at w = 1-β is GFT: their gradients differ by the factor β alone, "
+            "which Adam cancels."
+        )
 
 
 def _gaps(ours: dict[str, list[Row]]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from mclr_fast import report
 from mclr_fast.engine import cells as cells_module
 from mclr_fast.engine.cells import name_of
 from mclr_fast.engine.checkpoint import write_json
@@ -75,6 +76,11 @@ def test_a_table_from_grid_to_report(config, make, monkeypatch):
         "table-mclr-num_negatives-fd.png",
     }
     assert (outdir / "report.html").read_text().count("data:image/png;base64,") == 4
+
+    page = (outdir / "report.html").read_bytes()
+    (outdir / "report.html").unlink()
+    report.main([str(outdir)])
+    assert (outdir / "report.html").read_bytes() == page
 
     # A second call only reads.
     monkeypatch.setattr(cells_module.Cells, "_execute", lambda self, config: pytest.fail("ran again"))

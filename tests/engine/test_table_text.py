@@ -51,6 +51,14 @@ def test_the_gap_to_guidance(fd, words):
     assert "In FD MCLR leaves no gap to CFG at its best FD that a weight could close." in findings(none)
 
 
+@pytest.mark.parametrize(("weight", "same"), [(0.2, True), (0.35, False)])
+def test_two_methods_that_are_one(weight, same):
+    methods = {"gft": method(row(0.1)), "model-guidance": method(row(0.1))}
+    methods["gft"]["settings"] = {"lr": 3e-4, "beta": 0.8}
+    methods["model-guidance"]["settings"] = {"lr": 3e-4, "guidance_weight": weight}
+    assert any("is GFT" in sentence for sentence in findings(summary(methods))) == same
+
+
 def test_ablations_and_the_classifier():
     runs = [
         {"settings": {"beta": 0.01}, "fd": 0.2, "stopped": None},
