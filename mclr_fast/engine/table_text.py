@@ -146,4 +146,6 @@ def _gaps(ours: dict[str, list[Row]]) -> Iterator[str]:
         else:
             closed = (plain - weighted) / (plain - cfg)
             does = f"closes {closed:.0%} of" if closed > 0 else f"widens by {-closed:.0%}"
-            yield f"In {metric.title} the adaptive weight {does} MCLR's gap to CFG."
+            apart = "not" not in _compared(metric, ours["weighted-mclr"], ours["mclr"])
+            spread = "" if apart else ", within the spread of the seeds"
+            yield f"In {metric.title} the adaptive weight {does} MCLR's gap to CFG, by the means{spread}."

@@ -41,12 +41,14 @@ def test_better_is_what_every_seed_says():
 @pytest.mark.parametrize(
     ("fd", "words"),
     [
-        (0.35, "In FD the adaptive weight closes 50% of MCLR's gap to CFG."),
-        (0.45, "In FD the adaptive weight widens by 50% MCLR's gap to CFG."),
+        (0.35, "In FD the adaptive weight closes 50% of MCLR's gap to CFG, by the means."),
+        (0.45, "In FD the adaptive weight widens by 50% MCLR's gap to CFG, by the means."),
     ],
 )
 def test_the_gap_to_guidance(fd, words):
     assert words in findings(summary({"mclr": method(row(0.4)), "weighted-mclr": method(row(fd))}))
+    spread = summary({"mclr": method(row(0.4), row(0.4)), "weighted-mclr": method(row(0.2), row(0.5))})
+    assert any(sentence.endswith("within the spread of the seeds.") for sentence in findings(spread))
     none = summary({"mclr": method(row(0.2)), "weighted-mclr": method(row(fd))})
     assert "In FD MCLR leaves no gap to CFG at its best FD that a weight could close." in findings(none)
 
