@@ -15,7 +15,7 @@ OPTION = re.compile(r"^ {0,2}(-{1,2}[a-zA-Z].*?|[A-Z][A-Z_]+)(?: {2,}(.*))?$")
 # What a number counts or measures, or where it lies.
 UNIT = re.compile(
     r"images|evaluations|steps|batches|calls|samples|seeds?\b|threads|minutes|negatives an|neighbours|noises|"
-    r"states|ln sigma|1/energy|1/guidance|times its start|1 = none|at least \d|above \d|[\[(]-?\d",
+    r"states|GiB|ln sigma|1/energy|1/guidance|times its start|1 = none|at least \d|above \d|[\[(]-?\d",
     re.IGNORECASE,
 )
 
