@@ -6,7 +6,6 @@ idles as long as a GPU would take for 2,048 images at 5,000 images a second.
 Run: pytest benchmarks/bench_data.py --benchmark-only
 """
 
-import importlib.util
 import json
 import time
 import zipfile
@@ -64,8 +63,8 @@ def img64(tmp_path_factory, suite):
 
 @pytest.mark.parametrize("loader", ["dali", "plain"])
 def test_png(benchmark, suite, img64, loader):
-    if loader == "dali" and not importlib.util.find_spec("nvidia"):
-        pytest.skip("needs NVIDIA DALI: pip install 'mclr_fast[dali]'")
+    if loader == "dali":
+        pytest.importorskip("nvidia.dali", reason="needs NVIDIA DALI: pip install 'mclr_fast[dali]'")
     dataset = open_dataset(str(img64), loader=loader, num_threads=NUM_WORKERS)
     indices = np.random.default_rng(1).permutation(len(dataset))
     batches = torch_loader(img64, indices, LOADER_BATCH, NUM_WORKERS)

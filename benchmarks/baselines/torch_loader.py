@@ -30,8 +30,8 @@ class ZipImages(Dataset):
         if self.archive is None:
             self.archive = zipfile.ZipFile(self.path)
         with self.archive.open(self.names[index]) as file, PIL.Image.open(file) as image:
-            pixels = np.asarray(image)
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), self.labels[index]
+            pixels = np.array(image)
+        return torch.from_numpy(pixels).permute(2, 0, 1), self.labels[index]
 
 
 def torch_loader(path: Path, indices: np.ndarray, batch_size: int, num_workers: int) -> DataLoader:
