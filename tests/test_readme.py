@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mclr_fast.engine.methods import METHODS
+from mclr_fast.engine.table_report import markdown
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -100,3 +101,15 @@ def test_speeds_are_those_of_the_recorded_run():
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     recorded = (ROOT / "docs/benchmarks.md").read_text().splitlines()
     assert len(lines) > 10 and set(lines) <= set(recorded)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/table.md"])
+def test_the_table_of_objectives_is_the_stored_run(page):
+    summary = json.loads((ROOT / "docs/results/mnist16-table.json").read_text())
+    assert markdown(summary) in (ROOT / page).read_text()
+
+
+def test_every_picture_of_the_documents_is_there():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for picture in re.findall(r'(?:src="|\]\()([^")]+\.png)', page.read_text()):
+            assert (page.parent / picture).is_file(), (page.name, picture)
