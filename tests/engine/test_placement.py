@@ -62,7 +62,7 @@ def losses(folder):
 
 
 def close(actual, expected, tolerance):
-    """Each tensor to `tolerance` of its largest element; gains, whose gradients cancel, of the largest gain."""
+    """Each tensor to `tolerance` of its largest element; gains, whose terms cancel, of the largest gain."""
     assert actual.keys() == expected.keys()
     gain = max(value.abs().max().item() for name, value in expected.items() if name.endswith("gain"))
     for name, value in expected.items():
