@@ -33,13 +33,13 @@ spec.loader.exec_module(tiny)
 NET = tiny.NET | {"img_channels": 3}
 WIDE = NET | {"model_channels": 32, "channels_per_head": 32}
 STEPS = 3
-CASES = {  # objective, images a step, evaluations a micro-batch
-    "mclr": ("mclr", 13, 8),  # rows 6 and 7 on 2 ranks: 3 and 4 micro-batches
-    "one-image-a-rank": ("mclr", 2, 0),  # so its negatives are another rank's labels
-    "columns": ("mclr", 2, 3),  # cut by columns
-    "ccdpo": ("ccdpo", 13, 8),
-    "gft": ("gft", 12, 5),  # a forward without gradients first
-    "denoising": ("denoising", 13, 4),  # trains logvar_linear
+CASES = {  # objective, images a step, evaluations a micro-batch, optimizer
+    "mclr": ("mclr", 13, 8, "adam-norm-ema"),  # rows 6 and 7 on 2 ranks: 3 and 4 micro-batches
+    "one-image-a-rank": ("mclr", 2, 0, "adam-norm-ema"),  # so its negatives are another rank's labels
+    "torch-adam": ("mclr", 12, 3, "torch-adam"),  # rows cut by columns
+    "ccdpo": ("ccdpo", 13, 8, "adam-norm-ema"),
+    "gft": ("gft", 12, 5, "adam-norm-ema"),  # a forward without gradients first
+    "denoising": ("denoising", 13, 4, "adam-norm-ema"),  # trains logvar_linear
 }
 
 
@@ -65,9 +65,9 @@ def color_net(seed):
 
 
 def make_trainer(case, outdir, ranks, micro_batch=None, stop_after=0, sharding="shard"):
-    objective, batch_size, parts = CASES[case]
+    objective, batch_size, parts, optimizer = CASES[case]
     parts = parts if micro_batch is None else micro_batch
-    config = tiny.tiny_config(objective, parts, sharding=sharding, ema="power")
+    config = tiny.tiny_config(objective, parts, sharding=sharding, optimizer=optimizer, ema="power")
     config = replace(config, train=replace(config.train, batch_size=batch_size, duration=STEPS * batch_size))
     log = RunLog(outdir / "log.jsonl" if ranks.is_main else None)
     data = ColorData(SampleOrder(40, config.seed))

@@ -189,10 +189,12 @@ def test_shipped_base_is_small_and_has_levelled_off():
 
 
 @pytest.mark.slow
-def test_two_ranks_give_the_same_rows(run, tmp_path):
+@pytest.mark.parametrize("sharding", ["replicate", "shard"])
+def test_two_ranks_give_the_same_rows(run, tmp_path, sharding):
     outdir = tmp_path / "two"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "mclr_fast.train", *SMALL, "--cfg-scales", "1.5", "--outdir", str(outdir)]
+    command += ["--sharding", sharding]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = (json.loads((folder / "summary.json").read_text()) for folder in (run, outdir))
