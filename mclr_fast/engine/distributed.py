@@ -10,6 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 
@@ -19,6 +20,18 @@ def local(tensor: Tensor) -> Tensor:
         return tensor
     with torch.no_grad():
         return tensor.to_local()
+
+
+def _store() -> dist.Store:
+    """torchrun's store; after a restart with names of its own.
+
+    torchrun keeps one store over restarts, and a rank would connect to where its neighbour was before
+    (pytorch#135712). The count of restarts names them, on one node: on several, each counts its own.
+    """
+    store, _, _ = next(rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        store = dist.PrefixStore(f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    return store
 
 
 class Ranks:
@@ -42,7 +55,9 @@ class Ranks:
         self._closing = contextlib.ExitStack()
         if self.size > 1:
             backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(minutes=30))
+            dist.init_process_group(
+                backend, store=_store(), rank=self.rank, world_size=self.size, timeout=timedelta(minutes=30)
+            )
 
     def rows(self, num_rows: int) -> slice:
         """This rank's contiguous share of num_rows; sizes differ by at most one."""
