@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mclr_fast import ops
 
 from .attention import attention
+from .resample import downsample, upsample
 
 
 class DropoutKey(NamedTuple):
@@ -141,7 +142,7 @@ class Block(nn.Module):
 
     def _enter_encoder(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.resample == "down":
-            x = F.avg_pool2d(x, 2)
+            x = downsample(x)
         if self.conv_skip is not None:
             x = self.conv_skip(x)
         return ops.pixel_norm_silu(x)
@@ -156,8 +157,3 @@ class Block(nn.Module):
         y = attention(q, k, v)
         y = y.transpose(1, 2).reshape(len(x), *x.shape[2:], x.shape[1])  # [B,H,W,C]: channels_last as it lies
         return self.attn_proj(y.permute(0, 3, 1, 2))
-
-
-def upsample(x: Tensor) -> Tensor:
-    """Nearest neighbour, [B,C,H,W] -> [B,C,2H,2W]."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -6,6 +6,7 @@ import importlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from threading import Lock
 from typing import Any, NamedTuple
 
 from . import machine_code
@@ -30,6 +31,9 @@ class Specialization(NamedTuple):
     num_calls: int
 
 
+_parsing = Lock()
+
+
 def launches(call: Call) -> tuple[list[Any], int]:
     """The launches that a call makes, recorded on the meta device, and its lower bound in bytes."""
     common = importlib.import_module("mclr_fast.ops.triton_kernels._common")
@@ -46,6 +50,13 @@ def _prepare(launch: Any, arch: int) -> tuple[Any, Any, dict[str, Any]]:
     from triton.compiler import ASTSource, make_backend
     from triton.runtime.jit import create_function_from_signature
 
+    class Source(ASTSource):
+        """Parsed by one thread at a time: CPython 3.11 counts a parser's depth for all threads together."""
+
+        def make_ir(self, *arguments, **options):
+            with _parsing:
+                return super().make_ir(*arguments, **options)
+
     kernel, target = launch.kernel, GPUTarget("cuda", arch, 32)
     backend = make_backend(target)
     wishes = {"num_warps": launch.num_warps, "debug": False}
@@ -54,7 +65,7 @@ def _prepare(launch: Any, arch: int) -> tuple[Any, Any, dict[str, Any]]:
     options, signature, constexprs, attributes = kernel._pack_args(
         backend, dict(wishes), bound, specialization, dict(wishes)
     )
-    return ASTSource(kernel, signature, constexprs, attributes), target, options.__dict__
+    return Source(kernel, signature, constexprs, attributes), target, options.__dict__
 
 
 def specializations(calls: list[Call], arch: int) -> dict[str, tuple[Specialization, Any]]:
