@@ -30,7 +30,7 @@ EMBEDDED_NET_32 = EMBEDDED_NET | dict(model_channels=32, channels_per_head=32)
 
 @dataclass(frozen=True)
 class Setting:
-    """What a step trains: network, minibatch, dtype; `no_compile`: why the compiled baseline is left out."""
+    """What a step trains: network, minibatch, dtype; `no_compile`, `no_naive`: why a baseline is left out."""
 
     row: str
     net: dict[str, Any]
@@ -38,6 +38,7 @@ class Setting:
     num_negatives: int
     dtype: torch.dtype
     no_compile: str = ""
+    no_naive: str = ""
     device: str = "cpu"
 
     def shrunk(self) -> Setting:
@@ -62,6 +63,7 @@ SETTINGS = [
 
 
 PRESET_SHAPE = dict(channel_mult=(1, 2, 3, 4), num_blocks=3, attn_resolutions=(16, 8))
+ELSEWHERE = "another 2 minutes of compiling; see step-gpu-s64-k3"
 GPU_SETTINGS = [
     Setting(
         row,
@@ -69,13 +71,21 @@ GPU_SETTINGS = [
         num_images,
         num_negatives,
         torch.bfloat16,
-        no_compile,
+        *reasons,
         device="cuda",
     )
-    for row, preset, num_images, num_negatives, no_compile in [
+    for row, preset, num_images, num_negatives, *reasons in [
         ("step-gpu-s64-k3", "edm2-img64-s", 16, 3, ""),
-        ("step-gpu-s64-k7", "edm2-img64-s", 8, 7, "another 2 minutes of compiling; see K=3"),
-        ("step-gpu-l512-k3", "edm2-img512-l", 8, 3, "another 2 minutes of compiling; see S/64"),
+        ("step-gpu-s64-k7", "edm2-img64-s", 8, 7, ELSEWHERE),
+        ("step-gpu-l512-k3", "edm2-img512-l", 8, 3, ELSEWHERE),
+        (
+            "step-gpu-s64-k3-n64",
+            "edm2-img64-s",
+            64,
+            3,
+            ELSEWHERE,
+            "384 float32 evaluations were not tried",
+        ),
     ]
 ]
 
