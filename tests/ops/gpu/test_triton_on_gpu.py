@@ -108,7 +108,7 @@ def pixel_norm_silu_case(n, channels, size, dtype):
 def modulate_silu_case(n, channels, size, dtype, dropout=0.0):
     """The first block's: R rows share an image's activation.
 
-    In bfloat16 an H200 makes as many elements a second as where each row has its own: arithmetic is the bound.
+    In bfloat16 an H200 makes as many elements a second as with an activation a row: arithmetic is the bound.
     """
     position = repeat(torch.arange(n, device="cuda"))
     key = (dropout, SEED, STREAM, position if dropout else None)
