@@ -12,7 +12,6 @@ from baselines.training import draw_batch
 from interleave import interleave, record_times
 from steps import SETTINGS, TrainerStep, build_nets, image_data
 
-ROUNDS = 5
 NETWORK_ERROR = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # relative, in the Euclidean norm
 
 
@@ -87,7 +86,7 @@ def test_step(benchmark, suite, tmp_path, setting):
     info.update(machine=suite.machine, evaluations=setting.num_evaluations)
     info.update(floor_GFLOP=replay.flops / 1e9, floor_calls=len(replay.replays))
     info.update(convolution_flops_saved_by_sharing=saved, fused_GB=num_bytes / 1e9)
-    times = interleave(benchmark, ours, others, rounds=suite.rounds(ROUNDS))
+    times = interleave(benchmark, ours, others, rounds=suite.rounds(setting.rounds))
     if times is None:
         return
     record_times(benchmark, times)

@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-ROUNDS = 5
 
 
 def waited_for(step):
@@ -91,7 +90,7 @@ def test_step(benchmark, suite, tmp_path, setting):
     waited_for(ours)()
     info["peak_GiB"] = torch.cuda.max_memory_allocated() / 2**30
     others = {name: waited_for(step) for name, step in others.items()}
-    times = interleave(benchmark, waited_for(ours), others, rounds=suite.rounds(ROUNDS))
+    times = interleave(benchmark, waited_for(ours), others, rounds=suite.rounds(setting.rounds))
     if times is None:
         return
     record_times(benchmark, times)

@@ -207,7 +207,7 @@ def network(benchmark, suite, op: Op, shape: str, dtype: torch.dtype) -> None:
     compare(benchmark, suite, calls)
 
 
-def compare(benchmark, suite, calls: dict[str, Callable[[], object]], rounds: int = 15) -> None:
+def compare(benchmark, suite, calls: dict[str, Callable[[], object]], rounds: int = 11) -> None:
     """Time "ours" against the others, `over_torch` and `over_compile` into extra_info."""
     seconds = machine.best_seconds(calls["ours"])
     for call in calls.values():
