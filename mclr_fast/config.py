@@ -36,7 +36,7 @@ class ObjectiveConfig:
     form: Literal[1, 2] = 1
     """mclr: negatives are 1 = wrong labels (eq. 22), 2 = other images (eq. 12)."""
     include_own: bool = False
-    """Draw negatives from all labels, the image's own too; weighted-mclr always does."""
+    """mclr, kl-mclr, ccdpo, cca: negatives of all labels, the own too; weighted-mclr always does."""
     beta: float | None = None
     """ccdpo, cca, ddo: pull to the reference, 1/energy (default 0.02). gft: 1/guidance (default 0.5)."""
     lambda_coef: float = 1.0
@@ -56,7 +56,7 @@ class ObjectiveConfig:
     negatives: Path | None = None
     """ddo, kl-mclr, plus-minus: samples to use, an EDM2 zip or folder; a missing .zip is made."""
     negatives_model: str | None = None
-    """plus-minus: model that makes the negatives (autoguidance: an early one); default --reference."""
+    """ddo, kl-mclr, plus-minus: model that makes them (autoguidance: an early one); default --reference."""
     positives: str = "data"
     """plus-minus: p+ is "data", "base" (--reference's samples), "best" (of those: CFGRL) or a path."""
     best_share: float = 0.25

@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mclr_fast.engine.dry_run import dry_run
     from mclr_fast.engine.proof import prove
     from mclr_fast.engine.run import Run
+    from mclr_fast.engine.setup import check_used
     from mclr_fast.engine.table import make_table
 
     try:
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         return fail(error)
 
     def work(ranks, stop) -> None:
+        check_used(config, get_recipe(config.recipe))
         if config.dry_run:
             if ranks.is_main:
                 print(dry_run(config))

@@ -287,6 +287,26 @@ def test_dry_run_shows_what_an_objective_is_made_of(door):
     assert "8 images x 1 columns, and as many without a label" in out
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--beta", "0.1"], "--beta 0.1 is not an option of mclr but of ccdpo, cca, ddo, gft: leave it out"),
+        (["--objective", "gft", "--include-own"], "not an option of gft but of mclr, kl-mclr, weighted-mclr"),
+        (["--label-dropout", "0.2"], "of gft, model-guidance, denoising"),
+        (["--objective", "ccdpo", "--negatives", "x.zip"], "of kl-mclr, plus-minus, ddo"),
+        (["--recipe", "mnist16-table", "--label-dropout", "0.2", "--dry-run"], None),  # gft is in its grid
+        (["--recipe", "mnist16-cfgrl", "--positives", "data", "--dry-run"], None),
+        (["--recipe", "mnist16-cfgrl", "--objective", "mclr", "--dry-run"], None),  # not given: the recipe's
+        (["--control", "last", "--label-dropout", "0.2", "--dry-run"], None),  # the control drops labels
+    ],
+)
+def test_options_of_another_objective(door, tmp_path, options, words):
+    code, _, err = door(*options)
+    assert code == (1 if words else 0), err
+    assert words is None or words in error_line(err)
+    assert not (tmp_path / "run").exists()
+
+
 def test_patience_without_evaluations(door):
     code, _, err = door("--patience", "2")
     assert code == 1

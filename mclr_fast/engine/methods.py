@@ -64,6 +64,24 @@ class Method:
         return ", and as many without a label" if isinstance(self.objective, GFT | ModelGuidance) else ""
 
     @property
+    def options(self) -> set[str]:
+        """The options that its columns and aids read, beside those that its formula is made of."""
+        used = {"objective", "P_mean", "P_std"}
+        if self.tuples is not tuples.own_label:
+            used.add("num_negatives")
+        if self.tuples in (*tuples.PAIRED, tuples.any_labels):
+            used.add("include_own")
+        if self.needs_reference or self.uses_samples:
+            used |= {"reference", "refresh_every"}
+        if self.uses_samples:
+            used |= {"negatives", "negatives_model", "model_samples"}
+        if self.chooses_positives:
+            used |= {"positives", "best_share"}
+        if self.needs_ratio or self.chooses_positives:
+            used |= {"classifier", "classifier_steps"}
+        return used
+
+    @property
     def separable(self) -> bool:
         """Whether a row may be cut by columns."""
         return getattr(self.objective, "separable", True)
@@ -118,3 +136,20 @@ METHODS: dict[str, Callable[[ObjectiveConfig], Method]] = {
 def make_method(options: ObjectiveConfig) -> Method:
     """The method that the options name. ValueError for a setting out of its range."""
     return METHODS[options.objective](options)
+
+
+def options_of(objective: str) -> set[str]:
+    """The options that an objective uses: those that its line of the table reads, and `Method.options`."""
+    reads = _Reads()
+    return METHODS[objective](reads).options | reads.names
+
+
+class _Reads:
+    """The default options, noting which are read."""
+
+    def __init__(self):
+        self.names: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.names.add(name)
+        return getattr(ObjectiveConfig(), name)

@@ -20,7 +20,7 @@ from . import tuples
 from .checkpoint import write_json
 from .ema import PlainEMA, PowerFunctionEMA
 from .errors import RunError
-from .methods import Method, make_method
+from .methods import METHODS, Method, make_method, options_of
 from .optimizer import apex_fused_adam
 from .trackers import check_trackers
 
@@ -178,6 +178,22 @@ def method_of(config: RunConfig) -> Method:
         return make_method(config.objective)
     except ValueError as error:
         raise RunError(f"--objective {config.objective.objective}: {error}") from error
+
+
+def check_used(config: RunConfig, recipe: RunConfig) -> None:
+    """RunError for an option of the objective, unlike the recipe's, that nothing in the run would read."""
+    trained = list(config.table["grid"]) if config.table else [config.objective.objective]
+    if config.eval.control != "none":
+        trained.append("denoising")
+    used = set().union(*map(options_of, trained))
+    for name, value in vars(config.objective).items():
+        if name in used or value == getattr(recipe.objective, name):
+            continue
+        users = ", ".join(objective for objective in METHODS if name in options_of(objective))
+        raise RunError(
+            f"--{name.replace('_', '-')} {value} is not an option of {', '.join(trained)} but of {users}: "
+            "leave it out, or choose another --objective."
+        )
 
 
 def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True) -> None:

@@ -8,13 +8,15 @@ import torch
 
 from mclr_fast.config import ObjectiveConfig
 from mclr_fast.engine.loss import ContrastLoss
-from mclr_fast.engine.methods import METHODS, Aids, make_method
+from mclr_fast.engine.methods import METHODS, Aids, make_method, options_of
 from mclr_fast.engine.minibatch import Minibatch, noisy
 from mclr_fast.engine.reference import Reference
 from mclr_fast.evaluation.gaussian_mixture import GaussianMixture
 from mclr_fast.models.edm2 import Precond, force_weight_norm_
 from mclr_fast.objectives import NoiseLevel, WeightedMCLR
 
+LABELLED, COMPARED = {"gft", "model-guidance", "denoising"}, {"ccdpo", "cca", "ddo"}
+SAMPLED, RATED = {"kl-mclr", "plus-minus", "ddo"}, {"weighted-mclr", "plus-minus"}
 VARIANTS = [{"objective": name} for name in METHODS]
 VARIANTS += [
     {"objective": "mclr", "form": 2, "dsm_weight": 0.3},
@@ -200,3 +202,30 @@ def test_the_reference_is_frozen(tiny, trainer):
 def test_settings_out_of_range(options, words):
     with pytest.raises(ValueError, match=words):
         make_method(ObjectiveConfig(**options))
+
+
+@pytest.mark.parametrize(
+    ("option", "users"),
+    [
+        ("P_mean", set(METHODS)),
+        ("num_negatives", METHODS.keys() - LABELLED),
+        ("include_own", METHODS.keys() - LABELLED - {"plus-minus", "ddo"}),
+        ("form", {"mclr"}),
+        ("beta", COMPARED | {"gft"}),
+        ("pairing", {"cca"}),
+        ("eta", {"kl-mclr", "weighted-mclr", "plus-minus"}),
+        ("guidance_weight", {"model-guidance"}),
+        ("label_dropout", LABELLED),
+        ("reference", COMPARED | SAMPLED),
+        ("negatives", SAMPLED),
+        ("best_share", {"plus-minus"}),
+        ("classifier", RATED),
+    ],
+)
+def test_whose_an_option_is(option, users):
+    assert {name for name in METHODS if option in options_of(name)} == users
+
+
+def test_every_option_is_somebodys():
+    every = {field.name for field in dataclasses.fields(ObjectiveConfig)}
+    assert set().union(*map(options_of, METHODS)) == every
