@@ -132,6 +132,9 @@ METHODS: dict[str, Callable[[ObjectiveConfig], Method]] = {
     "denoising": lambda o: Method(Denoising(), tuples.own_label, _alone(DenoisingLoss), _dropout(o, 0.0)),
 }
 
+# Settings whose options have other names: lambda is a word of Python's, and w says little by itself.
+RENAMED = {"lambda_": "lambda_coef", "w": "guidance_weight"}
+
 
 def make_method(options: ObjectiveConfig) -> Method:
     """The method that the options name. ValueError for a setting out of its range."""

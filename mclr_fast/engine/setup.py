@@ -15,12 +15,13 @@ import torch
 from mclr_fast.config import RunConfig, TrainConfig
 from mclr_fast.data import Dataset
 from mclr_fast.models.edm2 import Precond
+from mclr_fast.objectives import SettingError
 
 from . import tuples
 from .checkpoint import write_json
 from .ema import PlainEMA, PowerFunctionEMA
 from .errors import RunError
-from .methods import METHODS, Method, make_method, options_of
+from .methods import METHODS, RENAMED, Method, make_method, options_of
 from .optimizer import apex_fused_adam
 from .trackers import check_trackers
 
@@ -176,8 +177,14 @@ def method_of(config: RunConfig) -> Method:
     """What the run's objective is made of. RunError for a setting out of its range."""
     try:
         return make_method(config.objective)
-    except ValueError as error:
-        raise RunError(f"--objective {config.objective.objective}: {error}") from error
+    except SettingError as error:
+        option = option_of(RENAMED.get(error.name, error.name))
+        raise RunError(f"--objective {config.objective.objective}: {option} {error.fault}") from error
+
+
+def option_of(name: str) -> str:
+    """A field of the configuration as the command line has it: num_negatives -> --num-negatives."""
+    return "--" + name.replace("_", "-")
 
 
 def check_used(config: RunConfig, recipe: RunConfig) -> None:
@@ -191,7 +198,7 @@ def check_used(config: RunConfig, recipe: RunConfig) -> None:
             continue
         users = ", ".join(objective for objective in METHODS if name in options_of(objective))
         raise RunError(
-            f"--{name.replace('_', '-')} {value} is not an option of {', '.join(trained)} but of {users}: "
+            f"{option_of(name)} {value} is not an option of {', '.join(trained)} but of {users}: "
             "leave it out, or choose another --objective."
         )
 

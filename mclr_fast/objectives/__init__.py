@@ -12,6 +12,7 @@ from .noise_level import NoiseLevel
 from .output import ObjectiveOutput
 from .pairing import pair_labels
 from .plus_minus import PlusMinus
+from .table import SettingError
 from .weighted_mclr import WeightedMCLR
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "NoiseLevel",
     "ObjectiveOutput",
     "PlusMinus",
+    "SettingError",
     "WeightedMCLR",
     "pair_labels",
 ]

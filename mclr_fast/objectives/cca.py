@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from .output import ObjectiveOutput
-from .table import check_columns, check_reference, check_setting, mean_energies
+from .table import SettingError, check_columns, check_reference, check_setting, mean_energies
 
 PAIRINGS = ("images", "labels")
 
@@ -38,7 +38,9 @@ class CCA:
         check_setting(self, "beta", "above 0", self.beta > 0)
         check_setting(self, "lambda_", "above 0", self.lambda_ > 0)
         if self.pairing not in PAIRINGS:
-            raise ValueError(f"CCA: pairing must be one of {', '.join(PAIRINGS)}, not {self.pairing!r}.")
+            raise SettingError(
+                self, "pairing", f"must be one of {', '.join(PAIRINGS)}, not {self.pairing!r}."
+            )
 
     def __call__(
         self, energy_NR: Tensor, reference_NR: Tensor | None = None, *, ratio_NK: Tensor | None = None

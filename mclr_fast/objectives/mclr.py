@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .output import ObjectiveOutput
-from .table import check_columns, check_setting, mean_energies
+from .table import SettingError, check_columns, check_setting, mean_energies
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class MCLR:
     def __post_init__(self):
         check_setting(self, "dsm_weight", "at least 0", self.dsm_weight >= 0)
         if self.form not in (1, 2):
-            raise ValueError(f"form must be 1 (eq. 22) or 2 (eq. 12), not {self.form!r}.")
+            raise SettingError(self, "form", f"must be 1 (eq. 22) or 2 (eq. 12), not {self.form!r}.")
 
     def __call__(
         self, energy_NR: Tensor, reference_NR: Tensor | None = None, *, ratio_NK: Tensor | None = None

@@ -7,11 +7,19 @@ import math
 from torch import Tensor
 
 
+class SettingError(ValueError):
+    """A setting out of its range; `name` is the constructor's word for it, `fault` what it must be."""
+
+    def __init__(self, owner: object, name: str, fault: str):
+        super().__init__(f"{type(owner).__name__}: {name} {fault}")
+        self.name, self.fault = name, fault
+
+
 def check_setting(owner: object, name: str, allowed: str, holds: bool) -> None:
-    """ValueError naming the setting, its value and the allowed range, unless it is finite and `holds`."""
+    """SettingError naming the setting, its value and the allowed range, unless it is finite and `holds`."""
     value = getattr(owner, name)
     if not (math.isfinite(value) and holds):
-        raise ValueError(f"{type(owner).__name__}: {name} must be {allowed}, not {value!r}.")
+        raise SettingError(owner, name, f"must be {allowed}, not {value!r}.")
 
 
 def check_columns(owner: object, num_columns: int, others: int = 1) -> None:
