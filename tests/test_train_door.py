@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mclr_fast import sample, train
+from mclr_fast import evaluate, sample, train
 from mclr_fast.models import describe, load
 from mclr_fast.models.edm2 import Precond
 
@@ -162,6 +162,13 @@ def test_unknown_recipe_names_the_nearest(capsys):
         (["--micro-batch", "-1"], "--micro-batch"),
         (["--num-negatives", "0"], "--num-negatives"),
         (["--num-steps", "1"], "--num-steps"),
+        (["--seed", "-1"], "--seed must be at least 0, not -1"),
+        (["--eval-every", "-5"], "--eval-every must be at least 0"),
+        (["--log-every", "-1"], "--log-every must be at least 0"),
+        (["--P-std", "0"], "--P-std must be above 0, not 0.0"),
+        (["--sigma-min", "90"], "--sigma-min 90.0 must lie below --sigma-max"),
+        (["--num-samples", "3"], "--num-samples 3 leaves samples without --neighbors 3 others"),
+        (["--proof-seeds", "0", "-1"], "--proof-seeds must be at least 0, not (0, -1)"),
     ],
 )
 def test_impossible_numbers(door, tmp_path, options, words):
@@ -169,6 +176,28 @@ def test_impossible_numbers(door, tmp_path, options, words):
     assert code == 1
     assert words in error_line(err)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "words"),
+    [
+        (evaluate, ["--num-samples", "0"], "--num-samples must be at least 1, not 0"),
+        (evaluate, ["--num-samples", "2"], "--num-samples 2 leaves samples without --neighbors 3 others"),
+        (evaluate, ["--first-seed", "-1"], "--first-seed must be at least 0, not -1"),
+        (evaluate, ["--neighbors", "0"], "--neighbors must be at least 1, not 0"),
+        (evaluate, ["--num-steps", "0"], "--num-steps must be at least 2, not 0"),
+        (evaluate, ["--sample-batch", "0"], "--sample-batch must be at least 1, not 0"),
+        (sample, ["--sample-batch", "-1"], "--sample-batch must be at least 1, not -1"),
+        (sample, ["--num-steps", "1"], "--num-steps must be at least 2, not 1"),
+        (sample, ["--sigma-min", "0"], "--sigma-min must be above 0, not 0.0"),
+        (sample, ["--guidance", "nan"], "--guidance must be finite, not nan"),
+        (sample, ["--seeds=-1"], "'-1' is no list of integers"),
+        (sample, ["--labels", "5-3"], "'5-3' is no list of integers"),
+    ],
+)
+def test_impossible_numbers_of_the_other_doors(base, capsys, module, options, words):
+    assert module.main([base, *options, "--device", "cpu"]) == 1
+    assert words in error_line(capsys.readouterr().err)
 
 
 def test_missing_model_and_data(door, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -15,12 +16,15 @@ from mclr_fast.models import load
 from .distributed import Ranks
 from .errors import RunError
 from .evaluator import Evaluator
+from .ranges import Check, check_evaluation
 from .setup import choose_dtype
 from .signals import StopRequest
 
 
 def evaluate_model(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict:
     """Sample, score -> the row. RunError for a model or data set that does not fit."""
+    check_evaluation(config)
+    Check(config)(math.isfinite, "finite", "guidance")
     if config.data != "mnist16":
         raise RunError(f"--data {config.data} has no protocol; only mnist16 has one.")
     try:

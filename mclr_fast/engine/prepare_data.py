@@ -26,6 +26,7 @@ from mclr_fast.data.vae import VAEEncoder
 from .distributed import Ranks
 from .errors import RunError
 from .logs import progress_bar, say
+from .ranges import Check
 from .signals import StopRequest
 
 PNG = {"compress_level": 0}  # as EDM2's: faster to read, 1.5 times as large
@@ -37,6 +38,8 @@ def prepare(config: PrepareConfig, ranks: Ranks, stop: StopRequest) -> None:
 
     Errors    RunError, one line: a source or an image that cannot be used; Interrupted after a signal.
     """
+    Check(config).at_least(1, "resolution")
+    Check(config).at_least(0, "threads")
     try:
         if config.out is not None and config.out.exists():
             say(True, f"{config.out} is there; remove it to make it again.")
@@ -118,8 +121,6 @@ class Source:
 def _make(config: PrepareConfig, ranks: Ranks, stop: StopRequest) -> None:
     if config.out.suffix != ".zip":
         raise ValueError(f"the data set to write, {config.out}, must end in .zip")
-    if config.resolution < 1:
-        raise ValueError(f"--resolution must be at least 1, not {config.resolution}")
     source = Source(config)
     encoder = VAEEncoder(config.latents, ranks.device) if config.latents else None
     partial = PartialZip(config.out, source.key)

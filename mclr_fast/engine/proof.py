@@ -14,13 +14,14 @@ from .evaluator import Evaluation, Evaluator
 from .logs import say
 from .report import write_report
 from .run import Run
-from .setup import claim_outdir
+from .setup import check_options, claim_outdir
 from .signals import StopRequest
 
 
 def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
     """Run every seed under outdir/seed-<s>, judge, write summary.json and report.html."""
     outdir = config.folder
+    check_options(config, ranks.size)
     ranks.on_main(claim_outdir, outdir, config)
     arm = config.objective.objective
     results, seconds = [], 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from .checkpoint import replacing, write_json
 from .distributed import Ranks
 from .errors import RunError
 from .generate import generate
+from .ranges import Check, check_sampler
 from .setup import choose_dtype
 from .signals import StopRequest
 
@@ -25,7 +27,8 @@ def parse_integers(text: str) -> list[int]:
     numbers: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
+        digits = first.isdecimal() and (last or first).isdecimal()
+        if not digits or int(last or first) < int(first):
             raise ValueError(f"{text!r} is no list of integers like 0-15 or 1,2,5-10.")
         numbers.extend(range(int(first), int(last or first) + 1))
     return numbers
@@ -36,6 +39,8 @@ def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
 
     Their classes go into outdir/dataset.json: the folder is an EDM2 data set, also after several calls.
     """
+    check_sampler(config)
+    Check(config)(math.isfinite, "finite", "guidance")
     try:
         net = load(config.model, dtype=choose_dtype("auto", ranks.device)).to(ranks.device)
         seeds = parse_integers(config.seeds)

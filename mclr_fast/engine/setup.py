@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from .ema import PlainEMA, PowerFunctionEMA
 from .errors import RunError
 from .methods import METHODS, RENAMED, Method, make_method, options_of
 from .optimizer import apex_fused_adam
+from .ranges import check_numbers, option_of
 from .trackers import check_trackers
 
 # Options that may differ between the calls that make one run.
@@ -182,11 +182,6 @@ def method_of(config: RunConfig) -> Method:
         raise RunError(f"--objective {config.objective.objective}: {option} {error.fault}") from error
 
 
-def option_of(name: str) -> str:
-    """A field of the configuration as the command line has it: num_negatives -> --num-negatives."""
-    return "--" + name.replace("_", "-")
-
-
 def check_used(config: RunConfig, recipe: RunConfig) -> None:
     """RunError for an option of the objective, unlike the recipe's, that nothing in the run would read."""
     trained = list(config.table["grid"]) if config.table else [config.objective.objective]
@@ -206,40 +201,8 @@ def check_used(config: RunConfig, recipe: RunConfig) -> None:
 def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True) -> None:
     """RunError for numbers that cannot be meant, or (need_files) a missing --data or --init."""
     train, evaluation, objective = config.train, config.eval, config.objective
-    positive = {
-        "--batch-size": train.batch_size,
-        "--duration": train.duration,
-        "--num-negatives": objective.num_negatives,
-        "--num-samples": evaluation.num_samples,
-        "--sample-batch": evaluation.sample_batch,
-        "--grid-noises": evaluation.grid_noises,
-        "--keep-checkpoints": train.keep_checkpoints,
-        "--model-samples": objective.model_samples,
-        "--classifier-steps": objective.classifier_steps,
-    }
-    for option, value in positive.items():
-        if value < 1:
-            raise RunError(f"{option} must be at least 1, not {value}.")
-    at_least_0 = {
-        "--micro-batch": train.micro_batch,
-        "--loader-threads": config.loader_threads,
-        "--skip-bad-batches": train.skip_bad_batches,
-        "--patience": evaluation.patience,
-        "--ema-snapshot-every": train.ema_snapshot_every,
-        "--refresh-every": objective.refresh_every,
-    }
-    for option, value in at_least_0.items():
-        if value < 0:
-            raise RunError(f"{option} must be 0 or more, not {value}.")
+    check_numbers(config)
     check_trackers(config)
-    in_range = {
-        ("--lr", "at least 0"): 0 <= train.lr < math.inf,
-        ("--betas", "each in [0, 1)"): all(0 <= beta < 1 for beta in train.betas),
-        ("--dropout", "in [0, 1)"): 0 <= train.dropout < 1,
-    }
-    for (option, where), is_so in in_range.items():
-        if not is_so:
-            raise RunError(f"{option} must be {where}, not {getattr(train, option[2:])}.")
     try:
         PlainEMA({}, train.ema_beta) if train.ema == "plain" else PowerFunctionEMA({}, train.ema_stds)
     except ValueError as error:
@@ -248,10 +211,6 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
         raise RunError("--ema-snapshot-every keeps power-function averages: add --ema power.")
     if train.optimizer == "apex":
         apex_fused_adam()
-    if config.gpu_memory_gib < 0:
-        raise RunError(f"--gpu-memory-gib must be above 0, or 0 (ask the GPU), not {config.gpu_memory_gib}.")
-    if not (train.stop_factor == 0 or train.stop_factor > 1):
-        raise RunError(f"--stop-factor must be 0 (never stop) or above 1, not {train.stop_factor}.")
     if evaluation.patience > 0 and (config.protocol is None or evaluation.eval_every == 0):
         raise RunError(
             f"--patience {evaluation.patience} waits for evaluations, and this run has none: set "
@@ -271,8 +230,6 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
             f"--batch-size {train.batch_size} leaves some of {num_ranks} ranks without an image: "
             "raise it or use fewer ranks."
         )
-    if evaluation.num_steps < 2:
-        raise RunError(f"--num-steps must be at least 2, not {evaluation.num_steps}.")
     fine_tunes = config.objective.objective != "denoising"
     if need_files and (config.data is None or (config.init is None and fine_tunes)):
         raise RunError(

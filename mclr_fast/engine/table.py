@@ -10,7 +10,7 @@ from .cells import Cells, OutOfTime, Settings
 from .checkpoint import write_json
 from .distributed import Ranks
 from .logs import say
-from .setup import claim_outdir
+from .setup import check_options, claim_outdir
 from .signals import StopRequest
 from .table_report import write_table_report
 
@@ -26,6 +26,7 @@ def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict | Non
 
     Any number of processes may run the same command at once: they share the runs.
     """
+    check_options(config, ranks.size)
     cells = Cells(config, ranks, stop)
     for objective, settings in every_setting(config.table["grid"], config.table["ablations"]):
         cells.config_of(objective, settings, config.proof_seeds[0], tried=True)

@@ -50,7 +50,7 @@ def model(files, tiny):
         ),
         ("mclr", {"dsm_weight": -1.0}, "--dsm-weight must be at least 0"),
         ("gft", {"label_dropout": 1.0}, "--label-dropout must be at least 0 and below 1"),
-        ("ddo", {"refresh_every": -1}, "--refresh-every must be 0 or more"),
+        ("ddo", {"refresh_every": -1}, "--refresh-every must be at least 0"),
         ("ddo", {"model_samples": 3}, "--model-samples 3 leaves some of 4 classes without a sample"),
         ("plus-minus", {"positives": "base"}, "--positives base .* give --negatives-model"),
         ("plus-minus", {"positives": "best", "best_share": 0.0}, "--best-share must be above 0"),

@@ -191,7 +191,7 @@ def test_snapshots_that_are_damaged_are_named(two_widths, tmp_path):
     ("train", "words"),
     [
         ({"ema_snapshot_every": 12}, "--ema-snapshot-every keeps power-function averages: add --ema power"),
-        ({"ema_snapshot_every": -1, "ema": "power"}, "--ema-snapshot-every must be 0 or more"),
+        ({"ema_snapshot_every": -1, "ema": "power"}, "--ema-snapshot-every must be at least 0"),
         ({"ema": "power", "ema_stds": (0.1, 0.5)}, r"--ema power: .* lies in \(0, 0\.2886\]"),
     ],
 )
