@@ -12,6 +12,7 @@ import torch
 
 import mclr_fast
 from mclr_fast import doctor, ops
+from mclr_fast.engine import checklist as machine
 
 
 @pytest.fixture
@@ -43,10 +44,10 @@ def test_missing_package(checklist, monkeypatch):
 @pytest.mark.parametrize("native", [True, False])
 def test_precision_is_the_trainers_choice(monkeypatch, native):
     dtype = torch.bfloat16 if native else torch.float32
-    monkeypatch.setattr(doctor, "choose_dtype", lambda precision, device: dtype)
+    monkeypatch.setattr(machine, "choose_dtype", lambda precision, device: dtype)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    lines = {name: (present, text) for present, name, text in doctor._processors()}
+    lines = {name: (present, text) for present, name, text in machine._processors()}
     expected = "native: auto picks bf16" if native else "not native: auto picks fp32"
     assert lines["cpu bf16"] == (native, expected)
     assert lines["cuda"] == (False, "none")
@@ -61,14 +62,14 @@ def test_cuda_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Device)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    lines = {name: (present, text) for present, name, text in doctor._processors()}
+    lines = {name: (present, text) for present, name, text in machine._processors()}
     assert lines["cuda:1"] == (True, "Some GPU, 80 GiB, capability 9.0")
     assert lines["cuda bf16"] == (True, "native: auto picks bf16")
 
 
 def test_compilers(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: "/bin/g++" if name == "g++" else None)
-    assert list(doctor._compilers()) == [
+    assert list(machine._compilers()) == [
         (True, "C++ compiler", "/bin/g++"),
         (False, "nvcc", "not found"),
     ]
@@ -92,7 +93,7 @@ def test_optional_packages(checklist, monkeypatch):
 def test_shipped_files(checklist, monkeypatch, tmp_path):
     (tmp_path / "mnist16-base").mkdir()
     (tmp_path / "mnist16-base" / "model.safetensors").write_bytes(b"x" * 1234)
-    monkeypatch.setattr(doctor, "ASSETS", tmp_path)
+    monkeypatch.setattr(machine, "ASSETS", tmp_path)
     found = checklist()
     assert found["mnist16-base/model.safetensors"] == ("✓", "1,234 bytes")
     assert found["mnist16-base/config.json"] == ("✗", "missing")

@@ -45,6 +45,12 @@ def test_all_doors_are_found():
 
 
 @pytest.mark.parametrize("door", DOORS)
+def test_a_door_only_parses_builds_and_runs(door):
+    source = Path(importlib.import_module(door).__file__)
+    assert len(source.read_text().splitlines()) <= 100
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_every_option_is_explained(door, capsys, monkeypatch):
     found = options(door, capsys, monkeypatch)
     assert len(found) >= 2  # --help is one
