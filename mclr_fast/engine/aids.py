@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ import numpy as np
 from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset
 from mclr_fast.evaluation.noisy_classifier import NoisyClassifier
-from mclr_fast.models import load, read_config
+from mclr_fast.models import load
 from mclr_fast.models.edm2 import Precond
 
-from .checkpoint import load_tensors
+from .aid_checks import SOURCES, AidChecks
 from .distributed import Ranks
-from .errors import RunError
 from .logs import say
 from .methods import Aids, Method, make_method
 from .model_samples import open_samples, write_samples
@@ -30,8 +28,6 @@ from .tuples import ClassSamples, Samples
 # Sampling seeds of the reference's and of another model's samples. Those of evaluations and proofs, which
 # no sample that is trained on may share, are below 2^31.
 REFERENCE_SEED, NEGATIVES_SEED = 2**31, 2**31 + 2**30
-SOURCES = ("data", "base", "best")  # of p+; anything else is a path
-IMAGES = ("img_resolution", "img_channels", "label_dim")  # what a model whose samples are used must share
 
 
 @dataclass
@@ -53,18 +49,10 @@ class AidMaker:
         options = self.config.objective
         self.method: Method = make_method(options)
         self.reference_path = options.reference or self.config.init
-        if self.method.needs_reference or self.method.uses_samples:
-            if self.reference_path is None:
-                raise RunError(f"--objective {options.objective} needs a model: give --init or --reference.")
-            compared = complete(self.model["net"]) if self.method.needs_reference else IMAGES
-            self._check_model(self.reference_path, "--reference", compared)
-            if options.reference is not None:
-                self._load(options.reference)  # a damaged file is better found now
-        if self.method.uses_samples:
-            self._check_samples()
+        AidChecks(self.config, self.model, self.dataset).check()
+        if options.reference is not None and (self.method.needs_reference or self.method.uses_samples):
+            self._load(options.reference)  # a damaged file is better found now
         self.classifier_path = options.classifier or self.config.folder / "classifier.safetensors"
-        if options.classifier is not None and options.classifier.exists():
-            self._check_classifier(options.classifier)
 
     def make(self, reference_path: str | Path | None = None, round_number: int = 0) -> Aids:
         """The aids; in later rounds of another reference, whose samples are that round's."""
@@ -73,66 +61,6 @@ class AidMaker:
         samples = self._samples(path, round_number) if self.method.uses_samples else Samples()
         ratio = self._classifier().ratio if self.method.needs_ratio else None
         return Aids(reference, samples, ratio)
-
-    def _check_model(self, path: str, option: str, names: Iterable[str] = IMAGES) -> None:
-        """The model must agree with the trained network in these constructor arguments."""
-        net, own = (complete(model["net"]) for model in (read_config(path), self.model))
-        for name in names:
-            if net.get(name) != own[name]:
-                kind = "makes other images or classes" if names is IMAGES else "is of another architecture"
-                raise RunError(
-                    f"{option} {path} {kind}: its {name} is {net.get(name)}, the trained network's "
-                    f"{own[name]}. Choose another model."
-                )
-
-    def _check_classifier(self, path: Path) -> None:
-        _, meta = load_tensors(path)
-        seen = (meta or {}).get("arguments", {})
-        channels, *size = self.dataset.image_shape
-        wanted = {
-            "image_shape": [channels // 2 if channels == 8 else channels, *size],
-            "classes": self.dataset.num_classes,
-            "P_mean": self.config.objective.P_mean,
-            "P_std": self.config.objective.P_std,
-        }
-        seen = {**seen, "classes": len(seen.get("class_probs", ()))}
-        for name, value in wanted.items():
-            if seen.get(name) != value:
-                raise RunError(
-                    f"--classifier {path} was trained for something else: its {name} is {seen.get(name)}, "
-                    f"this run's {value}. Name another file, or one that is still to be made."
-                )
-
-    def _check_samples(self) -> None:
-        options = self.config.objective
-        if options.negatives is not None and options.negatives.exists():
-            self._open(options.negatives, "--negatives")
-        elif options.negatives is not None and options.negatives.suffix != ".zip":
-            raise RunError(
-                f"--negatives {options.negatives} does not exist; to have it made, name a file that ends in "
-                ".zip."
-            )
-        if options.negatives_model is not None:
-            self._check_model(options.negatives_model, "--negatives-model")
-        if self.method.chooses_positives:
-            self._check_positives()
-        if options.model_samples < self.dataset.num_classes:
-            raise RunError(
-                f"--model-samples {options.model_samples} leaves some of {self.dataset.num_classes} classes "
-                "without a sample: raise it."
-            )
-
-    def _check_positives(self) -> None:
-        options = self.config.objective
-        if options.positives not in SOURCES:
-            self._open(options.positives, "--positives")
-        elif options.positives == "base" and options.negatives is None and options.negatives_model is None:
-            raise RunError(
-                "--positives base with the base's own samples as negatives contrasts nothing: give "
-                "--negatives-model (an earlier, weaker snapshot) or --negatives."
-            )
-        if not 0 < options.best_share <= 1:
-            raise RunError(f"--best-share must be above 0 and at most 1, not {options.best_share}.")
 
     def _load(self, path: str) -> Precond:
         device = self.ranks.device

@@ -7,25 +7,31 @@ import os
 import torch
 
 from mclr_fast.config import RunConfig
+from mclr_fast.data import open_dataset
 from mclr_fast.models import describe, model_from_config, read_config
 
+from .aid_checks import AidChecks
 from .errors import RunError
 from .memory import StepMemory
 from .memory_table import check_memory, memory_lines
 from .run import milestones
-from .setup import check_options, flat, method_of
+from .setup import check_fit, check_options, flat, method_of
 from .tuples import num_columns
 
 
 def dry_run(config: RunConfig) -> str:
-    """Lines to print. RunError for options that cannot work or a model that is not there."""
+    """Lines to print. RunError for what a run would refuse, as far as options and headers show it."""
     num_ranks = int(os.environ.get("WORLD_SIZE", 1))
     check_options(config, num_ranks, need_files=False)
     try:
         model = read_config(config.init) if config.init else describe(config.net)
         with torch.device("meta"):
             net = model_from_config(model)
-    except (ValueError, OSError) as error:
+        dataset = open_dataset(config.data) if config.data else None
+        if dataset is not None:
+            check_fit(config, dataset, model["net"])
+        AidChecks(config, model, dataset).check()
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         raise RunError(str(error)) from error
     train, objective = config.train, config.objective
     method = method_of(config)

@@ -199,7 +199,7 @@ def check_used(config: RunConfig, recipe: RunConfig) -> None:
 
 
 def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True) -> None:
-    """RunError for numbers that cannot be meant, or (need_files) a missing --data or --init."""
+    """RunError for numbers that cannot be meant, or (need_files) a file that is still to be named."""
     train, evaluation, objective = config.train, config.eval, config.objective
     check_numbers(config)
     check_trackers(config)
@@ -235,4 +235,10 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
         raise RunError(
             f"recipe {config.recipe} needs --data (an EDM2 zip or folder) and --init (a model folder "
             f"to fine-tune); got --data {config.data} --init {config.init}."
+        )
+    own_samples = objective.negatives is None and objective.negatives_model is None
+    if need_files and method.chooses_positives and objective.positives == "base" and own_samples:
+        raise RunError(
+            "--positives base with the base's own samples as negatives contrasts nothing: give "
+            "--negatives-model (an earlier, weaker snapshot) or --negatives."
         )

@@ -33,26 +33,34 @@ def files(tmp_path, tiny):
 
 
 @pytest.fixture
-def tiny_run(files, tiny, monkeypatch):
-    """tiny_run(outdir, objective, stop_after=0, train={}, **objective options): a Run on `files`."""
-    monkeypatch.setattr(run_module, "write_report", lambda outdir: None)  # takes a second
+def run_config(files, tiny):
+    """run_config(outdir, objective, train={}, **objective options): a run's configuration, on `files`."""
 
-    def make(outdir, objective="mclr", stop_after=0, train=(), **options):
+    def make(outdir, objective="mclr", train=(), **options):
         settings = {"duration": 6 * tiny.BATCH, "batch_size": tiny.BATCH, "lr": 1e-3, "precision": "fp32"}
-        config = RunConfig(
+        return RunConfig(
             recipe="tiny",
             outdir=files / outdir,
             data=str(files / "data.zip"),
             init=str(files / "base"),
             objective=ObjectiveConfig(
                 objective=objective,
-                P_mean=0.0,
-                P_std=0.5,
-                **{"model_samples": 8, "classifier_steps": 2, **options},
+                **{"P_mean": 0.0, "P_std": 0.5, "model_samples": 8, "classifier_steps": 2, **options},
             ),
             train=TrainConfig(**settings | dict(train)),
             eval=EvalConfig(num_steps=2),
         )
+
+    return make
+
+
+@pytest.fixture
+def tiny_run(run_config, tiny, monkeypatch):
+    """tiny_run(outdir, objective, stop_after=0, train={}, **objective options): a Run on `files`."""
+    monkeypatch.setattr(run_module, "write_report", lambda outdir: None)  # takes a second
+
+    def make(outdir, objective="mclr", stop_after=0, train=(), **options):
+        config = run_config(outdir, objective, train, **options)
         return Run(config, Ranks("cpu"), tiny.StopAfter(stop_after))
 
     return make

@@ -1,9 +1,12 @@
 """A user's mistake is one clear line before anything is made."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from mclr_fast.engine.checkpoint import save_model
+from mclr_fast.engine.dry_run import dry_run
 from mclr_fast.engine.errors import RunError
 from mclr_fast.engine.model_samples import write_zip
 from mclr_fast.models import describe
@@ -11,13 +14,16 @@ from mclr_fast.models.edm2 import Precond
 
 
 @pytest.fixture
-def refused(tiny_run, files):
-    """refused(words, objective, **options): the run is refused in these words and leaves no folder."""
+def refused(tiny_run, run_config, files):
+    """refused(words, objective, **options): run and dry run are refused in these words, without a trace."""
 
     def check(words, objective, train=(), **options):
         with pytest.raises(RunError, match=words) as error:
             tiny_run("run", objective, train=train, **options)
         assert "\n" not in str(error.value)
+        with pytest.raises(RunError) as dry:
+            dry_run(run_config("run", objective, train, **options))
+        assert str(dry.value) == str(error.value)
         assert not (files / "run").exists()
 
     return check
@@ -52,7 +58,6 @@ def model(files, tiny):
         ("gft", {"label_dropout": 1.0}, "--label-dropout must be at least 0 and below 1"),
         ("ddo", {"refresh_every": -1}, "--refresh-every must be at least 0"),
         ("ddo", {"model_samples": 3}, "--model-samples 3 leaves some of 4 classes without a sample"),
-        ("plus-minus", {"positives": "base"}, "--positives base .* give --negatives-model"),
         ("plus-minus", {"positives": "best", "best_share": 0.0}, "--best-share must be above 0"),
         ("plus-minus", {"positives": "nowhere.zip"}, "--positives: no dataset at nowhere.zip"),
         ("ccdpo", {"reference": "nowhere"}, "no model at nowhere"),
@@ -61,6 +66,13 @@ def model(files, tiny):
 )
 def test_options(refused, objective, options, words):
     refused(words, objective, **options)
+
+
+def test_the_base_against_itself(tiny_run, run_config):
+    """What a recipe leaves to be named, its dry run does without."""
+    with pytest.raises(RunError, match=r"--positives base .* give --negatives-model"):
+        tiny_run("run", "plus-minus", positives="base")
+    assert "plus-minus: PlusMinus(eta=1.0)" in dry_run(run_config("run", "plus-minus", positives="base"))
 
 
 @pytest.mark.parametrize(
@@ -122,3 +134,23 @@ def test_negatives_that_cannot_be_made_or_read(refused, files):
     refused("name a file that ends in .zip", "ddo", negatives=files / "nowhere")
     (files / "broken.zip").write_text("no zip")
     refused("--negatives: .*broken.zip is not a zip archive", "ddo", negatives=files / "broken.zip")
+
+
+def test_a_classifier_of_other_noise_levels(refused, tiny_run, files):
+    tiny_run("other", "weighted-mclr", classifier=files / "classifier.safetensors").aids.make()
+    words = "--classifier .* was trained for something else: its P_std is 0.5, this run's 0.75"
+    refused(words, "weighted-mclr", classifier=files / "classifier.safetensors", P_std=0.75)
+
+
+def test_a_dry_run_of_data_that_do_not_fit(run_config, files):
+    write_negatives(files / "data.zip", [0, 1, 2, 7])
+    with pytest.raises(RunError, match=r"the labels of --data .* the network knows classes 0 to 3"):
+        dry_run(run_config("run"))
+
+
+def test_a_dry_run_may_leave_out_what_is_still_to_come(run_config, files, tiny):
+    config = run_config(
+        "run", "ddo", negatives=write_negatives(files / "negatives.zip", [0, 1, 2, 3], size=16)
+    )
+    without = dataclasses.replace(config, data=None, init=None, net=tiny.NET)
+    assert "ddo: DDO(beta=0.02, alpha=1.0)" in dry_run(without)
