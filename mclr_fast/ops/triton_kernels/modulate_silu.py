@@ -148,9 +148,9 @@ def _modulate_silu_backward_kernel(
             key = (seed_low, seed_high, stream)
             keep = _keep(key, at, dropout, first, channel, num_pixels, PIXELS, ALIGNED)
             slope = tl.where(keep, slope / (1 - dropout), 0.0)
-        sums += slope * value
         total = tl.sum(slope * modulation, axis=0, keep_dims=True)
         tl.store(grad_y + n * size + offset, total.to(grad_y.dtype.element_ty), mask=inside)
+        sums += slope * value
     place = (row * tl.cdiv(num_pixels, PIXELS * TILES) + span) * C + channel
     tl.store(partial + place, tl.sum(sums, axis=1, keep_dims=True), mask=exists & (channel < C))
 
