@@ -2,10 +2,7 @@
 
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +22,13 @@ spec.loader.exec_module(program)
 
 
 @pytest.fixture(scope="module")
-def sharded(tmp_path_factory):
+def sharded(tmp_path_factory, on_two_ranks):
     """Every case on two ranks, sharded, in parts, stopped by a signal and resumed; and what one has begun."""
     outdir = tmp_path_factory.mktemp("sharded")
     (outdir / "begun").mkdir()
     with pytest.raises(Interrupted):
         program.make_trainer("mclr", outdir / "begun", Ranks("cpu"), stop_after=1).train_until(1000)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    run = subprocess.run(
-        [sys.executable, *torchrun, str(PROGRAM), str(outdir)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert run.returncode == 0, run.stderr[-4000:]
+    on_two_ranks(PROGRAM, outdir)
     return outdir
 
 
