@@ -48,7 +48,7 @@ def copy_bandwidth() -> float:
     """Bytes read and written a second by copying 2 GiB, the best of ten."""
     source = torch.empty(1 << 29, device="cuda")
     target = torch.empty_like(source)
-    copies = [floor._timed_on_gpu(lambda: target.copy_(source)) for _ in range(10)]
+    copies = [floor.timed_on_gpu(lambda: target.copy_(source)) for _ in range(10)]
     return 2 * source.nbytes / min(copies)
 
 

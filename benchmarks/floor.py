@@ -263,11 +263,11 @@ class Floor:
 
     def __call__(self) -> float:
         if self.replays[0][1].is_cuda:
-            return _timed_on_gpu(*(function for function, _ in self.replays))
+            return timed_on_gpu(*(function for function, _ in self.replays))
         return sum(_timed(*replay) for replay in self.replays)
 
 
-def _timed_on_gpu(*functions: Callable[[], object]) -> float:
+def timed_on_gpu(*functions: Callable[[], object]) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for function in functions:
@@ -279,7 +279,7 @@ def _timed_on_gpu(*functions: Callable[[], object]) -> float:
 
 def _timed(function: Callable[[], object], fresh: Tensor) -> float:
     if fresh.is_cuda:
-        return _timed_on_gpu(function)
+        return timed_on_gpu(function)
     fresh.mul_(1)
     start = time.perf_counter()
     function()

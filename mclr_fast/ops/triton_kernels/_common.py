@@ -84,9 +84,9 @@ def channel_block(num_channels: int) -> int:
     return widths[0] if widths else min(triton.next_power_of_2(num_channels), 256)
 
 
-def pixel_block(num_pixels: int, num_lanes: int, itemsize: int, num_warps: int = 4) -> int:
-    """Height of a tile of `num_lanes` columns that gives each thread 32 bytes: two accesses of 16."""
-    height = num_warps * 32 * 32 // itemsize // num_lanes
+def pixel_block(num_pixels: int, num_lanes: int, itemsize: int) -> int:
+    """Height of a tile of `num_lanes` columns; each thread of 4 warps gets 32 bytes: two accesses of 16."""
+    height = 4 * 32 * 32 // itemsize // num_lanes
     return max(1, min(height, triton.next_power_of_2(num_pixels)))
 
 
