@@ -18,14 +18,14 @@ from interleave import interleave, record_times
 
 from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.data import open_dataset
-from mclr_fast.engine import tuples
-from mclr_fast.engine.distributed import Ranks
-from mclr_fast.engine.logs import RunLog
-from mclr_fast.engine.minibatch import MinibatchSource
-from mclr_fast.engine.prepare_data import PNG
-from mclr_fast.engine.trainer import Trainer
+from mclr_fast.data.prepare import PNG
+from mclr_fast.methods import columns as tuples
+from mclr_fast.methods.minibatch import MinibatchSource
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.objectives import NoiseLevel
+from mclr_fast.runtime.logs import RunLog
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.training.trainer import Trainer
 
 NUM_WORKERS = 2
 NUM_IMAGES = 8192

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import machine
 import report
 
-from mclr_fast.engine.host_memory import keep_freed_memory
+from mclr_fast.runtime.host_memory import keep_freed_memory
 
 keep_freed_memory()  # for all that is compared, as the doors do
 

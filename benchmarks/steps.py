@@ -15,11 +15,11 @@ from baselines.training import ImageData
 from torch import nn
 
 from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
-from mclr_fast.engine.distributed import Ranks
-from mclr_fast.engine.logs import RunLog
-from mclr_fast.engine.trainer import Trainer
 from mclr_fast.models.edm2 import PRESETS, Precond
 from mclr_fast.recipes.mnist16 import NET as EMBEDDED_NET
+from mclr_fast.runtime.logs import RunLog
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.training.trainer import Trainer
 
 LARGE_NET = dict(
     img_resolution=32, img_channels=3, label_dim=10, model_channels=64, channel_mult=(1, 2, 2), num_blocks=2,

@@ -17,14 +17,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mclr_fast.config import RunConfig
-from mclr_fast.engine import figures
-from mclr_fast.engine.checkpoint import write_json
-from mclr_fast.engine.distributed import Ranks
-from mclr_fast.engine.run import Run
-from mclr_fast.engine.signals import StopRequest
-from mclr_fast.engine.stopping import EnergyGuard
+from mclr_fast.experiments.run import Run
 from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.mnist16 import NET
+from mclr_fast.reports import figures
+from mclr_fast.runtime.files import write_json
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.training.stopping import EnergyGuard
 
 WIDE = {**NET, "model_channels": 32, "channels_per_head": 32, "channel_mult": [1, 2]}
 RATES = {1e-4: figures.CONTROL, 2e-4: figures.GUIDED, 5e-4: figures.TRAINED, 1e-3: figures.BASE}

@@ -23,8 +23,8 @@ Examples:
 def main(arguments: list[str] | None = None) -> int:
     """Convert and say where. Exit code 0; 1 after one line on stderr."""
     config = tyro.cli(ConvertConfig, args=arguments, prog="mclr_fast.convert", description=DESCRIPTION)
-    from mclr_fast.engine.conversion import convert
-    from mclr_fast.engine.door import run_door
+    from mclr_fast.models.convert import convert
+    from mclr_fast.runtime.main import run_door
 
     def work(ranks, stop) -> None:
         if ranks.is_main:

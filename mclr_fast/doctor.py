@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mclr_fast.engine.checklist import checklist
-from mclr_fast.engine.memory_table import preset_lines
+from mclr_fast.experiments.checklist import checklist
 from mclr_fast.models.edm2 import PRESETS
 from mclr_fast.ops import audit
 from mclr_fast.recipes import get_recipe
+from mclr_fast.training.memory_table import preset_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

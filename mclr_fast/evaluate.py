@@ -20,8 +20,8 @@ Examples:
 def main(arguments: list[str] | None = None) -> int:
     """Load, sample, score, print. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
     config = tyro.cli(EvaluateConfig, args=arguments, prog="mclr_fast.evaluate", description=DESCRIPTION)
-    from mclr_fast.engine.door import run_door
-    from mclr_fast.engine.evaluate_model import evaluate_model
+    from mclr_fast.experiments.evaluate_model import evaluate_model
+    from mclr_fast.runtime.main import run_door
 
     def work(ranks, stop) -> None:
         row = evaluate_model(config, ranks, stop)

@@ -24,8 +24,8 @@ Examples:
 def main(arguments: list[str] | None = None) -> int:
     """Parse, make, verify. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
     config = tyro.cli(PrepareConfig, args=arguments, prog="mclr_fast.prepare", description=DESCRIPTION)
-    from mclr_fast.engine.door import fail, run_door
-    from mclr_fast.engine.prepare_data import prepare
+    from mclr_fast.data.prepare import prepare
+    from mclr_fast.runtime.main import fail, run_door
 
     if config.out is None and not config.verify:
         return fail(ValueError("name the data set to write, OUT.zip, or give --verify to check SOURCE."))

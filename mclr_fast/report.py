@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mclr_fast.engine.errors import RunError
-from mclr_fast.engine.report import write_report
-from mclr_fast.engine.report_data import read_run
-from mclr_fast.engine.table_report import write_table_report
+from mclr_fast.reports.run_data import read_run
+from mclr_fast.reports.run_page import write_report
+from mclr_fast.reports.table_page import write_table_report
+from mclr_fast.runtime.errors import RunError
 
 EXAMPLE = """example:
   python -m mclr_fast.report runs/mnist16

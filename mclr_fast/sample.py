@@ -19,8 +19,8 @@ Examples:
 def main(arguments: list[str] | None = None) -> int:
     """Load, sample, write. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
     config = tyro.cli(SampleConfig, args=arguments, prog="mclr_fast.sample", description=DESCRIPTION)
-    from mclr_fast.engine.door import run_door
-    from mclr_fast.engine.sample_files import sample_files
+    from mclr_fast.experiments.sample_files import sample_files
+    from mclr_fast.runtime.main import run_door
 
     def work(ranks, stop) -> None:
         count = sample_files(config, ranks, stop)

@@ -38,12 +38,12 @@ def parse(arguments: list[str]) -> RunConfig:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, build, run. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
-    from mclr_fast.engine.door import fail, run_door
-    from mclr_fast.engine.dry_run import dry_run
-    from mclr_fast.engine.proof import prove
-    from mclr_fast.engine.run import Run
-    from mclr_fast.engine.setup import check_used
-    from mclr_fast.engine.table import make_table
+    from mclr_fast.experiments.checks import check_used
+    from mclr_fast.experiments.dry_run import dry_run
+    from mclr_fast.experiments.proof import prove
+    from mclr_fast.experiments.run import Run
+    from mclr_fast.experiments.table import make_table
+    from mclr_fast.runtime.main import fail, run_door
 
     try:
         config = parse(sys.argv[1:] if arguments is None else arguments)

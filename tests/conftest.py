@@ -1,5 +1,7 @@
 """Fixtures shared by all tests."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +10,8 @@ import pytest
 import torch
 
 GOLDEN = Path(__file__).parent / "golden"
-sys.path.insert(0, str(Path(__file__).parent))  # for stand_ins
+PROGRAMS = Path(__file__).parent / "programs"
+sys.path[:0] = [str(Path(__file__).parent), str(PROGRAMS)]  # for stand_ins, and for tiny_run and the like
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +60,82 @@ def tiny_vae(tmp_path_factory):
             latent_channels=4,
         ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The module tiny_run."""
+    import tiny_run
+
+    return tiny_run
+
+
+@pytest.fixture(scope="session")
+def on_two_ranks():
+    """on_two_ranks(program, *arguments): run one of tests/programs under torchrun, one thread a rank."""
+
+    def run(program, *arguments):
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        done = subprocess.run(
+            [sys.executable, *torchrun, str(program), *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path, tiny):
+    """tmp_path with the tiny base as a model, `base`, and the tiny data as a zip, `data.zip`."""
+    from mclr_fast.data.image_files import write_zip
+    from mclr_fast.models import describe, save_model
+
+    save_model(tmp_path / "base", tiny.tiny_net().state_dict(), describe(tiny.NET))
+    data = tiny.TinyData()
+    write_zip(tmp_path / "data.zip", data.images(range(len(data))), data.labels)
+    return tmp_path
+
+
+@pytest.fixture
+def run_config(files, tiny):
+    """run_config(outdir, objective, train={}, **objective options): a run's configuration, on `files`."""
+    from mclr_fast.config import EvalConfig, ObjectiveConfig, RunConfig, TrainConfig
+
+    def make(outdir, objective="mclr", train=(), **options):
+        settings = {"duration": 6 * tiny.BATCH, "batch_size": tiny.BATCH, "lr": 1e-3, "precision": "fp32"}
+        return RunConfig(
+            recipe="tiny",
+            outdir=files / outdir,
+            data=str(files / "data.zip"),
+            init=str(files / "base"),
+            objective=ObjectiveConfig(
+                objective=objective,
+                **{"P_mean": 0.0, "P_std": 0.5, "model_samples": 8, "classifier_steps": 2, **options},
+            ),
+            train=TrainConfig(**settings | dict(train)),
+            eval=EvalConfig(num_steps=2),
+        )
+
+    return make
+
+
+@pytest.fixture
+def tiny_run(run_config, tiny, monkeypatch):
+    """tiny_run(outdir, objective, stop_after=0, train={}, **objective options): a Run on `files`."""
+    from mclr_fast.experiments import run as run_module
+    from mclr_fast.runtime.ranks import Ranks
+
+    monkeypatch.setattr(run_module, "write_report", lambda outdir: None)  # takes a second
+
+    def make(outdir, objective="mclr", stop_after=0, train=(), **options):
+        config = run_config(outdir, objective, train, **options)
+        return run_module.Run(config, Ranks("cpu"), tiny.StopAfter(stop_after))
+
+    return make
 
 
 def pytest_collection_modifyitems(items):

@@ -12,7 +12,7 @@ import torch
 
 import mclr_fast
 from mclr_fast import doctor, ops
-from mclr_fast.engine import checklist as machine
+from mclr_fast.experiments import checklist as machine
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mclr_fast.engine.methods import METHODS
-from mclr_fast.engine.table_report import markdown
+from mclr_fast.methods.registry import METHODS
+from mclr_fast.reports.table_page import markdown
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

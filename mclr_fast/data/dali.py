@@ -13,7 +13,7 @@ import torch
 from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.tensors import TensorCPU, TensorGPU
 
-from .loaders import ImageFiles, PlainLoader
+from .plain_loader import ImageFiles, PlainLoader
 
 CHUNK = 512  # images that DALI holds at once
 QUEUE = 2  # chunks in flight

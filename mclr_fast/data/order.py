@@ -9,7 +9,7 @@ import torch
 
 from mclr_fast import ops
 
-ORDER_STREAM = 0  # The Philox stream of data order; engine/rng.py lists the others.
+ORDER_STREAM = 0  # The Philox stream of data order; data/rng.py lists the others.
 
 
 class SampleOrder:

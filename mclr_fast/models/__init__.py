@@ -9,6 +9,7 @@ from .files import (
     read_config,
     read_state,
     resolve,
+    save_model,
     weights_file,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "read_config",
     "read_state",
     "resolve",
+    "save_model",
     "weights_file",
 ]

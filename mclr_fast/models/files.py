@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from mclr_fast.runtime.files import replacing, write_json
 
 from .edm2 import Precond
 from .pickled import SUFFIXES, read_pickled
@@ -120,3 +123,11 @@ def describe(net_arguments: dict[str, Any], **provenance: Any) -> dict[str, Any]
     """The config.json of an EDM2 model; provenance says where its weights come from."""
     arguments = {k: v for k, v in net_arguments.items() if not isinstance(v, torch.dtype)}
     return {"family": "edm2", "net": arguments, **provenance}
+
+
+def save_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write a model folder that `load` reads: config.json, model.safetensors."""
+    write_json(folder / "config.json", config)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(tensors, temporary)

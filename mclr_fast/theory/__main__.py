@@ -28,8 +28,8 @@ class TheoryConfig:
 def main(arguments: list[str] | None = None) -> int:
     """Compute, print, draw. Exit code 0; 1 after one line on stderr where outdir cannot be written."""
     config = tyro.cli(TheoryConfig, args=arguments, prog="mclr_fast.theory", description=DESCRIPTION)
-    from mclr_fast.engine.door import fail
-    from mclr_fast.engine.errors import RunError
+    from mclr_fast.runtime.errors import RunError
+    from mclr_fast.runtime.main import fail
 
     try:
         config.outdir.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check_and_draw(outdir: Path) -> None:
-    from mclr_fast.engine.checkpoint import write_json
+    from mclr_fast.runtime.files import write_json
 
     from .figures import save_figures
     from .studies import STUDIES

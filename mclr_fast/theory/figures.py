@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from mclr_fast.engine.figures import BASE, CONTROL, GUIDED, MUTED, REAL, STYLE, TRAINED
+from mclr_fast.reports.figures import BASE, CONTROL, GUIDED, MUTED, REAL, STYLE, TRAINED
 
 COLORS = {"norm": LogNorm(1 / 8, 8), "cmap": "RdBu_r", "shading": "nearest", "rasterized": True}
 WIDTH = 8.0  # inches, at 180 dots each; readable at 800 pixels

@@ -5,7 +5,7 @@ import torch
 from baselines.torch_loader import torch_loader
 
 from mclr_fast.data import open_dataset
-from mclr_fast.engine.model_samples import write_zip
+from mclr_fast.data.image_files import write_zip
 
 
 def test_same_images_and_classes(tmp_path):

@@ -7,7 +7,8 @@ import PIL.Image
 import pytest
 
 from mclr_fast.data import open_dataset
-from mclr_fast.data.loaders import PlainLoader, make_loader
+from mclr_fast.data.loaders import make_loader
+from mclr_fast.data.plain_loader import PlainLoader
 
 NUM_IMAGES = 23
 has_dali = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")

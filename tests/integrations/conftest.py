@@ -13,9 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import edm2_loop
 
-from mclr_fast.engine.checkpoint import save_model
 from mclr_fast.integrations.nvlabs_edm2 import DDOLoss
-from mclr_fast.models import describe
+from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond
 
 NET = dict(

@@ -1,0 +1,58 @@
+"""Images by index in the model's range, and by class."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import Dataset, encoder_for, rng
+from .encoders import LatentEncoder
+
+
+class ClassSamples:
+    """A data set drawn from by class: a model's own samples, or anybody's."""
+
+    def __init__(self, dataset: Dataset, chosen: np.ndarray | None = None):
+        """chosen: the images that take part, int64 [m]; None = all."""
+        self.dataset = dataset
+        chosen = np.arange(len(dataset)) if chosen is None else chosen
+        labels = dataset.labels[chosen]
+        self.by_class = {int(c): chosen[labels == c] for c in np.unique(labels)}
+
+    def indices(self, labels: Tensor, uniform: Tensor) -> np.ndarray:
+        """Images of these classes. labels: int64 [n]; uniform: in [0, 1), [n,k] -> int64 [n,k]."""
+        rows = zip(labels.tolist(), uniform.double().numpy(), strict=True)
+        return np.stack([self.by_class[c][(u * len(self.by_class[c])).astype(np.int64)] for c, u in rows])
+
+
+def encode(
+    dataset: Dataset,
+    index: np.ndarray,
+    seed: int,
+    position: Tensor,
+    first_column: int,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Images in the model's range, int64 [n,k] -> float32 [n,k,C,H,W].
+
+    A latent is sampled from its posterior with normals keyed by its row's position and its column.
+    device: where that is done, to which the bytes as stored are brought; None = the CPU.
+    """
+    device = device or torch.device("cpu")
+    raw = to_device(torch.as_tensor(dataset.images(index.ravel())).contiguous(), device)
+    encoder = encoder_for(dataset, device)
+    if not isinstance(encoder, LatentEncoder):
+        return encoder.encode(raw).unflatten(0, index.shape)
+    mean_shape = (raw.shape[1] // 2, *raw.shape[2:])
+    size = int(np.prod(mean_shape))
+    normal = rng.latent_normals(seed, position, (first_column + index.shape[1]) * size)
+    normal = normal[:, first_column * size :].reshape(-1, *mean_shape)
+    return encoder.encode(raw, to_device(normal, device)).unflatten(0, index.shape)
+
+
+def to_device(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor there; to a GPU without waiting for what that is doing."""
+    if value.device.type == device.type:
+        return value
+    return value.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,195 @@
+"""The runs of a table: each in a folder named after its settings, made once, then only read.
+
+Several processes of one table share the work: each holds the lock of the cell that it makes, and passes over
+those that others hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.files import replacing, write_json
+from mclr_fast.runtime.locks import held, waited_for
+from mclr_fast.runtime.logs import say
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.signals import StopRequest
+
+from .checks import check_options
+from .proof import judge_best
+from .run import Run
+
+Settings = dict[str, Any]
+"""Options of the objective or of training, by name."""
+OBJECTIVE, TRAIN = ({field.name for field in dataclasses.fields(c)} for c in (ObjectiveConfig, TrainConfig))
+
+WAIT_SECONDS = 5
+
+
+class OutOfTime(Exception):
+    """The slice of time is over; what is done is kept."""
+
+
+class Cells:
+    """Runs cells, or reads them where they are done.
+
+    Attributes: seconds, num_done: of the cells asked for since `start_over`, whoever made them;
+    num_elsewhere: how many of those asked for another process is making; num_made: by this process.
+    """
+
+    def __init__(self, config: RunConfig, ranks: Ranks, stop: StopRequest):
+        """config: the table's; `config.table["tried"]` are the evaluation options of the cells that try."""
+        self.config, self.ranks, self.stop = config, ranks, stop
+        self.shared, self.locks = config.folder / "shared", config.folder / "locks"
+        self.started = time.perf_counter()
+        self.num_made, self.is_waiting = 0, False
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Count from here."""
+        self.seconds, self.num_done, self.num_elsewhere = 0.0, 0, 0
+
+    def config_of(self, objective: str, settings: Settings, seed: int, *, tried: bool) -> RunConfig:
+        """The run of a cell; RunError for settings that cannot be. tried: with the short evaluations."""
+        unknown = settings.keys() - OBJECTIVE - TRAIN
+        if unknown:
+            raise RunError(f"{', '.join(sorted(unknown))}: no option of the objective or of training.")
+        own = {key: value for key, value in settings.items() if key in OBJECTIVE}
+        config = self.config
+        name = name_of(objective, self._changed(settings))
+        config = replace(
+            config,
+            recipe=f"{config.recipe}: {name}",
+            seed=seed,
+            outdir=config.folder / ("tried" if tried else "final") / f"{name}-{seed}",
+            objective=replace(
+                config.objective,
+                objective=objective,
+                negatives=self.shared / "base-samples.zip",
+                classifier=self.shared / "classifier.safetensors",
+                **own,
+            ),
+            train=replace(config.train, **{k: v for k, v in settings.items() if k in TRAIN}),
+            eval=replace(config.eval, **config.table["tried"]) if tried else config.eval,
+            table=None,
+            proof_seeds=(),
+        )
+        check_options(config, self.ranks.size)
+        return config
+
+    def _changed(self, settings: Settings) -> Settings:
+        """Those that the recipe does not have anyway: so a setting that is spelled out is not run again."""
+        usual = vars(self.config.objective) | vars(self.config.train)
+        return {key: value for key, value in settings.items() if value != usual[key]}
+
+    def tried(self, objective: str, settings: Settings, seed: int) -> dict | None:
+        """The summary of a run with the short evaluations; None while another process makes it."""
+        config = self.config_of(objective, settings, seed, tried=True)
+        return self._kept(config, "summary.json", lambda config: self._execute(config)[1])
+
+    def final(self, objective: str, settings: Settings, seed: int) -> dict | None:
+        """A run with the full evaluations: {"judged": its best checkpoint on fresh seeds, "summary"}.
+
+        None while another process makes it.
+        """
+        config = self.config_of(objective, settings, seed, tried=False)
+        return self._kept(config, "judged.json", self._judged)
+
+    def judged_base(self, like: tuple[str, Settings, int], guidance: float) -> list[dict]:
+        """The base's rows on the final runs' fresh seeds, without and with guidance."""
+        run = Run(self.config_of(*like, tried=False), self.ranks, self.stop)
+        judge = run.final_evaluator()
+        base = judge.evaluate(run.base, "base", 0)
+        guided = judge.evaluate(run.base, f"cfg-{guidance:g}", 0, guidance=guidance)
+        return [base.row, guided.row]
+
+    def wait(self) -> None:
+        """Give the processes that make the missing cells some time. OutOfTime when there is none left."""
+        if not self.is_waiting:
+            say(self.ranks.is_main, f"waiting for {self.num_elsewhere} runs that other processes make")
+        self.is_waiting = True
+        for _ in range(WAIT_SECONDS):
+            self._check_time()
+            self.ranks.on_main(self.stop.check)
+            time.sleep(1)
+
+    def once(self, name: str) -> AbstractContextManager[None]:
+        """A block that one process of the table is in at a time."""
+        return waited_for(self.locks / f"{name}.lock", self.ranks, self.stop)
+
+    def _kept(self, config: RunConfig, file: str, make) -> dict | None:
+        """The JSON that `make(config)` gives, kept as `file` in the cell's folder."""
+        path = config.folder / file
+        found = self._read(path)
+        if found is None:
+            self._check_time()
+            lock = self.locks / f"{config.folder.parent.name}-{config.folder.name}.lock"
+            with held(lock, self.ranks) as mine:
+                found = self._read(path)  # it may have been finished since
+                if found is None and mine:
+                    say(self.ranks.is_main, f"\n{config.folder}")
+                    found = make(config)
+                    self.ranks.on_main(write_json, path, found)
+                    self.num_made, self.is_waiting = self.num_made + 1, False
+        if found is None:
+            self.num_elsewhere += 1
+            return None
+        self.seconds += found["seconds"]
+        self.num_done += 1
+        return found
+
+    def _read(self, path: Path) -> dict | None:
+        return self.ranks.on_main(lambda: json.loads(path.read_text()) if path.exists() else None)
+
+    def _check_time(self) -> None:
+        """OutOfTime when the slice is over: by rank 0's clock, so that all ranks agree."""
+        minutes = self.config.table_minutes
+        over = self.ranks.on_main(lambda: time.perf_counter() - self.started > 60 * minutes)
+        if minutes and over:
+            raise OutOfTime
+
+    def _judged(self, config: RunConfig) -> dict:
+        started = time.perf_counter()
+        run, summary = self._execute(config)
+        objective = config.objective.objective
+        judged = judge_best(run.final_evaluator(), run, objective, config.seed, "best", summary)
+        return {"judged": judged.row, "summary": summary, "seconds": time.perf_counter() - started}
+
+    def _execute(self, config: RunConfig) -> tuple[Run, dict]:
+        """Run a cell, with what all cells share made by the first that needs it."""
+        run = Run(config, self.ranks, self.stop)
+        with self.once("shared"):
+            self._share(run)
+        return run, run.execute()
+
+    def _share(self, run: Run) -> None:
+        """See to the base's samples, the classifier, and the base's evaluation of as many samples."""
+        options = run.config.objective
+        kept = self.shared / f"base-{run.config.eval.num_samples}.safetensors"
+        own = run.outdir / "evaluations" / "base-0.safetensors"
+        if not self.ranks.on_main(lambda: options.negatives.exists() and options.classifier.exists()):
+            run.aids.make()
+        if not self.ranks.on_main(kept.exists):
+            run.evaluate_base(run.evaluator())
+            self.ranks.on_main(copy_missing, own, kept)
+        self.ranks.on_main(copy_missing, kept, own)
+
+
+def name_of(objective: str, settings: Settings) -> str:
+    """A folder's name: mclr,lr=0.0001,num_negatives=3."""
+    return ",".join([objective, *(f"{key}={value:g}" for key, value in sorted(settings.items()))])
+
+
+def copy_missing(source: Path, target: Path) -> None:
+    """Copy a file where it is not yet; nothing if the source is missing."""
+    if source.exists() and not target.exists():
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)

@@ -1,0 +1,146 @@
+"""What is checked and claimed before anything expensive starts."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import torch
+
+from mclr_fast.config import RunConfig, TrainConfig
+from mclr_fast.data import Dataset
+from mclr_fast.methods import columns as tuples
+from mclr_fast.methods.registry import METHODS, RENAMED, Method, make_method, options_of
+from mclr_fast.models.edm2 import Precond
+from mclr_fast.objectives import SettingError
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.options import option_of
+from mclr_fast.runtime.precision import choose_dtype
+from mclr_fast.runtime.trackers import check_trackers
+from mclr_fast.training.averages import PlainEMA, PowerFunctionEMA
+from mclr_fast.training.optimizer import apex_fused_adam
+
+from .ranges import check_numbers
+
+
+def net_overrides(train: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """What a run sets of the networks it loads: not their shapes."""
+    return {"dtype": choose_dtype(train.precision, device), "dropout": train.dropout}
+
+
+def complete(net_arguments: dict[str, Any]) -> dict[str, Any]:
+    """Constructor arguments that make an architecture, with defaults filled in, as JSON has them."""
+    parameters = inspect.signature(Precond).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    known = {k: v for k, v in (defaults | net_arguments).items() if k not in ("dtype", "dropout")}
+    return json.loads(json.dumps(known))
+
+
+def check_fit(config: RunConfig, dataset: Dataset, net_arguments: dict[str, Any]) -> None:
+    """RunError unless data, network and options go together."""
+    for name, value in (config.net or {}).items() if config.init else ():
+        if net_arguments.get(name) != value:
+            raise RunError(
+                f"--init {config.init} is not a base of recipe {config.recipe}: its {name} is "
+                f"{net_arguments.get(name)}, the recipe's {value}."
+            )
+    channels, *size = dataset.image_shape
+    channels = channels // 2 if channels == 8 else channels  # latents are stored as mean and std
+    resolution, expected = net_arguments["img_resolution"], net_arguments["img_channels"]
+    if (channels, *size) != (expected, resolution, resolution):
+        raise RunError(
+            f"the images of --data {config.data} are {channels}x{size[0]}x{size[1]}, the network's "
+            f"{expected}x{resolution}x{resolution}. Prepare the data at the network's resolution."
+        )
+    if config.train.flip and dataset.image_shape[0] == 8:
+        raise RunError(
+            f"--flip cannot mirror the latents of --data {config.data}: mirror the images before they are "
+            "encoded (python -m mclr_fast.prepare --latents --mirror), and leave out --flip."
+        )
+    labels, label_dim = dataset.labels, net_arguments["label_dim"]
+    if labels.min() < 0 or labels.max() >= label_dim:
+        raise RunError(
+            f"the labels of --data {config.data} lie in [{labels.min()}, {labels.max()}]; the network "
+            f"knows classes 0 to {label_dim - 1}."
+        )
+    method, train = method_of(config), config.train
+    if method.tuples in tuples.PAIRED and not config.objective.include_own:
+        num_distinct = len(set(labels.tolist()))
+        if num_distinct < 2 or train.batch_size < 2:
+            raise RunError(
+                f"labels has {num_distinct} distinct class(es) and a minibatch {train.batch_size} "
+                f"image(s); {config.objective.objective} needs at least 2 of both in every minibatch: use "
+                "data with more classes, or raise --batch-size."
+            )
+
+
+def method_of(config: RunConfig) -> Method:
+    """What the run's objective is made of. RunError for a setting out of its range."""
+    try:
+        return make_method(config.objective)
+    except SettingError as error:
+        option = option_of(RENAMED.get(error.name, error.name))
+        raise RunError(f"--objective {config.objective.objective}: {option} {error.fault}") from error
+
+
+def check_used(config: RunConfig, recipe: RunConfig) -> None:
+    """RunError for an option of the objective, unlike the recipe's, that nothing in the run would read."""
+    trained = list(config.table["grid"]) if config.table else [config.objective.objective]
+    if config.eval.control != "none":
+        trained.append("denoising")
+    used = set().union(*map(options_of, trained))
+    for name, value in vars(config.objective).items():
+        if name in used or value == getattr(recipe.objective, name):
+            continue
+        users = ", ".join(objective for objective in METHODS if name in options_of(objective))
+        raise RunError(
+            f"{option_of(name)} {value} is not an option of {', '.join(trained)} but of {users}: "
+            "leave it out, or choose another --objective."
+        )
+
+
+def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True) -> None:
+    """RunError for numbers that cannot be meant, or (need_files) a file that is still to be named."""
+    train, evaluation, objective = config.train, config.eval, config.objective
+    check_numbers(config)
+    check_trackers(config)
+    try:
+        PlainEMA({}, train.ema_beta) if train.ema == "plain" else PowerFunctionEMA({}, train.ema_stds)
+    except ValueError as error:
+        raise RunError(f"--ema {train.ema}: {error}") from None
+    if train.ema == "plain" and train.ema_snapshot_every:
+        raise RunError("--ema-snapshot-every keeps power-function averages: add --ema power.")
+    if train.optimizer == "apex":
+        apex_fused_adam()
+    if evaluation.patience > 0 and (config.protocol is None or evaluation.eval_every == 0):
+        raise RunError(
+            f"--patience {evaluation.patience} waits for evaluations, and this run has none: set "
+            "--eval-every in a recipe that has a protocol, or leave out --patience."
+        )
+    method = method_of(config)
+    if not 0 <= method.label_dropout < 1:
+        raise RunError(f"--label-dropout must be at least 0 and below 1, not {method.label_dropout}.")
+    num_columns = tuples.num_columns(method.tuples, objective.num_negatives)
+    if not method.separable and 0 < train.micro_batch < num_columns:
+        raise RunError(
+            f"--micro-batch {train.micro_batch} is smaller than a row of {objective.objective}, R = "
+            f"{num_columns} evaluations, which must stay together: raise it to {num_columns} or more."
+        )
+    if train.batch_size < num_ranks:
+        raise RunError(
+            f"--batch-size {train.batch_size} leaves some of {num_ranks} ranks without an image: "
+            "raise it or use fewer ranks."
+        )
+    fine_tunes = config.objective.objective != "denoising"
+    if need_files and (config.data is None or (config.init is None and fine_tunes)):
+        raise RunError(
+            f"recipe {config.recipe} needs --data (an EDM2 zip or folder) and --init (a model folder "
+            f"to fine-tune); got --data {config.data} --init {config.init}."
+        )
+    own_samples = objective.negatives is None and objective.negatives_model is None
+    if need_files and method.chooses_positives and objective.positives == "base" and own_samples:
+        raise RunError(
+            "--positives base with the base's own samples as negatives contrasts nothing: give "
+            "--negatives-model (an earlier, weaker snapshot) or --negatives."
+        )

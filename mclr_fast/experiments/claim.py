@@ -1,0 +1,86 @@
+"""A run's folder belongs to one run: the options that make it what it is, and its claim."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mclr_fast.config import RunConfig
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.files import write_json
+
+# Options that may differ between the calls that make one run.
+FREE = {
+    "outdir",
+    "device",
+    "tensorboard",
+    "wandb",
+    "dry_run",
+    "loader",
+    "loader_threads",
+    "gpu_memory_gib",
+    "table_minutes",
+    "train.sharding",
+    "train.micro_batch",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.log_every",
+    "train.ema_snapshot_every",
+    "eval.sample_batch",
+    "eval.recompute_cfg",
+}
+MIN_FREE_BYTES = 64 * 2**20
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """The options that make a run what it is, "group.name" -> JSON value."""
+    values: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(config).items():
+        group = {f"{name}.{k}": v for k, v in value.items()} if name in GROUPS else {name: value}
+        values |= group
+    return json.loads(json.dumps({k: v for k, v in values.items() if k not in FREE}, default=str))
+
+
+GROUPS = ("objective", "train", "eval")
+
+
+def claim_outdir(outdir: Path, config: RunConfig) -> None:
+    """Make outdir this run's, or see that it already is. RunError, one line, when it cannot be."""
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(outdir).free
+        # Looked at before config.json, the first file of all: a process started together with this one
+        # may be writing it.
+        occupied = any(not entry.name.endswith(".tmp") for entry in outdir.iterdir())
+    except OSError as error:
+        raise RunError(f"cannot use --outdir {outdir}: {error.strerror}. Choose another.") from None
+    if free < MIN_FREE_BYTES:
+        raise RunError(
+            f"--outdir {outdir} is on a disk with {free / 2**20:.0f} MiB free; a run needs at least "
+            f"{MIN_FREE_BYTES >> 20}. Free some space or choose another."
+        )
+    path, wanted = outdir / "config.json", flat(config)
+    if not path.exists():
+        if occupied:
+            raise RunError(
+                f"--outdir {outdir} is not empty and holds no run of ours. Choose another, or empty it."
+            )
+        write_json(path, wanted)
+        return
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({error}). Choose another --outdir.") from None
+    changed = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
+    if changed:
+        shown = ", ".join(
+            f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} asked" for k in sorted(changed)[:3]
+        )
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise RunError(
+            f"--outdir {outdir} holds another run's state ({shown}{more}). Choose another --outdir, "
+            "or give that run's options to resume it."
+        )

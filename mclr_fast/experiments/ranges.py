@@ -1,0 +1,63 @@
+"""Numbers that cannot be meant, refused in one line before anything starts."""
+
+from __future__ import annotations
+
+import math
+
+from mclr_fast.config import EvalConfig, RunConfig, SamplerConfig
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.options import Check, option_of
+
+
+def check_sampler(config: SamplerConfig) -> None:
+    """Steps, batch and noise levels."""
+    check = Check(config)
+    check.at_least(2, "num_steps")
+    check.at_least(1, "sample_batch")
+    check(lambda sigma: 0 < sigma < math.inf, "above 0", "sigma_min", "sigma_max")
+    if config.sigma_min >= config.sigma_max:
+        raise RunError(
+            f"--sigma-min {config.sigma_min} must lie below --sigma-max {config.sigma_max}: lower the one or "
+            "raise the other."
+        )
+
+
+def check_evaluation(config: EvalConfig) -> None:
+    """The sampler's, and what is counted of its samples."""
+    check_sampler(config)
+    check = Check(config)
+    check.at_least(1, "num_samples", "neighbors", "grid_noises")
+    check.at_least(0, "eval_every", "first_seed", "patience")
+    check(math.isfinite, "finite", "cfg_scales")
+    check_neighbors(config, "num_samples", config.num_samples)
+
+
+def check_neighbors(config: EvalConfig, name: str, num_samples: int) -> None:
+    """A sample's k-th neighbour is another sample."""
+    if num_samples <= config.neighbors:
+        raise RunError(
+            f"{option_of(name)} {num_samples} leaves samples without --neighbors {config.neighbors} others: "
+            "draw more, or count fewer."
+        )
+
+
+def check_numbers(config: RunConfig) -> None:
+    """Every number of a run that is wrong by itself, whatever the others are."""
+    train, objective = Check(config.train), Check(config.objective)
+    train.at_least(1, "batch_size", "duration", "keep_checkpoints")
+    train.at_least(0, "micro_batch", "warmup_images", "ref_batches", "checkpoint_every", "log_every")
+    train.at_least(0, "skip_bad_batches", "ema_snapshot_every", "lr")
+    train(lambda value: 0 <= value < 1, "each in [0, 1)", "betas")
+    train(lambda value: 0 <= value < 1, "in [0, 1)", "dropout")
+    train(lambda value: value == 0 or value > 1, "0 (never stop) or above 1", "stop_factor")
+    objective.at_least(1, "num_negatives", "model_samples", "classifier_steps")
+    objective.at_least(0, "refresh_every")
+    objective(math.isfinite, "finite", "P_mean")
+    objective(lambda value: 0 < value < math.inf, "above 0", "P_std")
+    run = Check(config)
+    run.at_least(0, "seed", "loader_threads", "proof_seeds", "proof_first_seed", "table_minutes")
+    run(lambda value: 0 <= value < math.inf, "above 0, or 0 (ask the GPU)", "gpu_memory_gib")
+    run.at_least(1, "proof_samples")
+    check_evaluation(config.eval)
+    if config.proof_seeds:
+        check_neighbors(config.eval, "proof_samples", config.proof_samples)

@@ -1,0 +1,153 @@
+"""What the columns of a row are: which images, under which labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mclr_fast.data import Dataset, rng
+from mclr_fast.data.samples import ClassSamples, encode, to_device
+from mclr_fast.objectives import pair_labels
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sources of images beside the data: p+ (None = the data) and the model's samples, or p-."""
+
+    plus: ClassSamples | None = None
+    minus: ClassSamples | None = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One rank's share of a step, before it is told what its columns are.
+
+    Everything is keyed by (seed, position in the run): the same at any world size. Pairs index the whole
+    minibatch; any rank can read any image, so nothing is gathered from other ranks.
+
+    Shapes    image_N, label_N: int64 [N], of the global minibatch; rows: this rank's share of it.
+    """
+
+    dataset: Dataset
+    samples: Samples
+    seed: int
+    images_seen: int
+    image_N: np.ndarray
+    label_N: Tensor
+    rows: slice
+    num_negatives: int
+    include_own: bool
+    label_dropout: float
+    flip: bool
+    device: torch.device
+
+    @property
+    def labels(self) -> Tensor:
+        """The rows' own labels, int64 [n]."""
+        return self.label_N[self.rows]
+
+    @property
+    def position_n(self) -> Tensor:
+        """The rows' positions in the run, int64 [n]."""
+        return torch.arange(self.images_seen + self.rows.start, self.images_seen + self.rows.stop)
+
+    def pairs(self, include_own: bool = False) -> np.ndarray:
+        """Each row's negatives as places in the global minibatch, int64 [n,K]."""
+        index_NK = pair_labels(
+            self.label_N,
+            self.num_negatives,
+            include_own=include_own or self.include_own,
+            generator=rng.pairing_generator(self.seed, self.images_seen),
+        )
+        return index_NK[self.rows].numpy()
+
+    def images(self, index: np.ndarray, first_column: int = 0) -> Tensor:
+        """Images of the data, int64 [n,k] -> float32 [n,k,C,H,W]; they are columns from first_column."""
+        return self._encode(self.dataset, index, first_column)
+
+    def own_images(self) -> Tensor:
+        """The rows' own images, [n,C,H,W]."""
+        return self.images(self.image_N[self.rows][:, None])[:, 0]
+
+    def class_samples(self, source: ClassSamples, columns: slice) -> Tensor:
+        """Samples of the rows' classes for these columns, [n,k,C,H,W]."""
+        uniform = rng.sample_uniforms(self.seed, self.position_n, columns.stop)[:, columns]
+        return self._encode(source.dataset, source.indices(self.labels, uniform), columns.start)
+
+    def _encode(self, dataset: Dataset, index: np.ndarray, first_column: int) -> Tensor:
+        x = encode(dataset, index, self.seed, self.position_n, first_column, self.device)
+        if not self.flip:
+            return x
+        flipped = rng.flips(self.seed, self.position_n, first_column + index.shape[1])[:, first_column:]
+        flipped = to_device(flipped, self.device)
+        return torch.where(flipped[:, :, None, None, None], x.flip(-1), x)
+
+
+class Columns(NamedTuple):
+    """x: float32 [n,C,H,W], shared by the row, or [n,R,C,H,W]; labels: int64 [n,R]."""
+
+    x: Tensor
+    labels: Tensor
+
+
+def own_label(draw: Draw) -> Columns:
+    """R = 1: the image under its label, now and then under none (label -1)."""
+    labels = rng.dropped_labels(draw.seed, draw.position_n, draw.labels, draw.label_dropout)
+    return Columns(draw.own_images(), labels[:, None])
+
+
+def other_labels(draw: Draw, include_own: bool = False) -> Columns:
+    """R = 1+K: one image under its own label and under K of the minibatch's (Algorithm 1)."""
+    negative = draw.label_N[torch.from_numpy(draw.pairs(include_own))]
+    return Columns(draw.own_images(), torch.cat([draw.labels[:, None], negative], dim=1))
+
+
+def any_labels(draw: Draw) -> Columns:
+    """R = 1+K: as `other_labels`, of all labels: c~ ~ p(c), which Theorem 3 needs."""
+    return other_labels(draw, include_own=True)
+
+
+def other_images(draw: Draw) -> Columns:
+    """R = 1+K: the image and K of the minibatch's under the row's label (Algorithm 2)."""
+    index = np.concatenate([draw.image_N[draw.rows][:, None], draw.image_N[draw.pairs()]], axis=1)
+    return Columns(draw.images(index), repeated(draw.labels, 1 + draw.num_negatives))
+
+
+def class_samples(draw: Draw) -> Columns:
+    """R = 1+K: the image, or a sample of p+, and K samples of p-, all of the row's class and under it."""
+    num_columns = 1 + draw.num_negatives
+    if draw.samples.plus is None:
+        positive = draw.own_images()[:, None]
+    else:
+        positive = draw.class_samples(draw.samples.plus, slice(0, 1))
+    negative = draw.class_samples(draw.samples.minus, slice(1, num_columns))
+    return Columns(torch.cat([positive, negative], dim=1), repeated(draw.labels, num_columns))
+
+
+def labels_and_sample(draw: Draw) -> Columns:
+    """R = 2+K: the columns of `other_labels`, then a sample of the row's class under its label (eq. 13)."""
+    x, labels = other_labels(draw)
+    num_shared = labels.shape[1]
+    sample = draw.class_samples(draw.samples.minus, slice(num_shared, num_shared + 1))
+    x = torch.cat([x[:, None].expand(-1, num_shared, -1, -1, -1), sample], dim=1)
+    return Columns(x, torch.cat([labels, draw.labels[:, None]], dim=1))
+
+
+Tuples = Callable[[Draw], Columns]
+SHARED: tuple[Tuples, ...] = (own_label, other_labels, any_labels)  # their columns are one image
+PAIRED: tuple[Tuples, ...] = (other_labels, other_images, labels_and_sample)  # these need another class
+
+
+def num_columns(tuples: Tuples, num_negatives: int) -> int:
+    """R of a row with K negatives."""
+    return {own_label: 1, labels_and_sample: 2 + num_negatives}.get(tuples, 1 + num_negatives)
+
+
+def repeated(labels: Tensor, num_columns: int) -> Tensor:
+    """int64 [n] -> [n,R]."""
+    return labels[:, None].expand(-1, num_columns)

@@ -1,0 +1,124 @@
+"""What an objective needs beside the trained network: checked early, made once, kept in the run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mclr_fast.config import RunConfig
+from mclr_fast.data import Dataset
+from mclr_fast.data.samples import ClassSamples
+from mclr_fast.experiments.checks import complete, net_overrides
+from mclr_fast.models import load
+from mclr_fast.models.edm2 import Precond
+from mclr_fast.models.noisy_classifier import NoisyClassifier
+from mclr_fast.runtime.logs import say
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.signals import StopRequest
+
+from .columns import Samples
+from .model_samples import open_samples, write_samples
+from .need_checks import SOURCES, AidChecks
+from .ratio import best_samples, data_classifier
+from .reference import Reference
+from .registry import Aids, Method, make_method
+
+# Sampling seeds of the reference's and of another model's samples. Those of evaluations and proofs, which
+# no sample that is trained on may share, are below 2^31.
+REFERENCE_SEED, NEGATIVES_SEED = 2**31, 2**31 + 2**30
+
+
+@dataclass
+class AidMaker:
+    """Makes the aids of one run's objective.
+
+    Attributes: quality, how good the classifier is on held-out images, once there is one.
+    """
+
+    config: RunConfig
+    model: dict[str, Any]
+    dataset: Dataset
+    ranks: Ranks
+    stop: StopRequest
+    quality: dict[str, Any] | None = None
+
+    def __post_init__(self):
+        """ValueError or RunError for whatever can be known to be wrong before anything is made."""
+        options = self.config.objective
+        self.method: Method = make_method(options)
+        self.reference_path = options.reference or self.config.init
+        AidChecks(self.config, self.model, self.dataset).check()
+        if options.reference is not None and (self.method.needs_reference or self.method.uses_samples):
+            self._load(options.reference)  # a damaged file is better found now
+        self.classifier_path = options.classifier or self.config.folder / "classifier.safetensors"
+
+    def make(self, reference_path: str | Path | None = None, round_number: int = 0) -> Aids:
+        """The aids; in later rounds of another reference, whose samples are that round's."""
+        path = str(reference_path or self.reference_path)
+        reference = Reference(self._load(path)) if self.method.needs_reference else None
+        samples = self._samples(path, round_number) if self.method.uses_samples else Samples()
+        ratio = self._classifier().ratio if self.method.needs_ratio else None
+        return Aids(reference, samples, ratio)
+
+    def _load(self, path: str) -> Precond:
+        device = self.ranks.device
+        return load(path, **net_overrides(self.config.train, device)).to(device)
+
+    def _open(self, path: Path | str, option: str) -> Dataset:
+        return open_samples(path, option, self.dataset, self.model["net"]["label_dim"])
+
+    def _samples(self, reference_path: str, round_number: int) -> Samples:
+        plus = self._positives(reference_path, round_number) if self.method.chooses_positives else None
+        return Samples(plus, ClassSamples(self._negatives(reference_path, round_number)))
+
+    def _positives(self, reference_path: str, round_number: int) -> ClassSamples | None:
+        options = self.config.objective
+        if options.positives == "data":
+            return None
+        if options.positives not in SOURCES:
+            return ClassSamples(self._open(options.positives, "--positives"))
+        base = self._reference_samples(reference_path, round_number)
+        if options.positives == "base":
+            return ClassSamples(base)
+        lowest = float(np.exp(options.P_mean - 2 * options.P_std))
+        device = self.ranks.device
+        return ClassSamples(
+            base,
+            best_samples(self._classifier(), base, options.best_share, lowest, self.config.seed, device),
+        )
+
+    def _negatives(self, reference_path: str, round_number: int) -> Dataset:
+        options = self.config.objective
+        if round_number > 0 or (options.negatives is None and options.negatives_model is None):
+            return self._reference_samples(reference_path, round_number)
+        path = options.negatives or self.config.folder / "samples" / "negatives.zip"
+        return self._made(path, options.negatives_model or reference_path, NEGATIVES_SEED)
+
+    def _reference_samples(self, reference_path: str, round_number: int) -> Dataset:
+        path = self.config.folder / "samples" / f"reference-{round_number}.zip"
+        first_seed = REFERENCE_SEED + round_number * self.config.objective.model_samples
+        return self._made(path, reference_path, first_seed)
+
+    def _made(self, path: Path, model_path: str, first_seed: int) -> Dataset:
+        """The samples at `path`, made there by the model if they are missing."""
+        if not self.ranks.on_main(path.exists):
+            num_samples = self.config.objective.model_samples
+            say(self.ranks.is_main, f"making {num_samples:,} samples of {model_path}: {path}")
+            net = self._load(model_path)
+            sampler = self.config.eval
+            write_samples(path, net, num_samples, first_seed, self.dataset, sampler, self.ranks, self.stop)
+        return self._open(path, "--negatives")
+
+    def _classifier(self) -> NoisyClassifier:
+        classifier, self.quality = data_classifier(
+            self.classifier_path,
+            self.config.objective,
+            self.dataset,
+            complete(self.model["net"])["sigma_data"],
+            self.config.seed,
+            self.ranks,
+        )
+        return classifier

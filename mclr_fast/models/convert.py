@@ -1,0 +1,155 @@
+"""A model written in the format of another program, or of this one."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mclr_fast import models
+from mclr_fast.config import ConvertConfig
+from mclr_fast.experiments.checks import complete
+from mclr_fast.pickles.reading import DTYPES
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.files import file_sha256, replacing, write_json
+
+from .edm2.training_state import write_training_state
+from .pickled import read_pickled
+
+
+def convert(config: ConvertConfig) -> None:
+    """Read the model and write it as config.to says. RunError for a mistake of the user."""
+    if (config.to == "edm2-pkl") != (config.template is not None):
+        raise RunError("--to edm2-pkl needs --template THEIR.pkl, your own snapshot; nothing else takes one.")
+    if config.ema is not None and config.to != "folder":
+        raise RunError("--ema chooses what of a training state becomes a folder: leave out --to.")
+    with _mistakes():
+        WRITERS[config.to](config)
+
+
+def write_folder(config: ConvertConfig) -> None:
+    """Write model.safetensors and config.json, each with the source's name, SHA-256 and licence."""
+    path, folder = models.resolve(config.source), config.out
+    if path.is_dir():
+        raise RunError(f"{config.source} is a model folder already: say what it should become with --to.")
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise RunError(f"{folder} is a file or not empty: choose another folder to write.")
+    pickled = read_pickled(path, config.ema)
+    state, description = pickled.state(), dict(pickled.config)
+    if description["family"] in models.FAMILIES:
+        with torch.device("meta"):
+            models.check_state(models.model_from_config(description).state_dict(), state, path)
+    _check_finite(state, path)
+    description["licence"] = config.licence or description["licence"]
+    description["source"] = {"file": path.name, "sha256": file_sha256(path)}
+    metadata = {
+        "format": "pt",
+        "licence": description["licence"],
+        "source": path.name,
+        "source_sha256": description["source"]["sha256"],
+    }
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(state, temporary, metadata=metadata)
+    write_json(folder / "config.json", description)
+
+
+def write_edm2_training_state(config: ConvertConfig) -> None:
+    """What NVIDIA's loop resumes from: `write_training_state` of the model."""
+    write_training_state(models.load(config.source), config.out)
+
+
+def write_edm2_state_dict(config: ConvertConfig) -> None:
+    """A state_dict, float32, that EDM2's own Precond loads strictly."""
+    net = models.load(config.source)
+    with replacing(config.out) as temporary:
+        torch.save({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, temporary)
+
+
+def write_edm2_snapshot(config: ConvertConfig) -> None:
+    """The user's own snapshot with the model's weights in place of its own; all else is the template's.
+
+    So what EDM2's programs run when they read it is the source that was in the template.
+    """
+    state = models.load(config.source).state_dict()
+    template = models.resolve(config.template)
+    if template.is_dir():
+        raise RunError(f"--template {template} is a model folder: give your own EDM2 snapshot (.pkl).")
+    mould = read_pickled(template)
+    if mould.config["format"] != "edm2-snapshot":
+        raise RunError(f"--template {config.template} is no EDM2 snapshot but an {mould.config['format']}.")
+    description = models.read_config(config.source)
+    ours, theirs = complete(description["net"]), complete(mould.config["net"])
+    differing = [name for name in ours if ours[name] != theirs.get(name)]
+    if differing:
+        name = differing[0]
+        raise RunError(
+            f"--template {config.template} is of another architecture: its {name} is {theirs.get(name)}, the "
+            f"model's {ours[name]}."
+        )
+    shapes = {name: torch.empty(node["shape"], device="meta") for name, node in mould.nodes.items()}
+    models.check_state(state, shapes, config.template)
+    cast = {name: tensor.to(DTYPES[mould.nodes[name]["dtype"]]) for name, tensor in state.items()}
+    _check_finite(cast, f"{config.source}, in the template's dtype,")
+    _check_apart(mould.nodes, config.template)
+    with replacing(config.out) as temporary:
+        shutil.copyfile(mould.path, temporary)
+        with open(temporary, "rb+") as file:
+            for name, tensor in cast.items():
+                file.seek(mould.nodes[name]["start"])
+                file.write(_bytes(tensor, mould.nodes[name]["stride"]))
+
+
+def write_var_pth(config: ConvertConfig) -> None:
+    """VAR's weights as its own code loads them: a state_dict, saved by torch.save."""
+    description, state = models.read_state(config.source)
+    if description.get("family") != "var":
+        raise RunError(f"{config.source} is an {description.get('family')} model; --to var-pth needs a VAR.")
+    with replacing(config.out) as temporary:
+        torch.save(state, temporary)
+
+
+WRITERS = {
+    "folder": write_folder,
+    "edm2-training-state": write_edm2_training_state,
+    "edm2-state-dict": write_edm2_state_dict,
+    "edm2-pkl": write_edm2_snapshot,
+    "var-pth": write_var_pth,
+}
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise RunError(str(error)) from None
+
+
+def _check_finite(state: dict[str, Tensor], source: Any) -> None:
+    for name, tensor in state.items():
+        if name != "attn_bias_for_masking" and not tensor.isfinite().all():  # VAR's mask holds -inf
+            raise RunError(f"{source} has values in {name!r} that are not finite.")
+
+
+def _check_apart(nodes: dict[str, dict[str, Any]], template: Path) -> None:
+    """Every tensor must have bytes of its own, without gaps, or writing one would change another."""
+    end = 0
+    for node in sorted(nodes.values(), key=lambda node: node["start"]):
+        size = math.prod(node["shape"]) * DTYPES[node["dtype"]].itemsize
+        if node["start"] < end or node["nbytes"] != size:
+            raise RunError(f"--template {template} has tensors that share memory: choose another snapshot.")
+        end = node["start"] + node["nbytes"]
+
+
+def _bytes(tensor: Tensor, stride: list[int]) -> bytes:
+    """The tensor's bytes as they lie in memory under a dense stride."""
+    laid_out = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
+    flat = laid_out.as_strided((tensor.numel(),), (1,))
+    return flat.view(torch.uint8).numpy().tobytes()

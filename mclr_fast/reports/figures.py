@@ -1,0 +1,263 @@
+"""The report's figures. matplotlib is imported when the first one is drawn."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .run_data import CURVES, FD, IS, PRECISION, RECALL, Metric, Row, Run, guidance, points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+TRAINED, GUIDED, CONTROL, REAL = "#D55E00", "#0072B2", "#009E73", "#CC79A7"
+BASE, MUTED = "#000000", "#767676"
+STYLE = {
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#999999",
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+class Picture(NamedTuple):
+    """A figure: its file's stem, what it shows in words, and its PNG."""
+
+    name: str
+    alt: str
+    png: bytes
+
+
+def draw(run: Run) -> dict[str, list[Picture]]:
+    """Section -> its pictures: grid, tradeoffs, metrics, loss; only what the run has data for."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        num_noises = min((len(images) for images in run.grid.values()), default=0)
+        tradeoffs = ((IS, FD), (RECALL, PRECISION)) if run.base or run.guided else ()
+        over_training = not run.proof  # a proof's rows are of several runs: no curve joins them
+        sections = {
+            "grid": [_grid(run, noise) for noise in range(num_noises)],
+            "tradeoffs": [_tradeoff(run, x, y) for x, y in tradeoffs if over_training],
+            "metrics": [_metric(run, metric) for metric in CURVES if over_training],
+            "loss": [_loss(run, arm) for arm in run.log] + [_energies(run)],
+        }
+    return {name: [p for p in pictures if p] for name, pictures in sections.items()}
+
+
+def _grid(run: Run, noise: int) -> Picture:
+    """The paper's Figure 2: one initial noise, columns = classes, rows = models."""
+    shown = run.shown_grid
+    best = list(shown).index(run.best_grid) if run.best_grid in shown else None
+    labels = [run.label(name) for name in shown]
+    tiles = [_row_of_tiles(images[noise]) for images in shown.values()]
+    height, width = tiles[0].shape[:2]
+    num_classes = len(next(iter(shown.values()))[noise])
+    size = (6.4, 0.6 + 4.8 * len(tiles) * height / width)
+    seeds = run.summary.get("grid_seeds") or ()
+    seed = f" (seed {seeds[noise]})" if noise < len(seeds) else ""
+    fig, ax = axes(size, title=f"Noise {noise + 1}{seed}")
+    ax.imshow(np.concatenate(tiles), interpolation="nearest")
+    ax.set_xticks((np.arange(num_classes) + 0.5) * width / num_classes - 0.5, range(num_classes))
+    marked = [f"★ {label}" if row == best else label for row, label in enumerate(labels)]
+    ax.set_yticks((np.arange(len(tiles)) + 0.5) * height - 0.5, marked)
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    if best is not None:
+        ax.add_patch(_frame((-0.5, best * height - 0.5), width, height))
+        ax.get_yticklabels()[best].set(color=TRAINED, fontweight="bold")
+    alt = f"Samples from one initial noise for {num_classes} classes, by {'; '.join(marked)}."
+    return picture(fig, f"grid-{noise + 1}", alt, bbox_inches="tight")
+
+
+def _row_of_tiles(images: np.ndarray) -> np.ndarray:
+    """[num_classes, C, H, W] -> [H+2, num_classes (W+2), 3] with a white border round each."""
+    rgb = np.broadcast_to(images, (len(images), 3, *images.shape[2:]))
+    tiles = np.pad(rgb, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255)
+    return np.concatenate(list(tiles.transpose(0, 2, 3, 1)), axis=1)
+
+
+def _frame(corner: tuple[float, float], width: float, height: float):
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, width, height, fill=False, color=TRAINED, linewidth=2.5, clip_on=False)
+
+
+def _tradeoff(run: Run, x: Metric, y: Metric) -> Picture | None:
+    """The paper's Figure 4 (c, f): CFG over guidance and the run over training, from the base."""
+    start = [run.base] if run.base else []
+    path = points([*start, *run.trained], x.key, y.key)
+    fig, ax = axes((5.2, 4.4), f"{y.title} against {x.title}", axis_title(x), axis_title(y))
+    ax.plot(*points([*start, *run.guided], x.key, y.key), "o-", color=GUIDED, ms=4, label="CFG")
+    for row in run.guided:
+        note(ax, row, x, y, f"{guidance(row['name']):g}", GUIDED)
+    ax.plot(*path, "o-", color=TRAINED, ms=4, label=run.title)
+    for rows, marker, color, label in (
+        (run.control, "s", CONTROL, "Control (denoising)"),
+        (run.rows("real"), "D", REAL, "Real images"),
+        (start, "o", BASE, "Base"),
+    ):
+        ax.plot(*points(rows, x.key, y.key), marker, color=color, ms=6, label=label)
+    if run.best:
+        best = points([run.best], x.key, y.key)
+        ax.plot(*best, "*", color=TRAINED, ms=14, mec="white", label="Best FD", zorder=4)
+    for rows, text in ((start, "Start"), (run.trained[-1:], "End")):
+        for row in rows:
+            note(ax, row, x, y, text, BASE, (-6, -13))
+    if not any(len(line.get_xdata()) for line in ax.lines):
+        return None
+    finish(fig, ax, y)
+    ends = f", from {_pair(path, 0, x, y)} to {_pair(path, -1, x, y)}" if path[0] else ""
+    alt = f"{y.title} against {x.title}: CFG over guidance and {run.title} over training{ends}."
+    return picture(fig, f"tradeoff-{y.key}-{x.key}", alt)
+
+
+def _metric(run: Run, metric: Metric) -> Picture | None:
+    """The paper's Figure 4 (a, b, d, e): a metric over images seen."""
+    start = [run.base] if run.base else []
+    seen, values = points([*start, *run.trained], "images_seen", metric.key)
+    if not points(run.trained, "images_seen", metric.key)[0]:
+        return None
+    fig, ax = axes((4.8, 3.5), axis_title(metric), "Images seen")
+    ax.plot(seen, values, "o-", color=TRAINED, ms=4, label=run.title)
+    if run.control:
+        rows = points([*start, *run.control], "images_seen", metric.key)
+        ax.plot(*rows, "s--", color=CONTROL, ms=4, label="Control (denoising)")
+    for row in run.rows("real"):
+        if row.get(metric.key) is not None:
+            ax.axhline(row[metric.key], color=REAL, ls=":", label="Real images")
+    if (turned_at := run.summary.get("turned_at")) is not None:
+        ax.axvline(turned_at, color=MUTED, ls="-.", lw=1, label="FD turns")
+    if run.best:
+        best = points([run.best], "images_seen", metric.key)
+        ax.plot(*best, "*", color=TRAINED, ms=14, mec="white", label="Best FD", zorder=4)
+    finish(fig, ax, metric)
+    ax.xaxis.set_major_formatter(count_formatter())
+    alt = (
+        f"{metric.title} over images seen: {run.title} from {metric.text(values[0])} "
+        f"to {metric.text(values[-1])}, between {metric.text(min(values))} "
+        f"and {metric.text(max(values))}."
+    )
+    return picture(fig, f"metric-{metric.key}", alt)
+
+
+def _loss(run: Run, arm: str) -> Picture | None:
+    """The training loss of one arm, with its running mean."""
+    seen, loss = points(run.log[arm], "images_seen", "loss")
+    if not seen:
+        return None
+    color = TRAINED if arm == run.objective else CONTROL
+    fig, ax = axes((4.8, 3.5), f"Loss, {run.label(arm)}", "Images seen")
+    ax.plot(seen, loss, color=color, lw=0.8, alpha=0.4, label="Logged")
+    ax.plot(seen, _running_mean(loss), color=color, label="Running mean")
+    finish(fig, ax)
+    ax.xaxis.set_major_formatter(count_formatter())
+    alt = f"Training loss of {run.label(arm)} from {loss[0]:.3g} to {loss[-1]:.3g}."
+    return picture(fig, f"loss-{arm}", alt)
+
+
+def _energies(run: Run) -> Picture | None:
+    """Mean energy of the right labels and of the wrong ones: what MCLR pulls apart."""
+    lines = run.log.get(run.objective, [])
+    positive, negative = (points(lines, "images_seen", key) for key in ("positive", "negative"))
+    if not positive[0] or not negative[0]:
+        return None
+    fig, ax = axes((4.8, 3.5), "Mean energy (low = likely)", "Images seen")
+    ax.plot(negative[0], _running_mean(negative[1]), "--", color=BASE, label="Wrong label")
+    ax.plot(positive[0], _running_mean(positive[1]), color=TRAINED, label="Right label")
+    finish(fig, ax)
+    ax.xaxis.set_major_formatter(count_formatter())
+    alt = (
+        f"Mean energies over training: right label from {positive[1][0]:.3g} to "
+        f"{positive[1][-1]:.3g}, wrong label from {negative[1][0]:.3g} to {negative[1][-1]:.3g}."
+    )
+    return picture(fig, "energies", alt)
+
+
+def axes(size: tuple[float, float], title: str, xlabel: str = "", ylabel: str = "") -> tuple[Figure, Axes]:
+    """A figure of this size in inches with one set of axes."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=size, layout="constrained")
+    ax = fig.subplots()
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    return fig, ax
+
+
+def finish(fig: Figure, ax: Axes, metric: Metric | None = None, columns: int = 3) -> None:
+    """Legend below, room at the margins, and a log axis where FD spans more than a decade."""
+    ax.margins(0.08)
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines])
+    if metric is FD and values.min() > 0 and values.max() > 10 * values.min():
+        log_axis(ax)
+    fig.legend(loc="outside lower center", ncols=columns)
+
+
+def log_axis(ax: Axes) -> None:
+    """A logarithmic y axis with ticks like 0.1, 0.2, 0.5."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def note(ax: Axes, row: Row, x: Metric, y: Metric, text: str, color: str, offset=(5, 4)) -> None:
+    """A word beside a row's point."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for point in zip(*points([row], x.key, y.key), strict=True):
+        text_at = ax.annotate(text, point, xytext=offset, textcoords="offset points")
+        text_at.set(color=color, fontsize=9, path_effects=halo, zorder=5)
+
+
+def axis_title(metric: Metric) -> str:
+    """The metric and where better lies."""
+    return f"{metric.title} ({'lower' if metric.arrow == '↓' else 'higher'} is better)"
+
+
+def _pair(path: tuple[list[float], list[float]], index: int, x: Metric, y: Metric) -> str:
+    return f"{x.title} {x.text(path[0][index])}, {y.title} {y.text(path[1][index])}"
+
+
+def _running_mean(values: list[float]) -> np.ndarray:
+    """Mean over the last tenth of the log, growing at the start."""
+    window = max(len(values) // 10, 1)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def count_formatter():
+    """Ticks like 1k, 2M."""
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter(sep="")
+
+
+def picture(fig: Figure, name: str, alt: str, **options: str) -> Picture:
+    """The figure as PNG."""
+    buffer = BytesIO()
+    fig.savefig(buffer, format="png", dpi=180, metadata={"Software": None}, **options)
+    return Picture(name, alt, buffer.getvalue())

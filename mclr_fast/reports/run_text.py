@@ -1,0 +1,220 @@
+"""What the report says in words, made from the run's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .run_data import CURVES, FD, Metric, Row, Run
+
+MINUS, NBSP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
+
+
+def subtitle(run: Run) -> str:
+    """What such a run is for."""
+    if run.objective == "denoising":
+        return "Training a class-conditional generator with the denoising loss."
+    return "Fine-tuning a class-conditional generator so that its unguided samples look guided."
+
+
+def headline(run: Run) -> str:
+    """What the run did, in one sentence made from its numbers."""
+    if run.proof:
+        passed = sum(entry["passed"] for entry in run.proof)
+        before, after = (_mean_row([e[key] for e in run.proof]) for key in ("base", run.objective))
+        count = f"passed with {passed} of {len(run.proof)} seeds"
+        return f"{run.title} {count}; on average {_changes(before, after)}{_cost(run, after)}."
+    seen = f"{run.summary['images_seen']:,} images seen"
+    if not run.trained:
+        return f"{run.title}, {seen}: no evaluation yet."
+    row = run.best if run.best in run.trained else run.trained[-1]
+    at = f"{row['images_seen']:,} images seen"
+    if not run.base:
+        return f"{run.title}, {at}: {_values(row)}{_cost(run, row)}."
+    changes = _changes(run.base, row)
+    if not changes:
+        return f"{run.title}, {at}: no metric was measured for both it and the base."
+    before, after = run.base.get("fd"), row.get("fd")
+    if None not in (before, after) and after >= before:
+        return f"{run.title} did not lower FD in this run; at its best, {at}: {changes}."
+    return f"{run.title}, {at}: {changes}{_cost(run, row)}."
+
+
+def _cost(run: Run, row: Row) -> str:
+    if not row.get("nfe"):
+        return ""
+    guided = max((r["nfe"] or 0 for r in run.guided), default=0)
+    instead = f" instead of guidance's {guided}" if guided > row["nfe"] else ""
+    return f", at {row['nfe']} network calls a sample{instead}"
+
+
+def _changes(before: Row, after: Row) -> str:
+    return ", ".join(
+        f"{_word(m)}{NBSP}{change(m, before, after)}"
+        for m in CURVES
+        if None not in (before.get(m.key), after.get(m.key))
+    )
+
+
+def change(metric: Metric, before: Row, after: Row) -> str:
+    """A metric's value in two rows, with an arrow between them; never broken over lines."""
+    values = (metric.text(row.get(metric.key)) for row in (before, after))
+    return f"{NBSP}→{NBSP}".join(values)
+
+
+def _values(row: Row) -> str:
+    values = (f"{_word(m)} {m.text(row[m.key])}" for m in CURVES if row.get(m.key) is not None)
+    return ", ".join(values) or "no metric was measured"
+
+
+def _word(metric: Metric) -> str:
+    return metric.title if metric.title.isupper() else metric.title.lower()
+
+
+def _mean_row(rows: Sequence[Row]) -> Row:
+    def mean(key: str) -> float | None:
+        values = [row.get(key) for row in rows]
+        return None if None in values else sum(values) / len(values)
+
+    return {"nfe": rows[0].get("nfe"), **{m.key: mean(m.key) for m in CURVES}}
+
+
+def verdicts(run: Run) -> Iterable[str]:
+    """What qualifies the headline: an early stop, intervals, guidance's best, if FD turned or levelled."""
+    if run.proof:
+        return
+    if stopped := run.summary.get("stopped"):
+        yield f"Stopped at {stopped['images_seen']:,} images seen: {stopped['why']}."
+    if quality := run.summary.get("classifier"):
+        yield classifier_sentence(quality)
+    for arm, interval in (run.summary.get("comparison") or {}).items():
+        against = "the base" if arm == "base" else "the denoising control"
+        text = interval_text(interval)
+        yield f"FD, difference from {against} [95% interval]: {text}, {_reading(interval)}."
+    scored = [row for row in run.guided if row.get("fd") is not None]
+    if scored and run.trained:
+        row = min(scored, key=lambda row: row["fd"])
+        calls = f" ({row['nfe']} network calls a sample)" if row.get("nfe") else ""
+        yield f"Guidance at its best FD, {run.label(row['name'])}{calls}: {_values(row)}."
+    if (turned_at := run.summary.get("turned_at")) is not None:
+        yield f"FD turned at {turned_at:,} images seen: past it, training makes FD worse."
+    rows = [row for row in run.trained if row.get("fd") is not None]
+    if not run.base and len(rows) > 1:
+        middle, last = rows[(len(rows) - 1) // 2], rows[-1]
+        change = (last["fd"] - middle["fd"]) / middle["fd"]
+        yield (
+            f"FD over the second half of training, {middle['images_seen']:,} to "
+            f"{last['images_seen']:,} images: {FD.text(middle['fd'])} → {FD.text(last['fd'])} "
+            f"({_signed(f'{change:+.0%}')}); "
+            f"lowest {FD.text(min(row['fd'] for row in rows))}."
+        )
+
+
+def classifier_sentence(quality: dict[str, Any]) -> str:
+    """How good the classifier is whose p(c|x_t) weighs the negatives, on images it has not seen."""
+    before, after = quality["ece_before"], quality["ece_after"]
+    return (
+        f"The noise-conditional classifier, on {quality['heldout_images']:,} held-out images under all noise "
+        f"levels: accuracy {quality['accuracy']:.3f}, calibration error {before:.3f} before and {after:.3f} "
+        f"after its temperatures, negative log-likelihood {quality['nll_after']:.3f}."
+    )
+
+
+def interval_text(interval: Sequence[float]) -> str:
+    """A difference of FDs and, in brackets, its interval."""
+    difference, low, high = (_signed(f"{'-' if v < 0 else '+'}{FD.text(abs(v))}") for v in interval)
+    return f"{difference} [{low},{NBSP}{high}]"
+
+
+def _reading(interval: Sequence[float]) -> str:
+    _, low, high = interval
+    if high < 0:
+        return "lower"
+    return "higher" if low > 0 else "not told apart (the interval includes 0)"
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", MINUS)
+
+
+def grid_note(run: Run) -> str:
+    """How to read the same-noise grid."""
+    marked = " ★ marks the kept checkpoint, the one with the best FD." if run.best else ""
+    return (
+        "In a block, every image starts from the same noise: columns are classes, rows are models. "
+        "The more the columns differ, the more the model makes of the class." + marked + _grid_choice(run)
+    )
+
+
+def _grid_choice(run: Run) -> str:
+    if not run.base or len(run.summary.get("grid_seeds") or ()) < 2:
+        return ""
+    return (
+        " Nobody picked the noises: the first is the first sampling seed's; the other is, of the first 20, "
+        "the one where the classifier finds the base's samples least like the classes asked for."
+    )
+
+
+def tradeoff_note(run: Run) -> str:
+    """How to read the trade-off curves."""
+    return (
+        "CFG is one curve over guidance (the small numbers), "
+        f"{run.title} one curve over training, from Start to End; both leave from the base."
+    )
+
+
+def metrics_note(run: Run) -> str:
+    """What the panels over images seen leave out."""
+    return "Guidance is not shown here: it trains nothing." if run.guided else ""
+
+
+def words(run: Run) -> Iterable[str]:
+    """The table's words, for a reader who meets them here."""
+    yield (
+        "FD: Fréchet distance of the samples' features to the reference images', the lower the "
+        "better. IS: Inception Score, how clear and how varied the classes are. Precision: share "
+        "of samples that look like real images. Recall: share of real images that the samples "
+        "cover. Accuracy: share of samples that a classifier gives the class asked for."
+    )
+    yield "Network calls: what one sample costs. Real images: held-out ones, scored like samples."
+    if run.guided:
+        none = 0 if run.guided[0]["name"].startswith("varcfg") else 1
+        yield f"CFG: the base with classifier-free guidance of that strength ({none} = none)."
+    if run.control:
+        yield "Control: the same base trained on with the denoising loss, for as many images."
+
+
+def measured(run: Run) -> Iterable[tuple[str, str]]:
+    """How the numbers came about: term and description."""
+    summary, protocol = run.summary, run.summary.get("protocol") or {}
+    seeds = [entry["seed"] for entry in run.proof] or [summary.get("seed", 0)]
+    yield "Run", f"recipe {summary['recipe']}, seed {', '.join(map(str, seeds))}"
+    yield "Images seen", f"{summary['images_seen']:,}"
+    yield "Time", _duration(summary["seconds"])
+    if protocol:
+        first, last = protocol["seeds"]
+        yield "Protocol", f"{protocol['name']}; reference: {protocol['reference']}"
+        yield (
+            "Samples",
+            f"{protocol['samples']:,} a row, seeds {first:,} to {last:,}, the same for every row",
+        )
+        sigmas = [str(protocol[key]) for key in ("sigma_min", "sigma_max") if key in protocol]
+        levels = f", sigma {' to '.join(sigmas)}" if sigmas else ""
+        yield "Sampling", f"{protocol['num_steps']} steps{levels}"
+        yield "Precision, recall", f"k = {protocol['k']} nearest neighbours"
+    if run.proof:
+        yield "Checkpoint", "chosen by FD on other sampling seeds than the proof's table"
+    elif run.best:
+        yield (
+            "Checkpoint",
+            "chosen by FD on these same samples, which flatters it a little; "
+            "a proof run scores it on seeds not used to choose",
+        )
+    for name, version in (summary.get("versions") or {}).items():
+        yield name, str(version)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

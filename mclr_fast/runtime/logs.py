@@ -1,0 +1,97 @@
+"""log.jsonl, who else is told, and the progress bar; rank 0 only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .errors import Interrupted, RunError
+from .files import replacing
+from .trackers import Tracker
+
+
+class RunLog:
+    """Appends one JSON line per logged step, and tells the trackers.
+
+    Other ranks hold one with no path and no trackers, and write nothing. As a context it closes them.
+    """
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self.trackers: list[Tracker] = []
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        for tracker in self.trackers:
+            tracker.close(failed=not (kind is None or issubclass(kind, Interrupted)))
+
+    def write(self, line: dict) -> None:
+        """Append one line."""
+        if self.path is not None:
+            try:
+                with open(self.path, "a") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise RunError(f"cannot write {self.path}: {error.strerror}.") from error
+        for tracker in self.trackers:
+            tracker.log(line["arm"], line["images_seen"], _numbers(line))
+
+    def evaluated(self, row: dict) -> None:
+        """Tell the trackers of an arm's evaluation."""
+        for tracker in self.trackers:
+            tracker.evaluated(row["name"], row["images_seen"], _numbers(row))
+
+    def lines(self) -> list[dict]:
+        """What was written, in order."""
+        if self.path is None or not self.path.exists():
+            return []
+        read = []
+        for line in self.path.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # a line cut short when the run was killed
+                read.append(json.loads(line))
+        return read
+
+    def rewind(self, arm: str, images_seen: int) -> None:
+        """Drop an arm's lines past `images_seen`, which a resumed run will write again."""
+        if self.path is None or not self.path.exists():
+            return
+        kept = [line for line in self.lines() if line["arm"] != arm or line["images_seen"] <= images_seen]
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        for tracker in self.trackers:
+            tracker.rewind(arm, images_seen)
+
+
+def _numbers(line: dict) -> dict[str, float]:
+    """What can be drawn, over images seen."""
+    return {k: v for k, v in line.items() if isinstance(v, int | float) and k != "images_seen"}
+
+
+def progress_bar(description: str, total: int, initial: int, enabled: bool, unit: str = "images") -> tqdm:
+    """A bar on stderr; where that is a file or pipe, a line now and then."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        desc=description,
+        total=total,
+        initial=initial,
+        disable=not enabled,
+        leave=not terminal,
+        unit=f" {unit}",
+        dynamic_ncols=terminal,
+        ascii=not terminal,
+        mininterval=0.2 if terminal else 15,
+        smoothing=0.05,
+    )
+
+
+def say(enabled: bool, text: str) -> None:
+    """One line for the user, above any bar."""
+    if enabled:
+        tqdm.write(text)
+        sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""One arm: the loop, the step, and what a step changes."""

@@ -1,0 +1,229 @@
+"""GPU memory of a training step, counted on the meta device: nothing is computed, no weight is made."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mclr_fast.config import RunConfig
+from mclr_fast.methods.columns import SHARED, num_columns
+from mclr_fast.methods.minibatch import Minibatch
+from mclr_fast.methods.reference import Reference
+from mclr_fast.methods.registry import Aids, make_method
+from mclr_fast.models import model_from_config
+from mclr_fast.models.edm2 import Block, DropoutKey, EffectiveWeights, Precond
+
+from .placement import shards
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}  # "auto" is bfloat16 on any GPU that this is for
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one GPU, at the fullest moment of a step.
+
+    Attributes:
+        parameters, moments, averages: what lasts, of this GPU's part.
+        reference: the frozen network's effective weights.
+        effective: the effective weights, and, sharded, the gathered parameters.
+        gradients: sums over micro-batches.
+        activations: what else a micro-batch holds, or the reduction of gradients where that is more; and
+            the step's images.
+    """
+
+    parameters: int
+    moments: int
+    averages: int
+    reference: int
+    effective: int
+    gradients: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(vars(self).values())
+
+
+class StepMemory:
+    """Counts a run's step for any number of GPUs and any micro-batch."""
+
+    def __init__(self, config: RunConfig, net_arguments: dict[str, Any]):
+        """net_arguments: of `Precond`."""
+        self.config = config
+        self.method = make_method(config.objective)
+        self.num_columns = num_columns(self.method.tuples, config.objective.num_negatives)
+        dtype = DTYPES.get(config.train.precision, torch.bfloat16)
+        self.model = {"family": "edm2", "net": net_arguments}
+        self.overrides = {"dtype": dtype, "dropout": config.train.dropout}
+        self.net = self._build()
+        self.net.logvar_linear.requires_grad_(self._loss(None).uses_logvar)
+        self.micro_batch_bytes = lru_cache(self._micro_batch_bytes)
+
+    def of(self, num_gpus: int, micro_batch: int) -> Memory:
+        """A rank's step in micro-batches of so many evaluations (0 = one)."""
+        net, train = self.net, self.config.train
+        is_sharded = shards(net, num_gpus, train.sharding)
+        split = num_gpus if is_sharded else 1
+        trained = [p for p in net.parameters() if p.requires_grad]
+        whole, own = _bytes(trained), _bytes(trained, split)
+
+        rows = self.rows(num_gpus)
+        height, width = self.part(num_gpus, micro_batch)
+        num_parts = -(-rows // height) * -(-self.num_columns // width)
+        gradients = whole * (num_parts > 1)
+        activations = self.micro_batch_bytes(height, width, is_sharded)
+        effective = self.effective
+        if is_sharded:
+            effective += _bytes(net.parameters())
+            reduction = own + 2 * self.largest_group
+        else:  # the sums, in one float32 tensor too if they are reduced, then the parameters' gradients
+            sums = gradients or self.effective
+            casts = whole * (sums != whole)
+            reduction = sums + whole + casts * (num_gpus > 1) - effective - gradients
+        activations = max(activations, reduction)
+        num_averages = len(train.ema_stds) if train.ema == "power" else 1
+        return Memory(
+            parameters=_bytes(net.parameters(), split),
+            moments=2 * own,
+            averages=num_averages * own,
+            reference=self.effective * self.method.needs_reference,
+            effective=effective,
+            gradients=gradients,
+            activations=activations + self._images(rows),
+        )
+
+    def largest(self, num_gpus: int, num_bytes: float) -> int:
+        """The largest micro-batch that fits, in evaluations; 0 if none does."""
+        columns, rows = self.num_columns, self.rows(num_gpus)
+        found = columns * _last(lambda height: self.of(num_gpus, height * columns).total, num_bytes, rows)
+        if not found and self.method.separable:
+            found = _last(lambda width: self.of(num_gpus, width).total, num_bytes, columns)
+        return found
+
+    def rows(self, num_gpus: int) -> int:
+        """Images of a step on the fullest rank."""
+        return -(-self.config.train.batch_size // num_gpus)
+
+    def part(self, num_gpus: int, micro_batch: int) -> tuple[int, int]:
+        """Rows and columns of a micro-batch (`minibatch.micro_batches`)."""
+        rows = self.rows(num_gpus)
+        size = micro_batch or rows * self.num_columns
+        return min(max(size // self.num_columns, 1), rows), min(size, self.num_columns)
+
+    @cached_property
+    def effective(self) -> int:
+        """Bytes of the effective weights."""
+        with torch.device("meta"), PeakBytes() as count, EffectiveWeights(self.net).held():
+            return count.live
+
+    @property
+    def largest_group(self) -> int:
+        """Bytes of the parameters that FSDP2 gathers at once."""
+        blocks = [_bytes(m.parameters()) for m in self.net.modules() if isinstance(m, Block)]
+        return max(*blocks, _bytes(self.net.parameters()) - sum(blocks))
+
+    def _micro_batch_bytes(self, height: int, width: int, is_sharded: bool) -> int:
+        """Forward and backward of one, beyond parameters and effective weights."""
+        with torch.device("meta"):
+            part, reference = self._minibatch(height, width), None
+            if self.method.needs_reference:
+                reference = Reference(self._build())
+            loss, net = self._loss(reference), self.net
+            net.dropout_key = DropoutKey(0, part.position) if self.config.train.dropout > 0 else None
+            weights = EffectiveWeights(net)
+            with PeakBytes() as count:
+                if is_sharded:  # each layer makes its own from the gathered parameters
+                    loss.backward(net, part, 0, 1.0)
+                else:
+                    with weights.held():
+                        loss.backward(net, part, 0, 1.0)
+                        weights.accumulate()
+        net.zero_grad()
+        return count.peak - self.effective
+
+    def _minibatch(self, height: int, width: int) -> Minibatch:
+        shape = self._image_shape(height, width)
+        labels = torch.empty(height, width, dtype=torch.int64)
+        position = torch.empty(height, dtype=torch.int64)
+        x, sigma, weight = torch.empty(shape), torch.empty(height), torch.empty(height)
+        return Minibatch(x, labels, sigma, weight, position, slice(0, width), self.num_columns)
+
+    def _image_shape(self, height: int, width: int) -> tuple[int, ...]:
+        net = self.net
+        columns = () if self.method.tuples in SHARED else (width,)
+        return (height, *columns, net.img_channels, net.img_resolution, net.img_resolution)
+
+    def _images(self, rows: int) -> int:
+        return 4 * torch.Size(self._image_shape(rows, self.num_columns)).numel()
+
+    def _build(self) -> Precond:
+        with torch.device("meta"):
+            return model_from_config(self.model, **self.overrides)
+
+    def _loss(self, reference: Reference | None):
+        ratio = _ones if self.method.needs_ratio else None  # the classifier's own memory is not counted
+        return self.method.loss(self.method.objective, Aids(reference, ratio=ratio))
+
+
+class PeakBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that are made inside. Attributes: live, those still there; peak."""
+
+    def __init__(self):
+        super().__init__()
+        self.live = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        outside = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage(), outside)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage, outside: set[int]) -> None:
+        key = storage._cdata
+        if key in self._sizes or key in outside:  # a view
+            return
+        self._sizes[key] = storage.nbytes()
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.live -= self._sizes.pop(key)
+
+
+def _bytes(parameters, num_parts: int = 1) -> int:
+    """Of float32 parameters, or of the largest of `num_parts` shards by output channels."""
+    return sum(4 * -(-len(p) // num_parts) * p[0].numel() for p in parameters)
+
+
+def _last(size_of: Callable[[int], int], num_bytes: float, high: int) -> int:
+    """The last n in [1, high] whose size fits, 0 if none. Sizes grow about evenly, so few are asked for."""
+    low, low_size, high_size = 0, 0.0, float(size_of(high))
+    if high_size <= num_bytes:
+        return high
+    while high - low > 1:
+        share = (num_bytes - low_size) / (high_size - low_size) if low else 1 / (high - low)
+        n = min(max(low + int(share * (high - low)), low + 1), high - 1)
+        size = size_of(n)
+        if size <= num_bytes:
+            low, low_size = n, size
+        else:
+            high, high_size = n, size
+    return low
+
+
+def _ones(x_noisy: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+    return torch.ones(labels.shape)

@@ -1,0 +1,111 @@
+"""Where a trained network's parameters live: whole on every rank, or sharded over the ranks (FSDP2)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from mclr_fast.methods.minibatch import Minibatch
+from mclr_fast.models.edm2 import Block, EffectiveWeights, Precond
+from mclr_fast.runtime.ranks import Ranks
+
+SHARDED_FROM = 1_000_000_000  # parameters
+Sharding = Literal["auto", "replicate", "shard"]
+
+
+class Placement(Protocol):
+    """A way of spreading a network over ranks. Between steps its parameters hold this rank's part."""
+
+    def over(self, parts: Iterable[Minibatch], scale: float = 1.0) -> Iterator[Minibatch]:
+        """The micro-batches of a step, each to be back-propagated before the next is taken.
+
+        After the last, every parameter's gradient is `scale` times the sum over micro-batches and ranks.
+        Communication is that of one micro-batch, however many there are, and ranks may have unequal numbers.
+        """
+        ...
+
+    def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors, on every rank; all ranks must call it."""
+        ...
+
+
+def place(net: Precond, ranks: Ranks, sharding: Sharding) -> Placement:
+    """Place a network that every rank holds whole. With one rank there is nothing to shard."""
+    return (Sharded if shards(net, ranks.size, sharding) else Replicated)(net, ranks)
+
+
+def shards(net: nn.Module, num_ranks: int, sharding: Sharding) -> bool:
+    """Whether `place` would shard it."""
+    if num_ranks == 1:
+        return False
+    large = sum(parameter.numel() for parameter in net.parameters()) >= SHARDED_FROM
+    return sharding == "shard" or (sharding == "auto" and large)
+
+
+class Replicated:
+    """Every rank has it all. Effective weights are leaves made once a step, and reduced as one tensor."""
+
+    def __init__(self, net: Precond, ranks: Ranks):
+        """net: on its device; its parameters are held by reference."""
+        self.weights = EffectiveWeights(net)
+        self.reduce = ranks.sum if ranks.size > 1 else None
+
+    def over(self, parts: Iterable[Minibatch], scale: float = 1.0) -> Iterator[Minibatch]:
+        """As `Placement.over`."""
+        with self.weights.held():
+            for part in parts:
+                yield part
+                self.weights.accumulate()
+        self.weights.backward(self.reduce, scale)
+
+    def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As `Placement.full`; no copies."""
+        return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+class Sharded:
+    """FSDP2, one group a block: parameters, moments and averages are split by output channels.
+
+    A step gathers each block's parameters once, before its first forward, and reduces their gradients once,
+    in its last backward; between the two they stay gathered, whatever the number of micro-batches. They are
+    gathered in float32, since each layer normalises its own weight, and that of rounded weights would differ.
+    """
+
+    def __init__(self, net: Precond, ranks: Ranks):
+        """net: on its device, whole; it is changed in place, and its parameters become DTensors."""
+        self.net = net
+        self.mesh = init_device_mesh(ranks.device.type, (ranks.size,))  # the default may be another device's
+        precision = MixedPrecisionPolicy(cast_forward_inputs=False)
+        for module in (*(m for m in net.modules() if isinstance(m, Block)), net):
+            fully_shard(module, mesh=self.mesh, reshard_after_forward=False, mp_policy=precision)
+        for module in net.modules():
+            if isinstance(module, FSDPModule):
+                module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+        # The network's result is a view (the rows' columns), which nobody writes to.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+
+    def over(self, parts: Iterable[Minibatch], scale: float = 1.0) -> Iterator[Minibatch]:
+        """As `Placement.over`."""
+        parts = list(parts)
+        for module in self.net.modules():
+            if isinstance(module, FSDPModule):
+                module.set_gradient_divide_factor(1 / scale)  # the sum: the loss has the global batch in it
+        for number, part in enumerate(parts, start=1):
+            is_last = number == len(parts)
+            self.net.set_requires_gradient_sync(is_last)
+            self.net.set_reshard_after_backward(is_last)
+            self.net.set_is_last_backward(is_last)
+            yield part
+
+    def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As `Placement.full`; gathered one by one, to the CPU."""
+        return {
+            name: (tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()).cpu()
+            for name, tensor in tensors.items()
+        }

@@ -1,0 +1,252 @@
+"""Images as they come to an EDM2 data set: which, in what order, under which labels; whole or not at all."""
+
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from mclr_fast import prepare as door
+from mclr_fast.config import PrepareConfig
+from mclr_fast.data import open_dataset
+from mclr_fast.data import prepare as prepare_data
+from mclr_fast.data.crop import center_crop_dhariwal
+from mclr_fast.data.partial_zip import PartialZip
+from mclr_fast.runtime.errors import Interrupted, RunError
+from mclr_fast.runtime.ranks import Ranks
+
+RESOLUTION = 16
+NAMES = [f"n{c}/{c}_{i}.{'JPEG' if i else 'png'}" for c in (2, 10) for i in range(5)]  # "n10" before "n2"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten images of several sizes, formats and modes in two class folders."""
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(NAMES):
+        path = tmp_path / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = PIL.Image.fromarray(rng.integers(0, 256, (20 + 3 * i, 40 - i, 3), np.uint8))
+        image.convert(["RGB", "L", "CMYK"][i % 3] if i % 5 else "RGB").save(path)
+    return tmp_path / "train"
+
+
+def as_source(folder, kind):
+    """The same images as a folder, a zip, a tar, or a tar of a tar for every class."""
+    if kind == "folder":
+        return folder
+    if kind == "tars":
+        path = folder.with_suffix(".tar")
+        with tarfile.open(path, "w") as outer:
+            for name in ("n2", "n10"):
+                inner = shutil.make_archive(folder.parent / name, "tar", folder / name)
+                outer.add(inner, f"{name}.tar")
+        return path
+    return Path(shutil.make_archive(folder, kind, folder))
+
+
+class Stop:
+    """A stop request that arrives at some look at it."""
+
+    def __init__(self, at=0):
+        self.looks, self.at = 0, at
+
+    def check(self):
+        self.looks += 1
+        if self.looks == self.at:
+            raise Interrupted
+
+
+def run(source, out, stop=None, **options):
+    options = {"resolution": RESOLUTION, "threads": 2, **options}
+    prepare_data.prepare(PrepareConfig(source=source, out=out, **options), Ranks("cpu"), stop or Stop())
+    return out
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(prepare_data, "CHUNK", 3)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tars"])
+def test_any_source(folder, tmp_path, kind):
+    out = run(as_source(folder, kind), tmp_path / "img16.zip")
+    dataset = open_dataset(out)
+    order = sorted(NAMES)
+    assert dataset.names == [f"00000/img{i:08d}.png" for i in range(10)]
+    assert dataset.labels.tolist() == [0] * 5 + [1] * 5 and order[0].startswith("n10/")
+    for i, name in enumerate(order):
+        image = center_crop_dhariwal(PIL.Image.open(folder / name).convert("RGB"), RESOLUTION)
+        assert np.array_equal(dataset.images([i])[0].transpose(1, 2, 0), image)
+    with zipfile.ZipFile(out) as archive:
+        assert archive.testzip() is None
+        assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert [member.filename for member in archive.infolist()][-1] == "dataset.json"
+    assert {path.suffix for path in tmp_path.iterdir()} <= {"", ".zip", ".tar"}  # nothing is left over
+
+
+def test_a_thousand_images_a_folder(tmp_path):
+    (tmp_path / "few" / "a").mkdir(parents=True)
+    PIL.Image.new("RGB", (2, 2)).save(tmp_path / "few" / "a" / "0.png")
+    names = [
+        name for name, _ in prepare_data._members(range(999, 1001), [PIL.Image.new("RGB", (2, 2))] * 2, None)
+    ]
+    assert names == ["00000/img00000999.png", "00001/img00001000.png"]
+
+
+def test_mirrored(folder, tmp_path):
+    plain = open_dataset(run(folder, tmp_path / "a.zip"))
+    both = open_dataset(run(folder, tmp_path / "b.zip", mirror=True))
+    images = both.images(range(20))
+    assert np.array_equal(images[:10], plain.images(range(10)))
+    assert np.array_equal(images[10:], images[:10, :, :, ::-1])
+    assert both.labels.tolist() == plain.labels.tolist() * 2
+
+
+def test_latents_of_both_mirror_images(folder, tmp_path, tiny_vae, small_chunks):
+    latents = open_dataset(run(folder, tmp_path / "l.zip", latents=str(tiny_vae), mirror=True))
+    pixels = open_dataset(run(folder, tmp_path / "p.zip", mirror=True))
+    assert latents.names[11] == "00000/img-mean-std-00000011.npy"
+    assert latents.image_shape == (8, 8, 8) and latents.labels.tolist() == pixels.labels.tolist()
+    from mclr_fast.data.vae import VAEEncoder
+
+    expected = VAEEncoder(str(tiny_vae), Ranks("cpu").device)(pixels.images(range(20)))
+    np.testing.assert_allclose(latents.images(range(20)), expected, atol=1e-5)
+    assert np.abs(expected[10:] - expected[:10, :, :, ::-1]).max() > 1e-3  # mirrored latents would be others
+
+
+@pytest.mark.parametrize("latents", [False, True])
+def test_stopped_and_resumed(folder, tmp_path, tiny_vae, small_chunks, latents):
+    options = {"latents": str(tiny_vae)} if latents else {}
+    whole = run(folder, tmp_path / "whole.zip", **options)
+    out = tmp_path / "stopped.zip"
+    for at in (2, 3):
+        with pytest.raises(Interrupted):
+            run(folder, out, Stop(at), **options)
+        assert not out.exists()
+    last = Stop()
+    run(folder, out, last, **options)
+    assert last.looks == 1  # of four chunks, three were there: one, then two more
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_killed_anywhere_and_resumed(folder, tmp_path, small_chunks, monkeypatch):
+    """Whatever part of the file reached the disk, also with a damaged end, the result is the same."""
+    whole = run(folder, tmp_path / "whole.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "whole.zip") as archive:
+        sizes = [member.header_offset for member in archive.infolist()]
+    kept = tmp_path / "kept"
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialZip, "finish", PartialZip.pause)
+        run(folder, tmp_path / "out.zip")
+    (partial,) = tmp_path.glob(".out.zip.*.partial")
+    shutil.copy(partial, kept)
+    assert kept.stat().st_size > sizes[-1]
+    for cut in (
+        0,
+        1,
+        29,
+        sizes[1],
+        sizes[4] + 40,
+        sizes[9] - 1,
+        sizes[10],
+        sizes[10] + 20,
+        kept.stat().st_size,
+    ):
+        for damage in (b"", b"\0" * 50):
+            partial.write_bytes(kept.read_bytes()[: max(cut - len(damage), 0)] + damage)
+            assert run(folder, tmp_path / "out.zip").read_bytes() == whole
+            (tmp_path / "out.zip").unlink()
+
+
+def test_other_settings_begin_anew(folder, tmp_path, small_chunks):
+    for options in ({}, {"mirror": True}):
+        with pytest.raises(Interrupted):
+            run(folder, tmp_path / "out.zip", Stop(2), **options)
+    assert len(list(tmp_path.glob(".out.zip.*.partial"))) == 2
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    first = PartialZip(tmp_path / "a.zip", "key")
+    with pytest.raises(ValueError, match="another process is writing"):
+        PartialZip(tmp_path / "a.zip", "key")
+    first.pause()
+    PartialZip(tmp_path / "a.zip", "key").pause()
+
+
+def test_a_damaged_image_ends_it_or_is_left_out(folder, tmp_path, small_chunks, capsys):
+    bad = sorted(NAMES)[4]
+    (folder / bad).write_bytes((folder / bad).read_bytes()[:200])
+    with pytest.raises(RunError, match=f"{bad}' cannot be read .*--skip-damaged") as caught:
+        run(folder, tmp_path / "out.zip")
+    assert not (tmp_path / "out.zip").exists() and "\n" not in str(caught.value)
+    dataset = open_dataset(run(folder, tmp_path / "out.zip", skip_damaged=True))
+    assert dataset.labels.tolist() == [0] * 4 + [1] * 5
+    assert "9 images, 1 damaged left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: shutil.rmtree(f), "no dataset at"),
+        (lambda f: (f / "n3").mkdir(), "class folder 'n3' holds no image"),
+        (lambda f: shutil.copy(f / NAMES[0], f / "stray.png"), "no dataset.json, so no labels"),
+        (lambda f: [shutil.rmtree(f / c) for c in ("n2", "n10")], "holds no images"),
+        (lambda f: (f / "dataset.json").write_text('{"labels": [["n2/2_0.png", 0]]}'), "has no label for"),
+    ],
+)
+def test_sources_that_cannot_be_used(folder, tmp_path, break_it, message):
+    break_it(folder)
+    with pytest.raises(RunError, match=message):
+        run(folder, tmp_path / "out.zip")
+    assert not list(tmp_path.glob("*out.zip*"))
+
+
+def test_options_that_cannot_be_used(folder, tmp_path):
+    with pytest.raises(RunError, match=r"must end in \.zip"):
+        run(folder, tmp_path / "out")
+    with pytest.raises(RunError, match="--resolution must be at least 1, not 0"):
+        run(folder, tmp_path / "out.zip", resolution=0)
+    (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b" + b"\0" * 600)
+    with pytest.raises(RunError, match="not an uncompressed tar archive"):
+        run(tmp_path / "a.tar.gz", tmp_path / "out.zip")
+
+
+def test_verify(folder, tmp_path, capsys):
+    out = run(folder, tmp_path / "img16.zip", verify=True)
+    assert "10 images of 3x16x16, 2 of 2 classes, 5 to 5 images a class" in capsys.readouterr().out
+    data = bytearray(out.read_bytes())
+    data[-1500] ^= 1  # within the last image
+    out.write_bytes(data)
+    with pytest.raises(RunError, match=r"00000009.png' cannot be read .*"):
+        run(out, None, verify=True)
+
+
+def test_verify_counts_what_cannot_be_used(tmp_path):
+    for i in range(40):
+        path = tmp_path / "set" / f"class{i % 2}" / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (4, 4) if i not in (8, 9) else (4, 5)).save(path)
+    with pytest.raises(RunError, match=r"has shape .* \(2 of 40 images cannot be used\)"):
+        run(tmp_path / "set", None, verify=True)
+
+
+def test_the_door(folder, tmp_path, capsys):
+    arguments = [str(folder), str(tmp_path / "out.zip"), "--resolution", "16", "--verify"]
+    assert door.main(arguments) == 0
+    assert "10 images." in capsys.readouterr().out
+    assert door.main(arguments) == 0
+    assert "is there; remove it" in capsys.readouterr().out
+    assert door.main([str(folder)]) == 1
+    assert "error: name the data set to write" in capsys.readouterr().err
+    labels = json.loads(zipfile.ZipFile(tmp_path / "out.zip").read("dataset.json"))["labels"]
+    assert labels[0] == ["00000/img00000000.png", 0] and len(labels) == 10
+    assert PIL.Image.open(io.BytesIO(zipfile.ZipFile(tmp_path / "out.zip").read(labels[0][0]))).size == (
+        16,
+        16,
+    )

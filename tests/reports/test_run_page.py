@@ -1,0 +1,287 @@
+"""The report: what it says and shows for each kind of run."""
+
+import json
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from mclr_fast.report import main
+from mclr_fast.reports import run_data as report_data
+from mclr_fast.reports import run_text as report_text
+from mclr_fast.reports.run_page import write_report
+
+METRICS = ("fd", "fd_heldout", "is", "precision", "recall", "accuracy")
+
+
+def make_row(name, images_seen=0, nfe=23, **metrics):
+    values = {"fd": 0.41, "is": 8.2, "precision": 0.79, "recall": 0.95, "accuracy": 0.9}
+    values["fd_heldout"] = 0.45
+    return {
+        "name": name,
+        "images_seen": images_seen,
+        "nfe": nfe,
+        "samples": 1000,
+        **{key: (values | metrics)[key] for key in METRICS},
+    }
+
+
+def make_summary(**changes):
+    trained = [
+        make_row("mclr", n, fd=fd, precision=0.83, **{"is": 8.6})
+        for n, fd in ((320, 0.35), (640, 0.29), (960, 1.4))
+    ]
+    guided = [make_row("cfg-3", nfe=46, fd=0.9), make_row("cfg-1.5", nfe=46, fd=0.31)]
+    control = [make_row("denoising", 960, fd=0.4)]
+    real = make_row("real", nfe=None, fd=0.05)
+    summary = {
+        "recipe": "mnist16",
+        "objective": "mclr",
+        "seed": 0,
+        "images_seen": 960,
+        "seconds": 312.4,
+        "rows": [real, make_row("base"), *guided, *control, *trained],
+        "best": trained[1],
+        "turned_at": 960,
+        "comparison": {"base": [-0.12, -0.15, -0.09], "denoising": [-0.01, -0.1, 0.08]},
+        "protocol": {
+            "name": "mnist16-classifier",
+            "reference": "3,000 training digits",
+            "samples": 1000,
+            "seeds": [0, 999],
+            "num_steps": 12,
+            "k": 3,
+        },
+        "versions": {"mclr_fast": "0.1.0", "base_sha256": "ab" * 32},
+    }
+    return summary | changes
+
+
+def make_run(outdir, summary, *, log=True, grid=None):
+    outdir.mkdir(exist_ok=True)
+    (outdir / "summary.json").write_text(json.dumps(summary))
+    if log:
+        lines = [
+            {"arm": arm, "images_seen": n, "loss": 1 / n, "positive": 5.0, "negative": 6.0}
+            for arm in ("mclr", "denoising")
+            for n in (32, 64, 96)
+        ]
+        (outdir / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if grid:
+        images = np.zeros((2, 3, 1, 4, 4), np.uint8)
+        np.savez(outdir / "grid.npz", order=np.array(grid), **dict.fromkeys(grid, images))
+    return outdir
+
+
+class Page(HTMLParser):
+    """The page's visible text, its tags and its images."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.words, self.tags, self.images, self.hidden = [], [], [], False
+        self.feed(page.read_text(encoding="utf-8"))
+        self.text = re.sub(r"\s+", " ", "".join(self.words)).replace("\N{MINUS SIGN}", "-")
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.hidden = tag == "style"
+        if tag == "img":
+            self.images.append(dict(attrs))
+
+    def handle_endtag(self, tag):
+        self.hidden = False
+
+    def handle_data(self, data):
+        self.words.append("" if self.hidden else data + " ")
+
+
+def headline_of(outdir):
+    return re.sub(r"\s+", " ", report_text.headline(report_data.read_run(outdir)))
+
+
+def figures(outdir):
+    return {path.stem for path in (outdir / "figures").iterdir()}
+
+
+CHARTS = {"tradeoff-fd-is", "tradeoff-precision-recall", "loss-mclr", "loss-denoising", "energies"}
+CHARTS |= {"metric-fd", "metric-is", "metric-precision", "metric-recall"}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    names = ["base", "cfg-1.5", "mclr-320", "mclr-640", "mclr-960"]
+    outdir = make_run(tmp_path_factory.mktemp("runs") / "full", make_summary(), grid=names)
+    return outdir, Page(write_report(outdir))
+
+
+def test_full_run_in_one_sentence(full):
+    _, page = full
+    assert (
+        "MCLR, 640 images seen: FD 0.410 → 0.290, IS 8.20 → 8.60, precision 0.790 → 0.830, "
+        "recall 0.950 → 0.950, at 23 network calls a sample instead of guidance's 46."
+    ) in page.text
+    assert "-0.120 [-0.150, -0.090], lower" in page.text
+    assert "-0.010 [-0.100, +0.080], not told apart" in page.text
+    assert "Guidance at its best FD, CFG 1.5" in page.text
+    assert "chosen by FD on these same samples" in page.text
+
+
+def test_full_run_is_one_file_with_every_figure(full):
+    outdir, page = full
+    assert figures(outdir) == CHARTS | {"grid-1", "grid-2"}
+    assert len(page.images) == len(figures(outdir))
+    prefix = "data:image/png;base64,"
+    embedded = {b64decode(image["src"].removeprefix(prefix)) for image in page.images}
+    assert embedded == {path.read_bytes() for path in (outdir / "figures").iterdir()}
+    assert all(image["alt"] for image in page.images)
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert not [path for path in outdir.rglob(".*")]
+
+
+def test_table_orders_rows_and_marks_the_best(full):
+    table = re.search(r"<table>.*?</table>", (full[0] / "report.html").read_text("utf-8"), re.S)[0]
+    names = re.findall(r'<th scope="row">(.*?)</th>', table)
+    assert names == [
+        "Real images",
+        "Base",
+        "CFG 1.5",
+        "CFG 3",
+        "Control (denoising)",
+        "MCLR",
+        "MCLR ★ best FD",
+        "MCLR",
+    ]
+    assert table.count('class="best"') == 1
+
+
+def test_says_so_when_fd_did_not_improve(tmp_path):
+    worse = make_row("mclr", 320, fd=0.52)
+    rows = [make_row("base"), worse]
+    sentence = headline_of(make_run(tmp_path, make_summary(rows=rows, best=worse)))
+    assert sentence.startswith("MCLR did not lower FD in this run")
+    assert "FD 0.410 → 0.520" in sentence
+
+
+def test_run_without_evaluations(tmp_path):
+    summary = make_summary(rows=[], best=None, turned_at=None, comparison={})
+    page = Page(write_report(make_run(tmp_path, summary)))
+    assert "MCLR, 960 images seen: no evaluation yet." in page.text
+    assert figures(tmp_path) == {"loss-mclr", "loss-denoising", "energies"}
+    assert "table" not in page.tags
+
+
+def test_run_whose_metrics_are_missing(tmp_path):
+    summary = make_summary(best=None, turned_at=None, comparison={})
+    for row in summary["rows"]:
+        row |= dict.fromkeys(METRICS)
+    page = Page(write_report(make_run(tmp_path, summary, log=False)))
+    assert "no metric was measured" in page.text
+    assert not page.images
+    assert page.tags.count("tr") == len(summary["rows"]) + 1
+
+
+def test_nan_counts_as_missing(tmp_path):
+    rows = [make_row("base"), make_row("mclr", 320, fd=float("nan"))]
+    sentence = headline_of(make_run(tmp_path, make_summary(rows=rows, best=None)))
+    assert sentence.startswith("MCLR, 320 images seen: IS 8.20 → 8.20, precision")
+
+
+def test_base_training(tmp_path):
+    rows = [make_row("denoising", n, fd=fd) for n, fd in ((100, 9.0), (200, 0.5), (300, 0.45))]
+    summary = make_summary(
+        recipe="mnist16-base", objective="denoising", rows=rows, best=rows[-1], comparison={}
+    )
+    page = Page(write_report(make_run(tmp_path, summary, log=False)))
+    assert "Denoising, 300 images seen: FD 0.450" in page.text
+    assert "200 to 300 images: 0.500 → 0.450 (-10%)" in page.text
+    assert "metric-fd" in figures(tmp_path) and "tradeoff-fd-is" not in figures(tmp_path)
+    assert "Control" not in page.text
+
+
+def test_proof_leads_with_its_seeds(tmp_path):
+    entries = [
+        {
+            "seed": seed,
+            "base": make_row("base"),
+            "denoising": make_row("denoising", 960, fd=0.4),
+            "mclr": make_row("mclr", 640, fd=0.29, precision=0.83),
+            "fd_minus_base": [-0.12, -0.15, -0.09],
+            "fd_minus_denoising": [-0.11, -0.14, 0.01 if seed == 2 else -0.08],
+            "passed": seed != 2,
+        }
+        for seed in range(3)
+    ]
+    rows = [make_row("base"), *(entry["mclr"] for entry in entries)]
+    summary = make_summary(rows=rows, best=None, seed=None, proof=entries)
+    page = Page(write_report(make_run(tmp_path, summary, log=False)))
+    assert "MCLR passed with 2 of 3 seeds; on average FD 0.410 → 0.290" in page.text
+    assert "2 not passed 0.410 0.400 0.290 -0.120 [-0.150, -0.090] -0.110" in page.text
+    assert "chosen by FD on other sampling seeds" in page.text
+    assert "seed 0, 1, 2" in page.text
+    assert not page.images  # its rows are of three runs: no curve joins them
+
+
+def test_a_line_logged_again_after_a_resume_replaces_the_first(tmp_path):
+    make_run(tmp_path, make_summary())
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"arm": "mclr", "images_seen": 64, "loss": 7.0}\n{"arm": "mcl')
+    log = report_data.read_run(tmp_path).log["mclr"]
+    assert [line["images_seen"] for line in log] == [32, 64, 96]
+    assert log[1]["loss"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "\N{EN DASH}"), (0.4096, "0.410"), (4.04, "4.04"), (12.4, "12.4"), (712, "712")],
+)
+def test_fd_text(value, text):
+    assert report_data.FD.text(value) == text
+
+
+def test_door_writes_the_page(tmp_path, capsys):
+    make_run(tmp_path, make_summary(recipe="<b>", rows=[]), log=False)
+    main([str(tmp_path)])
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
+    assert "<b>" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no summary.json"), ("{", "not JSON"), ("[]", "not a run's summary")],
+)
+def test_door_refuses_a_folder_without_a_summary(tmp_path, capsys, content, message):
+    if content is not None:
+        (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path)])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_failed_write_leaves_the_old_page_and_one_line(tmp_path, capsys):
+    make_run(tmp_path, make_summary(rows=[]), log=False)
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path)])
+    assert stop.value.code == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "report.html"}
+
+
+def test_a_long_grid_is_thinned_and_keeps_the_best():
+    names = ["base", *(f"cfg-{g}" for g in (1.1, 1.2, 1.5, 2, 3)), *(f"mclr-{n}" for n in range(10, 110, 10))]
+    summary = {"objective": "mclr", "rows": [], "best": {"name": "mclr", "images_seen": 20}}
+    run = report_data.Run(summary, {}, {name: np.zeros(0) for name in names})
+    shown = list(run.shown_grid)
+    assert shown[0] == "base"
+    assert [name for name in shown if "cfg" in name] == ["cfg-1.1", "cfg-1.2", "cfg-2", "cfg-3"]
+    assert [name for name in shown if "mclr" in name] == [
+        "mclr-10",
+        "mclr-20",
+        "mclr-40",
+        "mclr-70",
+        "mclr-100",
+    ]

@@ -1,0 +1,103 @@
+"""A run that is killed, told to stop or robbed of its disk, and called again, ends as if nothing had been."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fault_run as program
+import numpy as np
+import pytest
+
+PROGRAM = Path(program.__file__)
+
+
+STEPS = range(1, program.STEPS + 1)
+FIRST_CODES = {"sigterm": 143, "exception": 1, "disk-full": 1}  # the others are killed by signal 9
+
+
+def suffer(folder, save_every, faults):
+    """fault -> what fault_run.py says of it; "none" is the run that nothing happens to."""
+    faults = ["none", *faults]
+    command = [sys.executable, str(PROGRAM), str(folder), str(save_every), *faults]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return dict(zip(faults, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+def check(results):
+    whole = results.pop("none")
+    assert whole["codes"] == [0]
+    assert [seen for seen, _ in whole["losses"]] == [program.BATCH * step for step in STEPS]
+    assert np.ptp([loss for _, loss in whole["losses"]]) > 0.01
+    for fault, result in results.items():
+        _, step, kind = fault.split(":")
+        first = FIRST_CODES.get(kind, -9)
+        if kind == "sigterm" and int(step) == program.STEPS:
+            first = 0  # it was done
+        assert result["codes"] == [first, 0][: 1 + (first != 0)], f"{fault}: {result['said']}"
+        assert result["losses"] == whole["losses"], fault
+        assert result["weights"] == whole["weights"], fault
+        assert ("is damaged" in result["said"]) == (kind == "truncate"), f"{fault}: {result['said']}"
+        assert ("No space left on device" in result["said"]) == (kind == "disk-full"), fault
+
+
+def test_some_faults(tmp_path):
+    faults = ["0:4:sigkill", "0:5:sigterm", "0:6:disk-full", "0:6:sigkill-written", "0:8:truncate"]
+    check(suffer(tmp_path, 2, faults))
+
+
+@pytest.mark.slow
+def test_every_step(tmp_path):
+    faults = [f"0:{step}:{kind}" for step in STEPS for kind in ("sigkill", "sigterm")]
+    check(suffer(tmp_path, 2, [*faults, *(f"0:{step}:exception" for step in (1, 4, 12))]))
+
+
+@pytest.mark.slow
+def test_every_save(tmp_path):
+    faults = [f"0:{n}:sigkill-written" for n in STEPS]
+    faults += [f"0:{n}:{kind}" for n in (1, 4, 12) for kind in ("sigkill-marked", "disk-full", "truncate")]
+    check(suffer(tmp_path, 1, faults))
+
+
+@pytest.fixture(scope="module")
+def torchrun(tmp_path_factory):
+    """torchrun(name, ranks, fault, *options): call the run in folder `name`; what it came to, if it ended."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    program.write_files(folder)
+
+    def call(name, ranks, fault="", *options, restarts=0):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        command += [f"--max-restarts={restarts}", "-m", "mclr_fast.train"]
+        command += [*program.arguments(folder, folder / name, 2), *options]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "MCLR_FAST_FAULT": fault}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+        if restarts or not fault:
+            assert done.returncode == 0, done.stderr[-4000:]
+            return program.result(folder / name)
+        assert done.returncode != 0
+        return None
+
+    return call
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_what_one_of_two_ranks_broke(torchrun):
+    whole = torchrun("whole", 2)
+    # In step 6 the other rank begins a save alone.
+    for fault in ("1:5:sigkill", "1:6:exception", "0:6:sigkill-written"):
+        assert torchrun(fault.replace(":", "-"), 2, fault, restarts=1) == whole, fault
+
+
+@pytest.mark.slow
+def test_one_rank_then_two_shards_then_one(torchrun):
+    whole = torchrun("one", 1)
+    torchrun("changing", 1, "0:4:sigterm")
+    torchrun("changing", 2, "1:8:sigkill", "--sharding", "shard")
+    result = torchrun("changing", 1)
+    expected, found = (np.array(run["losses"]) for run in (whole, result))
+    np.testing.assert_array_equal(found[:, 0], expected[:, 0])
+    np.testing.assert_array_equal(found[:5], expected[:5])  # saved by the one rank
+    np.testing.assert_allclose(found, expected, rtol=1e-4)

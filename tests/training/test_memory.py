@@ -1,0 +1,156 @@
+"""The counted memory of a step against what torch's allocator gives out in one, and what is made of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mclr_fast import doctor, train
+from mclr_fast.methods.reference import Reference
+from mclr_fast.methods.registry import Aids
+from mclr_fast.models.edm2 import PRESETS, Precond
+from mclr_fast.recipes import get_recipe
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.logs import RunLog
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.training import memory_table
+from mclr_fast.training.memory import GIB, PeakBytes, StepMemory
+from mclr_fast.training.memory_table import check_memory, usable
+from mclr_fast.training.trainer import Trainer
+
+NET = dict(
+    img_resolution=16, img_channels=3, label_dim=4, model_channels=32, channel_mult=[1, 2], num_blocks=1,
+    attn_resolutions=[8], channels_per_head=32,
+)  # fmt: skip
+
+
+def run_config(tiny, objective="mclr", micro_batch=0, batch_size=16, precision="fp32", **options):
+    config = tiny.tiny_config(objective, micro_batch, precision=precision, **options)
+    return replace(config, train=replace(config.train, batch_size=batch_size, duration=3 * batch_size))
+
+
+def make_trainer(tiny, config, net, ranks, outdir):
+    shape = (net["img_channels"], net["img_resolution"], net["img_resolution"])
+
+    class Images(tiny.TinyData):
+        image_shape = shape
+
+        def images(self, indices):
+            return np.zeros((len(indices), *shape), dtype=np.uint8)
+
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    state, stop = outdir / "state", tiny.StopAfter(0)
+    trainer = Trainer("tiny", config, Precond(**net, dtype=dtype), Images(), ranks, RunLog(None), state, stop)
+    if trainer.method.needs_reference:
+        trainer.use(Aids(Reference(Precond(**net, dtype=dtype).to(ranks.device))))
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("objective", "micro_batch", "precision"),
+    [
+        ("mclr", 0, "fp32"),
+        ("mclr", 16, "bf16"),
+        ("mclr", 3, "fp32"),
+        ("ccdpo", 8, "fp32"),
+        ("gft", 5, "fp32"),
+    ],
+)
+def test_counted_is_what_a_step_takes(tiny, tmp_path, objective, micro_batch, precision):
+    config = run_config(tiny, objective, micro_batch, precision=precision)
+    counted = StepMemory(config, NET).of(1, micro_batch)
+    lasting = counted.parameters + counted.moments + counted.averages + counted.reference
+    trainer = make_trainer(tiny, config, NET, Ranks("cpu"), tmp_path)
+    trainer.train_until(16)  # the first step also sets up
+    measured = tiny.allocated(lambda: trainer.train_until(32))
+    assert measured == pytest.approx(counted.total - lasting, rel=0.05)
+
+
+@pytest.mark.gpu
+def test_counted_is_what_a_step_takes_on_a_gpu(tiny, tmp_path):
+    config = run_config(tiny, micro_batch=64, batch_size=48, precision="bf16")
+    net = PRESETS["edm2-img64-s"].net
+    torch.cuda.reset_peak_memory_stats()
+    make_trainer(tiny, config, net, Ranks("cuda"), tmp_path).train_until(96)
+    counted, measured = StepMemory(config, net).of(1, 64).total, torch.cuda.max_memory_allocated()
+    print(f"counted {counted / GIB:.2f} GiB, measured {measured / GIB:.2f} GiB")
+    assert measured == pytest.approx(counted, rel=0.1)  # cuDNN's workspaces are not counted
+
+
+def test_lasting_memory_is_that_of_the_tensors(tiny, tmp_path):
+    config = run_config(tiny, "denoising", ema="power", ema_stds=(0.05, 0.1))
+    trainer = make_trainer(tiny, config, NET, Ranks("cpu"), tmp_path)
+    groups = trainer._tensors()
+    sizes = {name: sum(t.nbytes for t in group.values()) for name, group in groups.items()}
+    counted = StepMemory(config, NET).of(1, 0)
+    buffers, clock = sum(b.nbytes for b in trainer.net.buffers()), 8
+    assert counted.parameters == sizes["net"] - buffers
+    assert counted.moments == sizes["optimizer"] - clock
+    assert counted.averages == sizes["ema"]
+
+
+def test_shards_divide_what_lasts(tiny):
+    step = StepMemory(run_config(tiny, sharding="shard"), NET)
+    whole, parts = step.of(1, 4), step.of(4, 4)
+    for name in ("parameters", "moments", "averages"):
+        assert 1 / 4 <= getattr(parts, name) / getattr(whole, name) < 0.26  # shards are not all even
+
+
+def test_the_largest_micro_batch_is_the_last_that_fits(tiny):
+    step = StepMemory(run_config(tiny, batch_size=64), NET)
+    columns = step.num_columns
+    for rows in (1, 5, 20, 63):
+        room = step.of(1, rows * columns).total
+        assert step.largest(1, room) == rows * columns
+        assert step.largest(1, room - 1) < rows * columns
+    assert step.largest(1, step.of(1, 0).total) == 64 * columns
+    assert step.largest(1, step.of(1, 2).total) == 2  # a row is cut
+    assert step.largest(1, 1e6) == 0
+
+
+def test_rows_that_stay_together_are_not_cut(tiny):
+    step = StepMemory(run_config(tiny, "ccdpo"), NET)
+    assert step.largest(1, step.of(1, 4).total) == 4
+    assert step.largest(1, step.of(1, 4).total - 1) == 0
+
+
+def test_peak_counts_what_is_alive():
+    with PeakBytes() as count:
+        a = torch.empty(100)
+        b = a[:50]
+        assert count.live == 400  # a view has no memory of its own
+        c = b + 1
+        del a, b
+        d = torch.empty(10)
+    assert (count.live, count.peak) == (240, 600)
+    del c, d
+    assert count.live == 0
+
+
+def test_what_cannot_fit_is_refused(tiny):
+    config = get_recipe("edm2-img512-xxl")
+    step = StepMemory(config, config.net)
+    check_memory(step, 1, 80)
+    with pytest.raises(RunError, match=r"needs 54\.\d GiB on each of 1 GPU.*--micro-batch 12\."):
+        check_memory(step, 1, 40)
+    with pytest.raises(RunError, match=r"none fits: shard over more GPUs \(--sharding shard\)"):
+        check_memory(step, 1, 24)
+    check_memory(step, 8, 44.5)  # sharded
+    with pytest.raises(RunError, match="none fits: use a GPU with more"):
+        check_memory(step, 8, 8)
+
+
+def test_doors_print_it(monkeypatch, capsys):
+    xxs = ["--recipe", "edm2-img512-xxs", "--dry-run"]
+    assert train.main(xxs) == 0
+    table = capsys.readouterr().out.partition("GiB a GPU, in bfloat16")[2].splitlines()
+    assert [line.split()[:2] for line in table[2:5]] == [["1", "whole"], ["8", "whole"], ["64", "whole"]]
+    assert train.main([*xxs, "--gpu-memory-gib", "4"]) == 1
+    assert "the largest that fits is --micro-batch" in capsys.readouterr().err
+    monkeypatch.setattr(doctor, "PRESETS", ["edm2-img512-xxs"])
+    monkeypatch.setattr(memory_table, "NEGATIVES", (3,))
+    assert doctor.main(["--memory", "--gpu-memory-gib", "10"]) == 0
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row[:4] == ["edm2-img512-xxs", "31M", "3", "64"]
+    assert int(row[6]) < StepMemory(get_recipe(xxs[1]), PRESETS[xxs[1]].net).largest(1, usable(12))

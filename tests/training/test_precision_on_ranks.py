@@ -1,0 +1,65 @@
+"""float16's loss scale and a library's Adam on two ranks, whole or sharded: as on one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import precision_run as program
+import pytest
+import torch
+
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.tensor_files import load_tensors
+
+PROGRAM = Path(program.__file__)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory, on_two_ranks):
+    outdir = tmp_path_factory.mktemp("two")
+    on_two_ranks(PROGRAM, outdir)
+    return outdir
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory):
+    outdir = tmp_path_factory.mktemp("one")
+    for case in program.CASES:
+        program.train(case, outdir / case, Ranks("cpu"), "replicate")
+    return outdir
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def column(folder, name):
+    return np.array([line[name] for line in lines(folder)])
+
+
+@pytest.mark.parametrize("sharding", ["replicate", "shard"])
+def test_float16(one_rank, two_ranks, sharding):
+    """Scaled, skipped and unscaled alike."""
+    expected, found = one_rank / "fp16", two_ranks / f"fp16-{sharding}"
+    assert 1 <= column(expected, "skipped")[-1] < program.STEPS - 2
+    assert list(column(found, "loss_scale")) == list(column(expected, "loss_scale"))
+    assert list(column(found, "skipped")) == list(column(expected, "skipped"))
+    np.testing.assert_allclose(column(found, "positive"), column(expected, "positive"), rtol=3e-3)
+    (groups, _), (truths, _) = (load_tensors(folder / "results.safetensors") for folder in (found, expected))
+    flat, truth = (
+        torch.cat([g.flatten() for _, g in sorted(x["gradients"].items())]) for x in (groups, truths)
+    )
+    assert (flat - truth).norm() <= 5e-3 * truth.norm()
+
+
+def test_library_adam(one_rank, two_ranks):
+    expected, found = one_rank / "torch-adam", two_ranks / "torch-adam-shard"
+    np.testing.assert_allclose(column(found, "loss"), column(expected, "loss"), rtol=1e-5)
+    (groups, _), (truths, _) = (load_tensors(folder / "results.safetensors") for folder in (found, expected))
+    labels = [f"{std:.3f}" for std in program.STDS]
+    assert {*labels, "gradients"} == truths.keys() == groups.keys()
+    for label in labels:
+        truth = truths[label]
+        for name, value in truth.items():
+            bound = 1e-3 * value.abs().max().item()  # Adam's first steps go by gradients' signs
+            assert (groups[label][name] - value).abs().max().item() <= bound, (label, name)

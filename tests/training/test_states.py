@@ -1,0 +1,253 @@
+"""Saved states: whole or ignored, never another run's, and what is not finite is never among them."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch.distributed.checkpoint import FileSystemReader
+
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.faults import Fault
+from mclr_fast.runtime.files import file_sha256
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.training.state_files import DamagedState, StateReader
+from mclr_fast.training.states import TrainingStates
+
+
+@pytest.fixture
+def states(tmp_path):
+    """states(keep=2, run="run"): the states in tmp_path/states, as a new process finds them."""
+    return lambda keep=2, run="run": TrainingStates(tmp_path / "states", Ranks("cpu"), run, keep, Fault(0, 1))
+
+
+def state_of(value):
+    return {
+        "net": {"w": torch.full((4, 3), float(value)), "empty": torch.zeros(0, 3)},
+        "n": {"": torch.tensor(value)},
+    }
+
+
+def save(states, *values):
+    for value in values:
+        states.save(value, state_of(value), {"value": value})
+    states.wait()
+
+
+def names(tmp_path):
+    return sorted(path.name for path in (tmp_path / "states").iterdir())
+
+
+def loaded(states):
+    """What a new process goes on from: the meta, after a look that the tensors are the same state's."""
+    state = state_of(0)
+    meta = states.load(state)
+    if meta is not None:
+        expected = state_of(meta["value"])
+        assert all(torch.equal(state[g][n], expected[g][n]) for g in state for n in state[g])
+    return meta
+
+
+def test_the_newest_is_loaded_and_the_last_and_the_protected_stay(states, tmp_path):
+    assert loaded(states()) is None
+    first = states()
+    save(first, 1, 2)
+    first.protect(2)
+    save(first, 3, 4, 5)
+    assert [int(name) for name in names(tmp_path)] == [2, 4, 5]
+    assert loaded(states()) == {"value": 5}
+    first.protect(4)
+    save(first, 6)
+    assert [int(name) for name in names(tmp_path)] == [4, 5, 6]
+
+
+def test_a_save_holds_what_was_there_when_it_began(states):
+    tensor, first = torch.zeros(1000, 1000), states()
+    first.save(1, {"net": {"w": tensor}}, {})
+    tensor.fill_(1)
+    first.wait()
+    found = {"net": {"w": torch.full((1000, 1000), 2.0)}}
+    states().load(found)
+    assert not found["net"]["w"].any()
+
+
+DAMAGES = {
+    "cut short": lambda folder: data(folder).write_bytes(data(folder).read_bytes()[:-100]),
+    "one bit": lambda folder: flip(data(folder)),
+    "metadata": lambda folder: flip(folder / ".metadata"),
+    "a file gone": lambda folder: data(folder).unlink(),
+    "a file more": lambda folder: (folder / "more").write_text("x"),
+    "no marker": lambda folder: (folder / "complete.json").unlink(),
+    "marker cut short": lambda folder: (folder / "complete.json").write_text('{"files": {'),
+    "another marker": lambda folder: (folder / "complete.json").write_text("[]"),
+}
+
+
+def data(folder):
+    return next(folder.glob("*.distcp"))
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_state_falls_back_to_the_one_before(states, tmp_path, capsys, damage):
+    save(states(), 1, 2)
+    damage(tmp_path / "states" / "000000000002")
+    again = states()
+    assert loaded(again) == {"value": 1}
+    (warning,) = capsys.readouterr().out.splitlines()
+    assert "warning:" in warning and "000000000002 is damaged (" in warning
+    save(again, 2)  # the time comes again
+    assert loaded(states()) == {"value": 2}
+    assert names(tmp_path) == ["000000000001", "000000000002", "damaged-000000000002"]
+
+
+def test_all_states_damaged_is_a_new_beginning(states, tmp_path):
+    save(states(), 1, 2)
+    for folder in (tmp_path / "states").iterdir():
+        DAMAGES["one bit"](folder)
+    assert loaded(states()) is None
+
+
+def test_what_a_killed_save_left_is_removed(states, tmp_path):
+    save(states(), 1)
+    shutil.copytree(tmp_path / "states" / "000000000001", tmp_path / "states" / ".000000000002.tmp")
+    assert loaded(states()) == {"value": 1}
+    assert names(tmp_path) == ["000000000001"]
+
+
+def test_another_runs_and_older_states_are_refused(states, tmp_path):
+    save(states(), 1)
+    with pytest.raises(RunError, match="written by another run"):
+        loaded(states(run="other"))
+    with pytest.raises(ValueError, match=r"'net.w' is \[4, 3\] in the file and \[4, 4\] in the run"):
+        states().load({**state_of(0), "net": {"w": torch.zeros(4, 4), "empty": torch.zeros(0, 3)}})
+    with pytest.raises(ValueError, match=r"1 tensors are missing or unknown, first 'net.more'"):
+        states().load({**state_of(0), "net": {**state_of(0)["net"], "more": torch.zeros(1)}})
+    (tmp_path / "states.safetensors").write_text("")
+    with pytest.raises(RunError, match="a state of an older mclr_fast"):
+        loaded(states())
+
+
+def test_a_save_that_fails_is_one_clear_line_and_leaves_nothing(states, tmp_path, monkeypatch):
+    monkeypatch.setenv("MCLR_FAST_FAULT", "0:2:disk-full")
+    first = states()
+    first.save(1, state_of(1), {"value": 1})
+    first.save(2, state_of(2), {})
+    with pytest.raises(
+        RunError, match=r"cannot write a state .*No space left on device.*/0+1 is intact"
+    ) as error:
+        first.wait()
+    assert "\n" not in str(error.value)
+    assert names(tmp_path) == ["000000000001"]
+    assert loaded(states()) == {"value": 1}
+
+
+def test_metadata_that_names_other_code_is_refused(states, tmp_path):
+    """Even with hashes that fit: the marker is anybody's to write."""
+    save(states(), 1)
+    folder = tmp_path / "states" / "000000000001"
+    ran = tmp_path / "ran"
+    metadata = FileSystemReader(folder).read_metadata()
+    metadata.planner_data = _Hostile(ran)
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    marker = json.loads((folder / "complete.json").read_text())
+    content = {"bytes": (folder / ".metadata").stat().st_size, "sha256": file_sha256(folder / ".metadata")}
+    marker["files"][".metadata"] = content
+    (folder / "complete.json").write_text(json.dumps(marker))
+    with pytest.raises(RunError, match=r"cannot be read: .*it asks for (posix|nt)\.mkdir"):
+        loaded(states())
+    assert not ran.exists()
+
+
+class _Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (str(self.path),)
+
+
+def test_metadata_may_name_no_other_file(states, tmp_path):
+    save(states(), 1)
+    folder = tmp_path / "states" / "000000000001"
+    with pytest.raises(DamagedState, match=r"names '__0_0.distcp', which is not the state's"):
+        StateReader(folder, ["other"]).read_metadata()
+
+
+def test_fault_that_is_none(monkeypatch):
+    for wrong in ("0:1", "0:1:fire", "x:1:sigkill"):
+        monkeypatch.setenv("MCLR_FAST_FAULT", wrong)
+        with pytest.raises(RunError, match="is not rank:step:kind; kinds: sigkill, "):
+            Fault(0, 12)
+
+
+# --- What is not finite ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trainer(tmp_path, tiny):
+    return lambda **train: tiny.tiny_trainer(tmp_path, tiny.tiny_config(**train), tiny.StopAfter(0))
+
+
+def test_weights_that_are_not_finite_stop_the_run_and_are_never_saved(trainer, tmp_path):
+    run = trainer(skip_bad_batches=5)  # it would not help
+    run.train_until(24)
+    run.save()
+    with torch.no_grad():
+        run.net.unet.out_gain.fill_(float("nan"))
+    words = r"the loss is nan at step 3, 36 images, arm tiny \(unet.out_gain is not finite\): .*Last good "
+    with pytest.raises(RunError, match=words + r"checkpoint: \S*states/000000000024\."):
+        run.train_until(48)
+    with pytest.raises(RunError, match=r"unet.out_gain is not finite at step 3.*: not saved"):
+        run.save()
+    assert names(tmp_path) == ["000000000024"]
+
+
+def break_gradients(run, monkeypatch, at_images):
+    """The gradient of one layer is infinite, with a finite loss, in the steps that begin there."""
+    backward = run.placement.weights.backward
+
+    def broken(*args):
+        backward(*args)
+        if run.images_seen in at_images:
+            run.net.unet.out_conv.weight.grad[0, 0, 0, 0] = float("inf")
+
+    monkeypatch.setattr(run.placement.weights, "backward", broken)
+
+
+def test_gradients_that_are_not_finite_stop_the_run(trainer, monkeypatch):
+    run = trainer()
+    break_gradients(run, monkeypatch, {12})
+    with pytest.raises(
+        RunError, match=r"at step 2, 24 images.*the gradient of unet.out_conv.weight is not finite"
+    ):
+        run.train_until(48)
+    assert run.optimizer.num_steps == 1
+
+
+def test_bad_batches_are_skipped_by_request_and_counted(trainer, tmp_path, monkeypatch, capsys):
+    run = trainer(skip_bad_batches=2, checkpoint_every=12)
+    break_gradients(run, monkeypatch, {12, 36, 60})
+    with pytest.raises(RunError, match=r"at step 6, 72 images.*--skip-bad-batches \(now 2\)"):
+        run.train_until(72)
+    assert run.skipped == 2
+    assert run.optimizer.num_steps == 3
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "warning:" in line]
+    assert ["skipped, 1 of 2 allowed" in warnings[0], "skipped, 2 of 2 allowed" in warnings[1]] == [
+        True,
+        True,
+    ]
+    again = trainer(skip_bad_batches=2, checkpoint_every=12)
+    assert (again.images_seen, again.skipped) == (60, 2)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line.get("skipped_batches") for line in log] == [None, 1, None, 2, None]
+    assert np.isfinite([line["loss"] for line in log if "loss" in line]).all()

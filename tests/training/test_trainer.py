@@ -1,0 +1,113 @@
+"""The loop's own promises: what it saves, what it refuses, what it leaves untouched."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tiny_run as tiny
+import torch
+
+from mclr_fast.runtime.errors import Interrupted, RunError
+from mclr_fast.runtime.files import replacing
+
+BATCH = tiny.BATCH
+
+
+def trainer(outdir, dataset=None, stop_after=0, **config):
+    return tiny.tiny_trainer(outdir, tiny.tiny_config(**config), tiny.StopAfter(stop_after), dataset)
+
+
+def test_resumed_run_ends_with_the_same_bits(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+    run = trainer(whole, ema="power", ema_stds=(0.05, 0.1))
+    run.train_until(6 * BATCH)
+    interrupted = trainer(stopped, stop_after=4, ema="power", ema_stds=(0.05, 0.1))
+    with pytest.raises(Interrupted):
+        interrupted.train_until(6 * BATCH)
+    resumed = trainer(stopped, ema="power", ema_stds=(0.05, 0.1))
+    assert resumed.images_seen == 4 * BATCH
+    resumed.train_until(6 * BATCH)
+    expected, got = (tiny.all_tensors(trainer) for trainer in (run, resumed))
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_weights_stay_normalised_and_logvar_frozen(tmp_path):
+    run = trainer(tmp_path)
+    before = run.net.logvar_linear.weight.clone()
+    run.train_until(3 * BATCH)
+    for name, weight in run.net.named_parameters():
+        if weight.ndim > 1 and "logvar" not in name:
+            rms = weight.flatten(1).square().mean(dim=1).sqrt()
+            torch.testing.assert_close(rms, torch.full_like(rms, 1 - 1e-4), rtol=1e-4, atol=0)
+    assert torch.equal(run.net.logvar_linear.weight, before)
+
+
+def test_average_state_is_the_ema(tmp_path):
+    run = trainer(tmp_path, ema_beta=0.5)
+    run.train_until(2 * BATCH)
+    state, live = run.average_state(), run.net.state_dict()
+    assert state.keys() == live.keys()
+    average = run.ema.weights()["plain"]
+    assert torch.equal(state["unet.out_conv.weight"], average["unet.out_conv.weight"])
+    assert not torch.equal(state["unet.out_conv.weight"], live["unet.out_conv.weight"])
+    assert state["unet.out_gain"].shape == ()
+
+
+def test_minibatch_of_one_class_is_one_clear_line(tmp_path):
+    data = tiny.TinyData()
+    data.labels = np.zeros(40, dtype=np.int64)
+    with pytest.raises(RunError, match="1 distinct class in this minibatch of 12"):
+        trainer(tmp_path, dataset=data).train_until(BATCH)
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(RunError, match="No space left"), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_log_is_rewound_on_resume(tmp_path):
+    run = trainer(tmp_path)
+    run.train_until(2 * BATCH)
+    run.save()
+    run.states.wait()
+    run.train_until(4 * BATCH)  # logged, not saved: as when killed
+    trainer(tmp_path).train_until(3 * BATCH)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["images_seen"] for line in lines] == [12, 24, 36]
+    assert {"arm", "loss", "positive", "negative", "lr", "images_per_second"} <= lines[0].keys()
+
+
+def test_dropout_masks_do_not_depend_on_the_micro_batch(tmp_path):
+    logs = []
+    for micro_batch in (0, 3):
+        folder = tmp_path / str(micro_batch)
+        folder.mkdir()
+        run = trainer(folder, micro_batch=micro_batch, dropout=0.5, steps=2)
+        for module in run.net.modules():
+            if hasattr(module, "dropout"):
+                module.dropout = 0.5
+        run.train_until(2 * BATCH)
+        logs.append([json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()])
+    np.testing.assert_allclose(*logs, rtol=1e-5)
+
+
+def test_form_2_pairs_images_under_the_rows_label(tmp_path):
+    config = tiny.tiny_config()
+    config = dataclasses.replace(
+        config, objective=dataclasses.replace(config.objective, form=2, num_negatives=2)
+    )
+    run = tiny.tiny_trainer(tmp_path, config, tiny.StopAfter(0))
+    batch = run.source.draw(0)
+    assert batch.x.shape == (BATCH, 3, 1, 8, 8)
+    assert (batch.labels == batch.labels[:, :1]).all()
+    run.train_until(BATCH)
+    assert run.images_seen == BATCH
