@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .class_entropy import inception_score
 from .frechet import feature_statistics, frechet_distance
-from .inception_score import inception_score
-from .precision_recall import precision_recall
+from .manifold import precision_recall
 
 Extractor = Callable[[Tensor], tuple[Tensor, Tensor]]
 """uint8 images [B,C,H,W] -> features [B,D], class logits [B,M]."""

@@ -1,5 +1,6 @@
 """Models, the one format they are saved in (model.safetensors beside config.json), and pickled ones."""
 
+from .family import Facts, Family, families, get_family, register
 from .files import (
     FAMILIES,
     check_state,
@@ -15,13 +16,27 @@ from .files import (
 
 __all__ = [
     "FAMILIES",
+    "Facts",
+    "Family",
     "check_state",
     "describe",
+    "families",
+    "get_family",
     "load",
     "model_from_config",
     "read_config",
     "read_state",
+    "register",
     "resolve",
     "save_model",
     "weights_file",
 ]
+
+
+def _edm2() -> Family:
+    from .edm2.family import EDM2
+
+    return EDM2()
+
+
+register("edm2", _edm2)

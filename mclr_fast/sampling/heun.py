@@ -1,15 +1,21 @@
 """EDM's second-order Heun sampler."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from mclr_fast import ops
+from mclr_fast.config import SamplerConfig
 
 from .guidance import Denoiser, network_output
+from .seeds import seeded_noise
 
 
 def sigma_steps(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
@@ -111,3 +117,51 @@ def edm_sampler(
 def _scaled(x: Tensor, sigma: float, sigma_data: float, dtype: torch.dtype) -> Tensor:
     """The network's input at (x, sigma): c_in x and a channel of ones. Source: EDM, Table 1."""
     return ops.with_ones(x / math.hypot(sigma, sigma_data), dtype)
+
+
+@dataclass(frozen=True)
+class HeunSampler:
+    """`edm_sampler` of one denoiser with one set of options; a `sampler.Sampler`.
+
+    Args:
+        net: the denoiser; guide: what guides it (None: needed for guidance 1 alone).
+        shape: of one sample, (C, H, W); device: where the samples are made.
+        options: the Heun steps and noise levels.
+        guidance: EDM2's strength, 1 = none.
+        hold: a context in which the nets make what does not change between calls once.
+    """
+
+    net: Denoiser
+    shape: tuple[int, ...]
+    device: torch.device
+    options: SamplerConfig
+    guide: Denoiser | None = None
+    guidance: float = 1.0
+    hold: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    @property
+    def nfe(self) -> int:
+        """2 num_steps - 1, twice as many with guidance."""
+        return (2 * self.options.num_steps - 1) * (1 if self.guidance == 1 else 2)
+
+    def held(self) -> AbstractContextManager[None]:
+        """As `Sampler.held`."""
+        return self.hold()
+
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """As `Sampler.start`: standard normal, drawn on the CPU."""
+        noise, _, _ = seeded_noise(seeds, self.shape)
+        return noise.to(self.device)
+
+    def __call__(self, start: Tensor, labels: Tensor) -> Tensor:
+        """As `Sampler.__call__`, float32 [b,C,H,W]."""
+        return edm_sampler(
+            self.net,
+            start,
+            labels,
+            gnet=self.guide,
+            guidance=self.guidance,
+            num_steps=self.options.num_steps,
+            sigma_min=self.options.sigma_min,
+            sigma_max=self.options.sigma_max,
+        )
