@@ -61,7 +61,7 @@ def watched(run: dict) -> np.ndarray:
     """What the guard saw at each step with a full window, over its start: [steps, energy and gap]."""
     guard, ratios = EnergyGuard(math.inf), []
     for energies in zip(run["positive"], run["negative"], strict=True):
-        guard.look(*energies)
+        guard.observe(*energies)
         if guard.start:
             ratios.append(np.mean(guard.recent, axis=0) / guard.start)
     return np.array(ratios)

@@ -176,7 +176,7 @@ class Cells:
         kept = self.shared / f"base-{run.config.eval.num_samples}.safetensors"
         own = run.outdir / "evaluations" / "base-0.safetensors"
         if not self.ranks.on_main(lambda: options.negatives.exists() and options.classifier.exists()):
-            run.aids.make()
+            run.needs.make()
         if not self.ranks.on_main(kept.exists):
             run.evaluate_base(run.evaluator())
             self.ranks.on_main(copy_missing, own, kept)

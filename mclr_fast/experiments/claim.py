@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -84,3 +85,8 @@ def claim_outdir(outdir: Path, config: RunConfig) -> None:
             f"--outdir {outdir} holds another run's state ({shown}{more}). Choose another --outdir, "
             "or give that run's options to resume it."
         )
+
+
+def run_hash(config: RunConfig) -> str:
+    """What the run is, in a few characters: its training states are marked with it."""
+    return hashlib.sha256(json.dumps(flat(config), sort_keys=True).encode()).hexdigest()[:16]

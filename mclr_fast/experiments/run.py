@@ -17,8 +17,17 @@ from mclr_fast.config import RunConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.evaluation import bootstrap_frechet_difference, feature_statistics
 from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
-from mclr_fast.methods.needs import AidMaker
-from mclr_fast.models import describe, load, model_from_config, read_config, resolve, save_model, weights_file
+from mclr_fast.methods.needs import NeedMaker
+from mclr_fast.models import (
+    Model,
+    describe,
+    load,
+    model_from_config,
+    read_config,
+    resolve,
+    save_model,
+    weights_file,
+)
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, replacing, write_json
@@ -32,7 +41,7 @@ from mclr_fast.training.trainer import Trainer
 
 from .cfg_rows import cfg_file, stored_cfg_rows
 from .checks import check_fit, check_options, net_overrides
-from .claim import claim_outdir, flat
+from .claim import claim_outdir, flat, run_hash
 from .rounds import Rounds
 from .snapshots import Snapshots
 
@@ -50,23 +59,21 @@ class Run:
         check_options(config, ranks.size)
         check_optimizer(config.train.optimizer, ranks.device)
         try:
-            self.model = read_config(config.init) if config.init else describe(config.net)
+            self.description = (
+                read_config(config.init) if config.init else describe(config.net, config.family)
+            )
+            self.model = Model.of(self.description)
             loading = (config.loader, config.loader_threads, ranks.device)
             self.dataset = open_dataset(config.data, "train", *loading)
-            check_fit(config, self.dataset, self.model["net"])
+            check_fit(config, self.dataset, self.model)
             self.base = self._build()
-            self.aids = AidMaker(config, self.model, self.dataset, ranks, stop)
+            self.needs = NeedMaker(config, self.description, self.dataset, ranks, stop)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             raise RunError(str(error)) from error
         ranks.on_main(claim_outdir, self.outdir, config)
         self.log = RunLog(self.outdir / "log.jsonl" if ranks.is_main else None)
         ranks.on_main(self._open_trackers)
-        arguments = self.model["net"]
-        self.image_shape = (
-            arguments["img_channels"],
-            arguments["img_resolution"],
-            arguments["img_resolution"],
-        )
+        self.image_shape = self.model.facts.shape
         self.base_sha256 = file_sha256(weights_file(config.init)) if config.init else None
 
     def execute(self) -> dict:
@@ -104,7 +111,7 @@ class Run:
         summary = {
             "recipe": self.config.recipe,
             "objective": name,
-            "settings": repr(self.aids.method.objective),
+            "settings": repr(self.needs.method.objective),
             "seed": self.config.seed,
             "images_seen": stopped["images_seen"] if stopped else self.config.train.duration,
             "seconds": seconds + arm_seconds + sum(row.get("seconds", 0) for row in rows),
@@ -113,7 +120,7 @@ class Run:
             "turned_at": turned_at(trained),
             "stopped": stopped,
             "skipped_batches": self.skipped,
-            "classifier": self.aids.quality,
+            "classifier": self.needs.quality,
             "comparison": self._compare(evaluator, best, {"base": base, "denoising": control}),
             "grid_seeds": evaluator and evaluator.grid_seeds,
             "protocol": evaluator and self.protocol_description(evaluator),
@@ -193,7 +200,7 @@ class Run:
             return load(self.config.init, **overrides)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            return model_from_config(self.model, **overrides).eval()
+            return model_from_config(self.description, **overrides).eval()
 
     def _arm(
         self, name: str, config: RunConfig, evaluator: Evaluator | None, every: bool
@@ -206,18 +213,21 @@ class Run:
         trainer = Trainer(
             name,
             config,
+            self.model,
             self._build(),
             self.dataset,
             self.ranks,
             self.log,
             folder / f"{name}-state",
+            run_hash(config),
             self.stop,
         )
         own = name == self.config.objective.objective
-        rounds = Rounds(trainer, self.aids, config, folder) if own else None
+        rounds = Rounds(trainer, self.needs, config, folder) if own else None
         best_folder = folder / ("best" if own else f"best-{name}")
-        origin = {key: self.model[key] for key in ("licence", "source") if key in self.model}
-        model = describe(self.model["net"], made_by=self.config.recipe, objective=name, **origin)
+        origin = {key: self.description[key] for key in ("licence", "source") if key in self.description}
+        family, arguments = self.description["family"], self.model.arguments
+        model = describe(arguments, family, made_by=self.config.recipe, objective=name, **origin)
         snapshots = Snapshots(trainer, config.train, self.outdir, model)
         net = None if evaluator is None else self._build().to(self.ranks.device)
         done: list[Evaluation] = []

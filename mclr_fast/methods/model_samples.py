@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from mclr_fast.config import SamplerConfig
-from mclr_fast.data import Dataset, LatentEncoder, RGBEncoder, encoder_for, open_dataset
+from mclr_fast.data import Dataset, open_dataset
 from mclr_fast.data.image_files import write_zip
+from mclr_fast.models.codecs import codec_for
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
@@ -33,7 +33,7 @@ def write_samples(
     as posteriors without spread, so that reading them gives the sample.
     """
     labels = torch.arange(num_samples) % like.num_classes
-    latent = isinstance(encoder_for(like), LatentEncoder)
+    codec = codec_for(like.image_shape)
     images = generate(
         net,
         range(first_seed, first_seed + num_samples),
@@ -43,15 +43,9 @@ def write_samples(
         ranks,
         stop,
         description=path.stem,
-        decode=stored_latents if latent else RGBEncoder().decode,
+        decode=codec.stored,
     )
     ranks.on_main(write_zip, path, images.numpy(), labels.numpy())
-
-
-def stored_latents(x: Tensor) -> Tensor:
-    """The model's latents [b,C,h,w] -> means and standard deviations of 0, [b,2C,h,w]."""
-    mean = LatentEncoder(device=x.device).unscale(x)
-    return torch.cat([mean, torch.zeros_like(mean)], dim=1)
 
 
 def open_samples(path: Path | str, option: str, like: Dataset, label_dim: int) -> Dataset:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mclr_fast.config import EvalConfig
-from mclr_fast.data import RGBEncoder
+from mclr_fast.models.codecs import PixelCodec
 from mclr_fast.models.edm2 import EffectiveWeights, Precond
 from mclr_fast.runtime.logs import progress_bar
 from mclr_fast.runtime.ranks import Ranks
@@ -36,7 +36,7 @@ def generate(
               of the model's float32 [b,C,H,W].
     Guidance  classifier-free, against the net's own zero label vector; 1 = none.
     """
-    decode = decode or RGBEncoder().decode
+    decode = decode or PixelCodec(image_shape).decode
     rows = ranks.rows(len(seeds))
     own_seeds, own_labels = list(seeds)[rows], labels[rows].to(ranks.device)
     images = []

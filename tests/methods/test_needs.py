@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from mclr_fast.config import SamplerConfig
-from mclr_fast.data import encoder_for, open_dataset
+from mclr_fast.data import open_dataset
 from mclr_fast.data.image_files import write_zip
-from mclr_fast.methods.model_samples import stored_latents, write_samples
+from mclr_fast.methods.model_samples import write_samples
 from mclr_fast.methods.ratio import best_samples
 from mclr_fast.models import describe, load, save_model
+from mclr_fast.models.codecs import LatentCodec, PixelCodec, codec_for
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
@@ -46,10 +47,10 @@ def test_samples_are_balanced_and_repeatable(tiny, tmp_path):
 
 def test_latent_samples_read_back_as_the_model_made_them(tmp_path):
     x = torch.randn(5, 4, 8, 8)
-    write_zip(tmp_path / "latents.zip", stored_latents(x).numpy(), np.arange(5) % 2)
+    write_zip(tmp_path / "latents.zip", LatentCodec((4, 8, 8)).stored(x).numpy(), np.arange(5) % 2)
     latents = open_dataset(str(tmp_path / "latents.zip"))
     raw = torch.from_numpy(latents.images(np.arange(5)))
-    read = encoder_for(latents).encode(raw, torch.randn(5, 4, 8, 8))
+    read = codec_for(latents.image_shape).encode(raw, torch.randn(5, 4, 8, 8))
     torch.testing.assert_close(read, x, rtol=0, atol=1e-5)
 
 
@@ -148,7 +149,7 @@ def test_best_samples_are_a_share_of_each_class():
         def ratio(self, x, sigma, labels):
             return x[:, 0, 0]
 
-    chosen = best_samples(Classifier(), Bright(), 0.2, 0.1, 0, torch.device("cpu"))
+    chosen = best_samples(Classifier(), Bright(), PixelCodec((1, 1, 1)), 0.2, 0.1, 0, torch.device("cpu"))
     brightness = np.arange(20) * 7 % 20
     expected = [np.argsort(-brightness[first : first + 10])[:2] + first for first in (0, 10)]
     assert sorted(chosen) == sorted(np.concatenate(expected))

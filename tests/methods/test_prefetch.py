@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from mclr_fast.methods.prefetch import DEPTH, Ahead
+from mclr_fast.methods.prefetch import DEPTH, Prefetch
 
 
 def test_the_following_steps_are_begun_and_no_other():
     called = []
-    ahead = Ahead(lambda n: called.append(n) or n * n, 10)
+    ahead = Prefetch(lambda n: called.append(n) or n * n, 10)
     assert [ahead(n) for n in (0, 10, 20)] == [0, 100, 400]
     assert ahead(100) == 10_000  # after a resume, say
     assert ahead(110) == 12_100
@@ -21,7 +21,7 @@ def test_the_following_steps_are_begun_and_no_other():
 
 
 def test_in_a_thread_of_its_own():
-    ahead = Ahead(lambda n: threading.current_thread().name, 1)
+    ahead = Prefetch(lambda n: threading.current_thread().name, 1)
     assert ahead(0) == ahead(1) != threading.current_thread().name
 
 
@@ -31,7 +31,7 @@ def test_an_error_comes_with_its_step():
             raise ValueError("image 2")
         return n
 
-    ahead = Ahead(function, 1)
+    ahead = Prefetch(function, 1)
     assert [ahead(0), ahead(1)] == [0, 1]
     with pytest.raises(ValueError, match="image 2"):
         ahead(2)
@@ -40,7 +40,7 @@ def test_an_error_comes_with_its_step():
 
 def test_forget():
     factor = [1]
-    ahead = Ahead(lambda n: n * factor[0], 1)
+    ahead = Prefetch(lambda n: n * factor[0], 1)
     assert ahead(1) == 1
     time.sleep(0.05)
     factor[0] = 5
@@ -49,7 +49,7 @@ def test_forget():
 
 
 def test_waits_only_for_what_takes_longer_than_the_step():
-    ahead = Ahead(lambda n: time.sleep(0.02), 1)
+    ahead = Prefetch(lambda n: time.sleep(0.02), 1)
     ahead(0)
     before = ahead.waited
     assert before >= 0.02

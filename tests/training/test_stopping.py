@@ -24,7 +24,7 @@ def energies(growth, num_steps=200, noise=0.12, seed=0):
 
 def fired_at(guard, positive, negative):
     for step, (p, n) in enumerate(zip(positive, negative, strict=True)):
-        guard.look(p, n)
+        guard.observe(p, n)
         if guard.why:
             return step
     return None
@@ -45,7 +45,7 @@ def test_guard_names_what_grew():
     assert guard.why.endswith("times its start; --stop-factor allows 2")
     alone = EnergyGuard(2.0)  # an objective without negatives
     for value in [50.0] * 10 + [120.0] * 10:
-        alone.look(value)
+        alone.observe(value)
     assert "energy of the images" in alone.why
 
 
