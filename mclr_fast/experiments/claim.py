@@ -97,9 +97,9 @@ def claim_outdir(outdir: Path, config: RunConfig) -> None:
         return
     try:
         content = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+        found = {k: v for k, v in (defaults() | formats.config(content, path)).items() if k not in FREE}
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         raise RunError(f"{path} cannot be read ({error}). Choose another --outdir.") from None
-    found = {k: v for k, v in (defaults() | formats.config(content, path)).items() if k not in FREE}
     changed = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
     if changed:
         shown = ", ".join(

@@ -83,10 +83,11 @@ def grid(about: Content, names: list[str], objective: str, file: object = "grid.
     return entries
 
 
-def judged(content: Content, objective: str, file: object = "judged.json") -> Content:
+def judged(content: Content, file: object = "judged.json") -> Content:
     """A table's final run: the row that a judge gave its best checkpoint, and its own summary."""
     if number(content, SUMMARY_FORMAT, file) == 1:
-        content = {**content, "format": SUMMARY_FORMAT, "judged": _row(content["judged"], objective)}
+        row = _row(content["judged"], content["summary"]["objective"])
+        content = {**content, "format": SUMMARY_FORMAT, "judged": row}
     return {**content, "summary": summary(content["summary"], file)}
 
 
