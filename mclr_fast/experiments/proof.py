@@ -12,6 +12,7 @@ from mclr_fast.evaluation.rows import Row
 from mclr_fast.models import load
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.summary import Interval, SeedResult, Summary
+from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
@@ -38,6 +39,7 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> Summary:
     """Run every seed under outdir/seed-<s>, judge, write summary.json and report.html."""
     outdir = config.folder
     check_options(config, ranks.size)
+    check_comparable(config)
     ranks.on_main(claim_outdir, outdir, config)
     runs = []
     for seed in config.proof_seeds:
@@ -50,6 +52,19 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> Summary:
     return summary
 
 
+def check_comparable(config: RunConfig) -> None:
+    """RunError where there is nothing to compare with."""
+    if config.protocol is None or config.eval.eval_every == 0 or config.init is None:
+        raise RunError(
+            "--proof-seeds compares FDs with the base's: it needs --init, and --eval-every above 0."
+        )
+    if config.eval.control == "none" or config.objective.objective == "denoising":
+        raise RunError(
+            "--proof-seeds compares with the denoising control: it needs --control last or all, and an "
+            "--objective other than denoising."
+        )
+
+
 def prove_seed(config: RunConfig, ranks: Ranks, stop: StopRequest) -> SeedRun:
     """The run of one seed, and the judgement of its best checkpoints."""
     run = Run(config, ranks, stop)
@@ -58,19 +73,18 @@ def prove_seed(config: RunConfig, ranks: Ranks, stop: StopRequest) -> SeedRun:
     base = judge.evaluate(run.base_on_device(), "base", "base")
     control = judge_best(judge, run, "control", summary)
     trained = judge_best(judge, run, "trained", summary)
-    reference = feature_statistics(judge.protocol.reference.features)
     minus_base, minus_control = (
-        bootstrap_frechet_difference(trained.features, other.features, *reference)
-        for other in (base, control)
+        list(judge.protocol.difference(trained.features, other.features)) for other in (base, control)
     )
     result = SeedResult(
-        config.seed,
-        base.row,
-        replace(control.row, name=best_row(summary, "control").name),
-        replace(trained.row, name=best_row(summary, "trained").name),
-        list(minus_base),
-        list(minus_control),
-        is_better(trained.row, base.row, minus_base) and is_better(trained.row, control.row, minus_control),
+        seed=config.seed,
+        base=base.row,
+        control=replace(control.row, name=best_row(summary, "control").name),
+        trained=replace(trained.row, name=best_row(summary, "trained").name),
+        fd_minus_base=minus_base,
+        fd_minus_control=minus_control,
+        passed=is_better(trained.row, base.row, minus_base)
+        and is_better(trained.row, control.row, minus_control),
     )
     return SeedRun(result, summary, judge.real_row(), judge.description())
 
