@@ -56,7 +56,8 @@ def check_comparable(config: RunConfig) -> None:
     """RunError where there is nothing to compare with."""
     if config.protocol is None or config.eval.eval_every == 0 or config.init is None:
         raise RunError(
-            "--proof-seeds compares FDs with the base's: it needs --init, and --eval-every above 0."
+            "--proof-seeds compares FDs with the base's: it needs a recipe with a protocol, --init, and "
+            "--eval-every above 0."
         )
     if config.eval.control == "none" or config.objective.objective == "denoising":
         raise RunError(
