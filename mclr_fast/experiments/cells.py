@@ -107,9 +107,10 @@ class Cells:
         """The base's rows on the final runs' fresh seeds, without and with guidance."""
         run = Run(self.config_of(*like, tried=False), self.ranks, self.stop)
         judge = run.final_evaluator()
-        base = judge.evaluate(run.base, "base", 0)
-        guided = judge.evaluate(run.base, f"cfg-{guidance:g}", 0, guidance=guidance)
-        return [base.row, guided.row]
+        net = run.base_on_device()
+        base = judge.evaluate(net, "base", "base")
+        guided = judge.evaluate(net, f"cfg-{guidance:g}", "guidance", guidance=guidance)
+        return [base.row.to_json(), guided.row.to_json()]
 
     def wait(self) -> None:
         """Give the processes that make the missing cells some time. OutOfTime when there is none left."""
@@ -161,14 +162,14 @@ class Cells:
         run, summary = self._execute(config)
         objective = config.objective.objective
         judged = judge_best(run.final_evaluator(), run, objective, config.seed, "best", summary)
-        return {"judged": judged.row, "summary": summary, "seconds": time.perf_counter() - started}
+        return {"judged": judged.row.to_json(), "summary": summary, "seconds": time.perf_counter() - started}
 
     def _execute(self, config: RunConfig) -> tuple[Run, dict]:
         """Run a cell, with what all cells share made by the first that needs it."""
         run = Run(config, self.ranks, self.stop)
         with self.once("shared"):
             self._share(run)
-        return run, run.execute()
+        return run, run.execute().to_json()
 
     def _share(self, run: Run) -> None:
         """See to the base's samples, the classifier, and the base's evaluation of as many samples."""

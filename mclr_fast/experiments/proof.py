@@ -29,32 +29,31 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
     for seed in config.proof_seeds:
         single = replace(config, seed=seed, outdir=outdir / f"seed-{seed}", proof_seeds=())
         run = Run(single, ranks, stop)
-        summary = run.execute()
+        summary = run.execute().to_json()
         judge = run.final_evaluator()
         reference = feature_statistics(judge.protocol.reference.features)
-        base = judge.evaluate(run.base, "base", 0)
+        base = judge.evaluate(run.base_on_device(), "base", "base")
         control = judge_best(judge, run, "denoising", seed, "best-denoising", summary)
         tuned = judge_best(judge, run, arm, seed, "best", summary)
         result = {
             "seed": seed,
-            "base": base.row,
-            "denoising": {**control.row, "name": "denoising"},
-            arm: {**tuned.row, "name": arm},
+            "base": base.row.to_json(),
+            "denoising": {**control.row.to_json(), "name": "denoising"},
+            arm: {**tuned.row.to_json(), "name": arm},
         }
         for name, other in (("base", base), ("denoising", control)):
             difference = bootstrap_frechet_difference(tuned.features, other.features, *reference)
             result[f"fd_minus_{name}"] = list(difference)
         result["passed"] = all(
             result[f"fd_minus_{name}"][2] < 0
-            and all(tuned.row[metric] > other.row[metric] for metric in ("is", "precision"))
+            and all(tuned.row.chosen[metric] > other.row.chosen[metric] for metric in ("is", "precision"))
             for name, other in (("base", base), ("denoising", control))
         )
         say(ranks.is_main, _line(result))
         results.append(result)
         seconds += summary["seconds"]
 
-    real = judge.real_row(judge.protocol.heldout, run.heldout_labels)
-    rows = [real, base.row]
+    rows = [judge.real_row().to_json(), base.row.to_json()]
     rows += [result[name] for name in ("denoising", arm) for result in results]
     summary = {
         **summary,
@@ -67,7 +66,7 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
         "stopped": None,
         "grid_seeds": None,
         "comparison": {},
-        "protocol": run.protocol_description(judge),
+        "protocol": judge.description(),
         "proof": results,
     }
     ranks.on_main(write_json, outdir / "summary.json", summary)
@@ -79,7 +78,7 @@ def judge_best(judge: Evaluator, run: Run, arm: str, seed: int, folder: str, sum
     """Evaluate the best checkpoint of one of a run's arms on the judge's seeds."""
     chosen = min((row for row in summary["rows"] if row["name"] == arm), key=lambda row: row["fd"])
     net = load(run.outdir / "checkpoints" / folder, dtype=run.base.dtype).to(run.ranks.device)
-    return judge.evaluate(net, f"{arm}-seed{seed}", chosen["images_seen"])
+    return judge.evaluate(net, f"{arm}-seed{seed}", chosen["kind"], chosen["images_seen"])
 
 
 def _line(result: dict) -> str:
