@@ -12,7 +12,7 @@ from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset
 from mclr_fast.data.samples import ClassSamples
 from mclr_fast.experiments.checks import complete, net_overrides
-from mclr_fast.models import load
+from mclr_fast.models import get_family, load
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.models.noisy_classifier import NoisyClassifier
 from mclr_fast.runtime.logs import say
@@ -107,9 +107,10 @@ class AidMaker:
         if not self.ranks.on_main(path.exists):
             num_samples = self.config.objective.model_samples
             say(self.ranks.is_main, f"making {num_samples:,} samples of {model_path}: {path}")
-            net = self._load(model_path)
-            sampler = self.config.eval
-            write_samples(path, net, num_samples, first_seed, self.dataset, sampler, self.ranks, self.stop)
+            options = self.config.eval
+            sampler = get_family(self.model["family"]).sampler(self._load(model_path), options)
+            made = (num_samples, first_seed, self.dataset, options.sample_batch)
+            write_samples(path, sampler, *made, self.ranks, self.stop)
         return self._open(path, "--negatives")
 
     def _classifier(self) -> NoisyClassifier:

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from mclr_fast.data import encoder_for, open_dataset
 from mclr_fast.data.image_files import write_zip
 from mclr_fast.methods.model_samples import stored_latents, write_samples
 from mclr_fast.methods.ratio import best_samples
-from mclr_fast.models import describe, load, save_model
+from mclr_fast.models import describe, get_family, load, save_model
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
@@ -32,8 +33,8 @@ def same(one, other):
 
 
 def test_samples_are_balanced_and_repeatable(tiny, tmp_path):
-    data, sampler = tiny.TinyData(), SamplerConfig(num_steps=2, sample_batch=3)
-    arguments = (tiny.tiny_net(), 10, 2**31, data, sampler, Ranks("cpu"), tiny.StopAfter(0))
+    sampler = get_family("edm2").sampler(tiny.tiny_net(), SamplerConfig(num_steps=2))
+    arguments = (sampler, 10, 2**31, tiny.TinyData(), 3, Ranks("cpu"), tiny.StopAfter(0))
     for name in ("one.zip", "two.zip"):
         write_samples(tmp_path / name, *arguments)
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
@@ -99,11 +100,11 @@ def test_runs_and_runs_again(tiny_run, files, objective, options):
     kept = {path: path.stat().st_mtime_ns for path in (files / "run").glob("*.safetensors")}
     assert bool(kept) == (objective in ("weighted-mclr", "plus-minus"))
     if kept:
-        assert 0 <= first["classifier"]["accuracy"] <= 1
+        assert 0 <= first.classifier["accuracy"] <= 1
         _, meta = load_tensors(files / "run" / "classifier.safetensors")
-        assert meta["quality"] == first["classifier"]
+        assert meta["quality"] == first.classifier
     second = tiny_run("run", objective, **options).execute()
-    assert second == {**first, "seconds": second["seconds"]}
+    assert second == replace(first, seconds=second.seconds)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
@@ -112,7 +113,7 @@ def test_a_classifier_may_be_shared_and_must_fit(tiny_run, files):
     options = {"objective": "weighted-mclr", "classifier": path}
     first = tiny_run("one", **options).execute()
     stamp = path.stat().st_mtime_ns
-    assert tiny_run("two", **options).execute()["classifier"] == first["classifier"]
+    assert tiny_run("two", **options).execute().classifier == first.classifier
     assert path.stat().st_mtime_ns == stamp
     groups, meta = load_tensors(path)
     save_tensors(path, groups, {**meta, "arguments": {**meta["arguments"], "image_shape": [3, 8, 8]}})
