@@ -39,12 +39,13 @@ class Codec(Protocol):
     Attributes:
         shape: of one x.
         num_normals: standard normals that encoding one stored image takes; 0 for none.
-        mirrors: whether mirroring x mirrors the image.
+        mirrors: whether mirroring x mirrors the image; makes_images: whether `decode` can.
     """
 
     shape: tuple[int, ...]
     num_normals: int
     mirrors: bool
+    makes_images: bool
 
     def encode(self, raw: Tensor, normals: Tensor | None = None) -> Tensor:
         """As stored [m,...], and normals float32 [m,num_normals] where it takes any -> x [m,*shape]."""
@@ -76,6 +77,6 @@ def open_dataset(
         from .embedded import Mnist16
 
         return Mnist16(split)
-    from .edm2_zip import EDM2Dataset
+    from .on_disk import EDM2Dataset
 
     return EDM2Dataset(name_or_path, loader, num_threads, device)

@@ -20,10 +20,10 @@ from mclr_fast.runtime.options import Check
 from mclr_fast.runtime.signals import StopRequest
 
 from .crop import center_crop_dhariwal
-from .edm2_zip import EDM2Dataset, image_names
 from .files import Files, open_files
 from .labels import read_labels
 from .loaders import default_threads
+from .on_disk import EDM2Dataset, image_names
 from .partial_zip import PartialZip
 from .tar_files import TarFiles
 

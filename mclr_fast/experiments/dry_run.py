@@ -16,7 +16,7 @@ from mclr_fast.training.memory_table import check_memory, memory_lines
 
 from .checks import check_fit, check_options, method_of
 from .claim import flat
-from .run import milestones
+from .marks import make_marks
 
 
 def dry_run(config: RunConfig) -> str:
@@ -41,7 +41,8 @@ def dry_run(config: RunConfig) -> str:
     own = -(-evaluations // num_ranks)
     micro = min(train.micro_batch or own, own)
     num_steps = -(-train.duration // train.batch_size)
-    marks = milestones(config, True) if config.eval.eval_every else []
+    every = config.eval.eval_every
+    marks = [m.images_seen for m in make_marks(train, evaluate_every=every) if m.evaluate] if every else []
     beside = f", {method.entry.words}" if method.entry.words else ""
     row = f"{train.batch_size} images x {columns} columns{beside}"
     memory = StepMemory(config, model)

@@ -111,9 +111,10 @@ class NeedMaker:
         if not self.ranks.on_main(path.exists):
             num_samples = self.config.objective.model_samples
             say(self.ranks.is_main, f"making {num_samples:,} samples of {model_path}: {path}")
-            net = self._load(model_path)
-            sampler = self.config.eval
-            write_samples(path, net, num_samples, first_seed, self.dataset, sampler, self.ranks, self.stop)
+            options = self.config.eval
+            sampler = Model.of(self.model).sampler(self._load(model_path), options)
+            made = (num_samples, first_seed, self.dataset, self._codec, options.sample_batch)
+            write_samples(path, sampler, *made, self.ranks, self.stop)
         return self._open(path, "--negatives")
 
     @property

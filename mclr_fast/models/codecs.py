@@ -24,7 +24,7 @@ def codec_for(stored_shape: tuple[int, ...]) -> Codec:
 class PixelCodec:
     """Pixels: bytes 0..255 to and from [-1, 1]. See `mclr_fast.data.Codec`."""
 
-    num_normals, mirrors = 0, True
+    num_normals, mirrors, makes_images = 0, True, True
 
     def __init__(self, shape: tuple[int, ...]):
         """shape: (C, H, W)."""
@@ -49,6 +49,7 @@ class LatentCodec:
     """
 
     mirrors = False  # the VAE of a mirrored image is not the mirrored latent
+    makes_images = False
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import torch
 from mclr_fast import evaluate, sample, train
 from mclr_fast.experiments import run as run_module
 from mclr_fast.experiments.cfg_rows import stored_cfg_rows
-from mclr_fast.experiments.run import Run, milestones
+from mclr_fast.experiments.run import Run
 from mclr_fast.models import load, resolve
 from mclr_fast.recipes import get_recipe
 from mclr_fast.runtime.ranks import Ranks
@@ -66,7 +66,7 @@ def test_best_folder_holds_the_best_model(run):
     states = {int(folder.name) for folder in (run / "checkpoints" / "mclr-state").iterdir()}
     assert states == {64, 96, best["images_seen"]}
     groups, row = load_tensors(run / "evaluations" / f"mclr-{best['images_seen']}.safetensors")
-    assert row == best
+    assert row == {"format": 2, **best}
     config = get_recipe("mnist16").eval
     assert groups["grid"]["images"].shape == (config.grid_noises, 10, 1, 16, 16)
     net = load(run / "checkpoints" / "best")
@@ -156,14 +156,6 @@ def test_plus_minus_recipes_resolve(name, tmp_path, capsys):
     assert "128 a step = 32 images x 4 columns" in out
 
 
-def test_milestones_are_whole_steps():
-    config = get_recipe("mnist16")
-    marks = milestones(config, True)
-    assert all(mark % config.train.batch_size == 0 for mark in marks)
-    assert marks[-1] == config.train.duration
-    assert milestones(config, False) == [config.train.duration]
-
-
 def test_shipped_guided_rows_belong_to_the_default_run(tmp_path):
     from dataclasses import replace
 
@@ -171,10 +163,10 @@ def test_shipped_guided_rows_belong_to_the_default_run(tmp_path):
 
     config = replace(get_recipe("mnist16"), outdir=tmp_path / "run", device="cpu")
     run = Run(config, Ranks("cpu"), StopRequest())
-    protocol = run.protocol_description(run.evaluator())
+    protocol = run.evaluator().description()
     stored = stored_cfg_rows(resolve("mnist16-base"), run.base_sha256, protocol)
-    assert list(stored) == [f"cfg-{scale:g}" for scale in config.eval.cfg_scales]
-    assert all(row["nfe"] == 46 for row in stored.values())
+    assert list(stored) == list(config.eval.cfg_scales)
+    assert all(row.nfe == 46 for row in stored.values())
 
 
 def test_shipped_base_is_small_and_has_levelled_off():

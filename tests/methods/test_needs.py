@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,8 +34,8 @@ def same(one, other):
 
 
 def test_samples_are_balanced_and_repeatable(tiny, tmp_path):
-    data, sampler = tiny.TinyData(), SamplerConfig(num_steps=2, sample_batch=3)
-    arguments = (tiny.tiny_net(), 10, 2**31, data, sampler, Ranks("cpu"), tiny.StopAfter(0))
+    sampler, data = tiny.MODEL.sampler(tiny.tiny_net(), SamplerConfig(num_steps=2)), tiny.TinyData()
+    arguments = (sampler, 10, 2**31, data, PixelCodec((1, 8, 8)), 3, Ranks("cpu"), tiny.StopAfter(0))
     for name in ("one.zip", "two.zip"):
         write_samples(tmp_path / name, *arguments)
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
@@ -100,11 +101,11 @@ def test_runs_and_runs_again(tiny_run, files, objective, options):
     kept = {path: path.stat().st_mtime_ns for path in (files / "run").glob("*.safetensors")}
     assert bool(kept) == (objective in ("weighted-mclr", "plus-minus"))
     if kept:
-        assert 0 <= first["classifier"]["accuracy"] <= 1
+        assert 0 <= first.classifier["accuracy"] <= 1
         _, meta = load_tensors(files / "run" / "classifier.safetensors")
-        assert meta["quality"] == first["classifier"]
+        assert meta["quality"] == first.classifier
     second = tiny_run("run", objective, **options).execute()
-    assert second == {**first, "seconds": second["seconds"]}
+    assert second == replace(first, seconds=second.seconds)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
@@ -113,7 +114,7 @@ def test_a_classifier_may_be_shared_and_must_fit(tiny_run, files):
     options = {"objective": "weighted-mclr", "classifier": path}
     first = tiny_run("one", **options).execute()
     stamp = path.stat().st_mtime_ns
-    assert tiny_run("two", **options).execute()["classifier"] == first["classifier"]
+    assert tiny_run("two", **options).execute().classifier == first.classifier
     assert path.stat().st_mtime_ns == stamp
     groups, meta = load_tensors(path)
     save_tensors(path, groups, {**meta, "arguments": {**meta["arguments"], "image_shape": [3, 8, 8]}})
