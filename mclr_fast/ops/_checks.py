@@ -17,16 +17,16 @@ def check_evaluations(
     if pred.ndim != 5:
         raise ValueError(f"pred must be [N,R,C,H,W], not {list(pred.shape)}.")
     num_images, num_columns, *image = pred.shape
-    allowed = ([num_images, *image], [num_images, num_columns, *image])
+    shared, own = (num_images, *image), (num_images, num_columns, *image)
     for name, value in (("x", x), ("x_noisy", x_noisy)):
-        if list(value.shape) not in allowed:
+        if value.shape != shared and value.shape != own:
             raise ValueError(
-                f"{name} must be {allowed[0]} (shared by the row) or {allowed[1]} to go with pred, "
+                f"{name} must be {list(shared)} (shared by the row) or {list(own)} to go with pred, "
                 f"not {list(value.shape)}."
             )
     rows = (("sigma", sigma), ("weight", weight), ("c_skip", c_skip), ("c_out", c_out))
     for name, value in rows:
-        if value is not None and list(value.shape) != [num_images]:
+        if value is not None and value.shape != (num_images,):
             raise ValueError(f"{name} must be [{num_images}], one a row, not {list(value.shape)}.")
     if output not in ("network", "denoised"):
         raise ValueError(f"output must be 'network' or 'denoised', not {output!r}.")

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from . import _choice, _library, _native
 from ._checks import check_evaluations
+from ._layout import as_float32
 from .reference.contrast_loss import contrast_loss as reference
-from .weighted_sq_error import OPERANDS, SCALINGS, as_float32, empty_like_pred, operands
+from .weighted_sq_error import OPERANDS, SCALINGS, empty_like_pred, operands
 
 
 def contrast_loss(
@@ -45,7 +46,8 @@ def contrast_loss(
     if not _choice.fused("contrast_loss", pred):
         return reference(pred, x, x_noisy, sigma, weight, coefficients_NR, sigma_data, output, c_skip, c_out)
     tensors = as_float32(x, x_noisy, sigma, weight, coefficients_NR)
-    loss, energy, _ = _forward(pred, *tensors, sigma_data, output, *as_float32(c_skip, c_out))
+    c_skip, c_out = as_float32(c_skip, c_out)
+    loss, energy, _ = _forward(pred, *tensors, sigma_data, output, c_skip, c_out)
     return loss, energy
 
 

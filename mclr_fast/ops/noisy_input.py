@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _choice, _library, _native
+from ._layout import as_float32
 from .reference.noisy_input import noisy_input as reference
 
 
@@ -41,7 +42,7 @@ def noisy_input(
     if x.ndim not in (4, 5):
         raise ValueError(f"x must be [N,C,H,W] or [N,R,C,H,W], not {list(x.shape)}.")
     for name, value in (("sigma", sigma), ("position", position), ("c_in", c_in)):
-        if value is not None and list(value.shape) != [len(x)]:
+        if value is not None and value.shape != x.shape[:1]:
             raise ValueError(f"{name} must be [{len(x)}], one a row of x, not {list(value.shape)}.")
     if eps is not None and eps.shape != (len(x), *x.shape[-3:]):
         raise ValueError(f"eps must be {[len(x), *x.shape[-3:]]} to go with x, not {list(eps.shape)}.")
@@ -49,8 +50,8 @@ def noisy_input(
         position = position.to(x.device)
     if dtype not in _choice.DTYPES.get(x.device.type, ()) or not _choice.fused("noisy_input", x):
         return reference(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
-    eps, c_in = (None if v is None else v.float() for v in (eps, c_in))
-    return _forward(x.float(), sigma.float(), eps, seed, stream, position, sigma_data, dtype, c_in, ones)
+    x, sigma, eps, c_in = as_float32(x, sigma, eps, c_in)
+    return _forward(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
 
 
 def _forward_cpu(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from . import _choice, _library, _native
 from ._checks import check_evaluations
+from ._layout import as_float32
 from .reference.weighted_sq_error import weighted_sq_error as reference
 
 MOST_PLANES = 5  # what csrc/common/interleave.h turns into pixels in registers
@@ -43,11 +44,6 @@ def weighted_sq_error(
         return reference(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out)
     x, x_noisy, sigma, weight, c_skip, c_out = as_float32(x, x_noisy, sigma, weight, c_skip, c_out)
     return _forward(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out)
-
-
-def as_float32(*tensors: Tensor | None) -> list[Tensor | None]:
-    """Each in float32; None stays None."""
-    return [None if tensor is None else tensor.float() for tensor in tensors]
 
 
 def images_of(pred: Tensor) -> Tensor:
@@ -137,13 +133,13 @@ _backward = _library.define(
 
 
 def _save(ctx, arguments, output):
-    *tensors, ctx.sigma_data, ctx.output, c_skip, c_out = arguments
-    ctx.save_for_backward(*tensors, c_skip, c_out)
+    ctx.save_for_backward(*arguments[:5], *arguments[7:])  # between them sigma_data and output, no tensors
+    ctx.numbers = arguments[5:7]
 
 
 def _gradient(ctx, grad):
     *tensors, c_skip, c_out = ctx.saved_tensors
-    return _backward(grad, *tensors, ctx.sigma_data, ctx.output, c_skip, c_out), *[None] * 8
+    return _backward(grad, *tensors, *ctx.numbers, c_skip, c_out), *[None] * 8
 
 
 _library.differentiable(_forward, _save, _gradient)
