@@ -15,7 +15,7 @@ from mclr_fast.recipes import get_recipe
 from mclr_fast.reports.run_data import read_summary
 from mclr_fast.reports.summary import Summary
 from mclr_fast.reports.table_page import markdown
-from mclr_fast.reports.table_summary import Final, Method, TableSummary
+from mclr_fast.reports.table_summary import Final, MethodResults, TableSummary
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.locks import held
@@ -171,7 +171,7 @@ def test_markdown_marks_the_best_two():
     runs = [Final(0, row("trained", fd), [], None, 1.0) for fd in (0.05, 0.15)]
     table = TableSummary(
         recipe="", seeds=[0], images_seen=0, seconds=0.0, rows=rows, guided=[],
-        methods={"mclr": Method({"lr": 1e-4}, "", [], runs)}, ablations=[], classifier=None,
+        methods={"mclr": MethodResults({"lr": 1e-4}, "", [], runs)}, ablations=[], classifier=None,
         best=runs[0].judged, protocol={}, judged_on=[0, 1], versions={},
     )  # fmt: skip
     text = markdown(table)
