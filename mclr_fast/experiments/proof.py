@@ -17,6 +17,7 @@ from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
+from .arm import control_plan
 from .checks import check_options
 from .claim import claim_outdir
 from .run import Run
@@ -59,7 +60,7 @@ def check_comparable(config: RunConfig) -> None:
             "--proof-seeds compares FDs with the base's: it needs a recipe with a protocol, --init, and "
             "--eval-every above 0."
         )
-    if config.eval.control == "none" or config.objective.objective == "denoising":
+    if control_plan(config, judged=True) is None:
         raise RunError(
             "--proof-seeds compares with the denoising control: it needs --control last or all, and an "
             "--objective other than denoising."

@@ -9,7 +9,7 @@ from mclr_fast.config import RunConfig
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.reports.summary import Summary
 from mclr_fast.reports.table_page import write_table_report
-from mclr_fast.reports.table_summary import Ablation, Final, Method, Settings, TableSummary, Tried
+from mclr_fast.reports.table_summary import Ablation, Final, MethodResults, Settings, TableSummary, Tried
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
@@ -159,10 +159,12 @@ def _summary(cells: Cells, parts: Parts) -> TableSummary:
     )
 
 
-def _method(parts: Parts, objective: str) -> Method:
+def _method(parts: Parts, objective: str) -> MethodResults:
     runs = parts.runs[objective]
     final = [
         Final(run.summary.seed, run.judged, _own_rows(run.summary), run.summary.stopped, run.seconds)
         for run in runs
     ]
-    return Method(parts.chosen[objective], runs[0].summary.settings, _distinct(parts.tried[objective]), final)
+    return MethodResults(
+        parts.chosen[objective], runs[0].summary.settings, _distinct(parts.tried[objective]), final
+    )

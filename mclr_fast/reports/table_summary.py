@@ -58,7 +58,7 @@ class Final:
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodResults:
     """An objective: its best settings, its formula, what was tried, and a final run a seed."""
 
     settings: Settings
@@ -71,7 +71,7 @@ class Method:
         return {**vars(self), "grid": _json(self.grid), "runs": _json(self.runs)}
 
     @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> Method:
+    def from_json(cls, entry: dict[str, Any]) -> MethodResults:
         """What `to_json` gave."""
         grid, runs = [Tried.from_json(e) for e in entry["grid"]], [Final.from_json(e) for e in entry["runs"]]
         return cls(**_named(cls, entry) | {"grid": grid, "runs": runs})
@@ -115,7 +115,7 @@ class TableSummary:
     seconds: float
     rows: Sequence[Row]
     guided: Sequence[Row]
-    methods: Mapping[str, Method]
+    methods: Mapping[str, MethodResults]
     ablations: Sequence[Ablation]
     classifier: dict[str, Any] | None
     best: Row
@@ -147,7 +147,7 @@ class TableSummary:
         typed = {
             "rows": _rows(content["rows"]),
             "guided": _rows(content["guided"]),
-            "methods": {name: Method.from_json(entry) for name, entry in content["methods"].items()},
+            "methods": {name: MethodResults.from_json(entry) for name, entry in content["methods"].items()},
             "ablations": [Ablation.from_json(entry) for entry in content["ablations"]],
             "best": Row.from_json(content["best"]),
         }

@@ -35,34 +35,35 @@ PURPOSES = {"denoising": "Training a class-conditional generator with the denois
 
 
 class Metric(NamedTuple):
-    """A column of the table: its key in a row, its heading and where better lies."""
+    """A column of the table: its key in a row, its heading, where better lies and how it is printed."""
 
     key: str
     title: str
     arrow: str
     digits: int = 3
+    is_distance: bool = False
 
     def of(self, row: Row) -> float | None:
         """The row's value, by the protocol that chooses; None where it was not measured."""
         return row.chosen.get(self.key)
 
     def text(self, value: float | None) -> str:
-        """The value as printed everywhere: FD with 3 digits, missing as an en dash."""
+        """The value as printed everywhere: distances with 3 digits in all, missing as an en dash."""
         if value is None:
             return "\N{EN DASH}"
-        if self.key.startswith("fd") and value >= 1:
+        if self.is_distance and value >= 1:
             return f"{value:#.3g}" if value < 100 else f"{value:,.0f}"
         return f"{value:.{self.digits}f}"
 
 
-FD = Metric("fd", "FD", "↓")
+FD = Metric("fd", "FD", "↓", is_distance=True)
 IS = Metric("is", "IS", "↑", digits=2)
 PRECISION = Metric("precision", "Precision", "↑")
 RECALL = Metric("recall", "Recall", "↑")
 CURVES = (FD, IS, PRECISION, RECALL)
 COLUMNS = (
     FD,
-    Metric("fd_heldout", "FD held out", "↓"),
+    Metric("fd_heldout", "FD held out", "↓", is_distance=True),
     IS,
     PRECISION,
     RECALL,

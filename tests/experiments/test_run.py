@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from mclr_fast import evaluate, sample, train
+from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.experiments import run as run_module
 from mclr_fast.experiments.cfg_rows import stored_cfg_rows
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import load, resolve
 from mclr_fast.recipes import get_recipe
+from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors
 
@@ -146,6 +148,34 @@ def test_patience_ends_the_run_and_keeps_the_best(tmp_path, monkeypatch, capsys)
         seen = rows[-1]["images_seen"]
         assert summary["stopped"]["images_seen"] == summary["images_seen"] == seen < 256
         assert f"stopped at {seen} images: FD has not improved for 1 evaluations" in capsys.readouterr().out
+
+
+def test_a_kill_between_the_best_model_and_its_evaluation_loses_nothing(tmp_path, monkeypatch):
+    """The model is saved first: what is kept as an evaluation is not made again."""
+    monkeypatch.setattr(run_module, "write_report", lambda outdir: None)  # takes seconds
+    options = [*SMALL, "--num-samples", "40", "--control", "none", "--cfg-scales", "--grid-noises", "1"]
+    outdirs = tmp_path / "whole", tmp_path / "killed"
+    assert train.main([*options, "--outdir", str(outdirs[0])]) == 0
+    best = outdirs[1] / "checkpoints" / "best" / "model.safetensors"
+
+    def killed(self, evaluation):
+        if evaluation.row.kind == "trained":
+            assert best.exists()
+            raise RunError("killed")
+        keep(self, evaluation)
+
+    keep = Evaluator.keep
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "keep", killed)
+        assert train.main([*options, "--outdir", str(outdirs[1])]) == 1
+    assert not list(outdirs[1].glob("evaluations/mclr-*"))
+    best.unlink()  # as if the process had been killed a little earlier
+    assert train.main([*options, "--outdir", str(outdirs[1])]) == 0
+    models = [(outdir / "checkpoints" / "best" / "model.safetensors").read_bytes() for outdir in outdirs]
+    assert models[0] == models[1]
+    whole, resumed = (json.loads((outdir / "summary.json").read_text()) for outdir in outdirs)
+    untimed = [[{**row, "seconds": None} for row in summary["rows"]] for summary in (whole, resumed)]
+    assert untimed[0] == untimed[1]
 
 
 @pytest.mark.parametrize("name", ["mnist16-autoguidance", "mnist16-cfgrl"])

@@ -8,7 +8,7 @@ from mclr_fast.evaluation.rows import Row
 from mclr_fast.reports.run_data import RunData
 from mclr_fast.reports.run_text import verdicts
 from mclr_fast.reports.summary import Stop, Summary
-from mclr_fast.reports.table_summary import Ablation, Final, Method, TableSummary, Tried
+from mclr_fast.reports.table_summary import Ablation, Final, MethodResults, TableSummary, Tried
 from mclr_fast.reports.table_text import findings, settings_text, tried_sentences
 
 QUALITY = {
@@ -25,7 +25,7 @@ def row(fd, inception=8.0, kind="trained", guidance=1.0):
 def method(*rows, stopped=None, **settings):
     runs = [Final(i, judged, [], stopped, 60.0) for i, judged in enumerate(rows)]
     settings = settings or {"lr": 5e-5, "num_negatives": 3}
-    return Method(settings, "", [Tried(settings, 0.25, [], stopped, 60.0)], runs)
+    return MethodResults(settings, "", [Tried(settings, 0.25, [], stopped, 60.0)], runs)
 
 
 def summary(methods):
