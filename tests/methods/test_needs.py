@@ -1,11 +1,11 @@
 """What a run makes for its objective: samples, rounds of references, the classifier; made once, resumable."""
 
-import json
 import zipfile
 
 import numpy as np
 import pytest
 import torch
+from run_log import column
 
 from mclr_fast.config import SamplerConfig
 from mclr_fast.data import encoder_for, open_dataset
@@ -19,8 +19,7 @@ from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
 
 
 def losses(outdir):
-    lines = [json.loads(line) for line in (outdir / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines]
+    return column(outdir, "loss").tolist()
 
 
 def final(files, outdir, arm):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_run as tiny
 import torch
+from run_log import column, lines
 
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.precision import choose_dtype
@@ -19,10 +20,6 @@ def trainer(outdir, objective="mclr", stop_after=0, **train):
     outdir.mkdir(exist_ok=True)
     config = tiny.tiny_config(objective, **{"precision": "fp16", **train})
     return tiny.tiny_trainer(outdir, config, tiny.StopAfter(stop_after))
-
-
-def lines(outdir):
-    return [json.loads(line) for line in (outdir / "log.jsonl").read_text().splitlines()]
 
 
 def gradients(run):
@@ -64,7 +61,7 @@ def test_losses_follow_float32(tmp_path):
     for precision in ("fp32", "fp16"):
         outdir = tmp_path / precision
         trainer(outdir, precision=precision, steps=8).train_until(8 * BATCH)
-        losses[precision] = np.array([line["positive"] for line in lines(outdir)])
+        losses[precision] = column(outdir, "positive")
     np.testing.assert_allclose(losses["fp16"], losses["fp32"], rtol=5e-3)
     assert lines(tmp_path / "fp16")[0]["loss_scale"] == loss_scale.START
     assert "loss_scale" not in lines(tmp_path / "fp32")[0]

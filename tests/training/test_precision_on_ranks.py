@@ -1,12 +1,12 @@
 """float16's loss scale and a library's Adam on two ranks, whole or sharded: as on one."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import precision_run as program
 import pytest
 import torch
+from run_log import column
 
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors
@@ -49,14 +49,6 @@ def one_rank(tmp_path_factory, first_scale):
     for case in program.CASES:
         program.train(case, outdir / case, Ranks("cpu"), "replicate", first_scale)
     return outdir
-
-
-def lines(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def column(folder, name):
-    return np.array([line[name] for line in lines(folder)])
 
 
 @pytest.mark.parametrize("sharding", ["replicate", "shard"])
