@@ -71,18 +71,31 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
-def on_two_ranks():
-    """on_two_ranks(program, *arguments): run one of tests/programs under torchrun, one thread a rank."""
+def on_ranks():
+    """on_ranks(num_ranks, *command, restarts=0, **environment): what torchrun gave, one thread a rank.
 
-    def run(program, *arguments):
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        done = subprocess.run(
-            [sys.executable, *torchrun, str(program), *map(str, arguments)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+    command: a program and its arguments, or "-m", a module and its.
+    """
+
+    def run(num_ranks, *command, restarts=0, **environment):
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
+        return subprocess.run(
+            [sys.executable, *torchrun, f"--max-restarts={restarts}", *map(str, command)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,  # seconds: ends a hang
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def on_two_ranks(on_ranks):
+    """on_two_ranks(*command): run it under torchrun on two ranks, to its good end."""
+
+    def run(*command):
+        done = on_ranks(2, *command)
         assert done.returncode == 0, done.stderr[-4000:]
 
     return run

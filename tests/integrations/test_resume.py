@@ -1,8 +1,5 @@
 """Training that stops and goes on, and training on several ranks, as NVIDIA's loop does both."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -113,13 +110,9 @@ def test_no_reference_at_the_path():
 
 
 @pytest.mark.slow
-def test_two_ranks(tmp_path, losses):
+def test_two_ranks(tmp_path, losses, on_two_ranks):
     """2 ranks of 2 accumulation rounds take the steps of 4 rounds in one process, and agree."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*command, str(PROGRAM), str(tmp_path), "2", *LOSSES]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr[-4000:]
+    on_two_ranks(PROGRAM, tmp_path, 2, *LOSSES)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
     for loss in LOSSES:
         bare = Run(make_net(), losses[loss](), rounds=4)

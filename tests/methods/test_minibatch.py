@@ -1,7 +1,7 @@
 """The rows of a step, read from disk: the same at any world size, with any loader, after any resume."""
 
 import importlib.util
-import time
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +14,7 @@ from mclr_fast.data import open_dataset
 from mclr_fast.data.samples import ClassSamples
 from mclr_fast.methods import columns
 from mclr_fast.methods.minibatch import MinibatchSource
+from mclr_fast.methods.prefetch import DEPTH
 from mclr_fast.models.codecs import codec_for
 from mclr_fast.models.denoiser import DenoiserLaw
 from mclr_fast.models.scalings import EDM
@@ -91,19 +92,33 @@ def test_every_image_once_an_epoch(folder):
         assert len(epoch.flatten(1).unique(dim=0)) == 30
 
 
-def test_a_step_does_not_wait_for_its_data(folder):
-    """With steps of 50 ms the loop waits for less than 2% of its time; reading takes 10 ms a step here."""
-    dataset = open_dataset(folder)
-    load = dataset._load
-    dataset._load = lambda indices: time.sleep(0.01) or load(indices)
+def test_the_next_steps_images_are_read_during_the_step(folder):
+    """The draws after the first find their images read: they ask the dataset for nothing."""
+    dataset, num_reads, read = open_dataset(folder), [], threading.Event()
+    images = dataset.images
+
+    def counted(index):
+        result = images(index)
+        num_reads.append(len(index))
+        if sum(num_reads) == 3 * BATCH * (1 + DEPTH):  # three columns, each with its image
+            read.set()
+        return result
+
+    dataset.images = counted
     running = source(dataset)
     running.draw(0)
-    before, started = running.waited, time.perf_counter()
-    assert before >= 0.01
-    for step in range(1, 11):
-        time.sleep(0.05)
-        running.draw(step * BATCH)
-    assert running.waited - before < 0.02 * (time.perf_counter() - started)
+    assert read.wait(60)  # seconds, after which nobody reads
+    assert running.waited > 0
+
+    def nothing(index):
+        raise OSError("read in the step that needs it")
+
+    dataset.images = nothing
+    fresh = source(open_dataset(folder))
+    for step in range(1, 1 + DEPTH):
+        assert torch.equal(running.draw(step * BATCH).x, fresh.draw(step * BATCH).x)
+    with pytest.raises(OSError, match="in the step that needs it"):
+        running.draw((1 + DEPTH) * BATCH)
 
 
 def test_new_samples_are_used_from_the_next_step_on(folder):

@@ -1,12 +1,12 @@
 """What a run makes for its objective: samples, rounds of references, the classifier; made once, resumable."""
 
-import json
 import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from run_log import column
 
 from mclr_fast.config import SamplerConfig
 from mclr_fast.data import open_dataset
@@ -21,8 +21,7 @@ from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
 
 
 def losses(outdir):
-    lines = [json.loads(line) for line in (outdir / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines]
+    return column(outdir, "loss").tolist()
 
 
 def final(files, outdir, arm):

@@ -1,11 +1,14 @@
-"""Steps drawn ahead: the same values, whoever asks, and no waiting for them."""
+"""Steps drawn ahead: the same values, whoever asks, and no waiting for those that are there."""
 
 import threading
-import time
+from types import SimpleNamespace
 
 import pytest
 
+from mclr_fast.methods import prefetch
 from mclr_fast.methods.prefetch import DEPTH, Prefetch
+
+HANGS = 60  # seconds after which a test that waits for what never comes is ended
 
 
 def test_the_following_steps_are_begun_and_no_other():
@@ -38,25 +41,58 @@ def test_an_error_comes_with_its_step():
     assert ahead(3) == 3
 
 
-def test_forget():
-    factor = [1]
-    ahead = Prefetch(lambda n: n * factor[0], 1)
+def test_forget_drops_what_was_worked_out_before_the_function_changed():
+    factor, last = [1], threading.Event()
+
+    def function(n):
+        if n == 1 + DEPTH:
+            last.set()
+        return n * factor[0]
+
+    ahead = Prefetch(function, 1)
     assert ahead(1) == 1
-    time.sleep(0.05)
+    assert last.wait(HANGS)  # the values of the following steps were worked out with the old factor
     factor[0] = 5
     ahead.forget()
     assert ahead(2) == 10
 
 
-def test_waits_only_for_what_takes_longer_than_the_step():
-    ahead = Prefetch(lambda n: time.sleep(0.02), 1)
+def test_the_following_steps_are_worked_out_during_the_step():
+    """While nobody asks for them; so the next calls find them there."""
+    done = {n: threading.Event() for n in range(1 + 2 * DEPTH)}
+    ahead = Prefetch(lambda n: done[n].set(), 1)
     ahead(0)
-    before = ahead.waited
-    assert before >= 0.02
-    for n in range(1, 6):
-        time.sleep(0.06)  # the step
-        ahead(n)
-    assert ahead.waited - before < 0.02
-    for n in range(6, 16):  # a step that takes no time waits for nearly all of it
-        ahead(n)
-    assert ahead.waited - before > 0.1
+    assert all(done[n].wait(HANGS) for n in range(1, 1 + DEPTH))
+    assert not done[1 + DEPTH].is_set()
+    ahead(DEPTH)
+    assert all(done[n].wait(HANGS) for n in range(1 + DEPTH, 1 + 2 * DEPTH))
+
+
+class Clock:
+    """A clock that moves only when told to, and says when it was first looked at."""
+
+    def __init__(self):
+        self.now, self.seen = 0.0, threading.Event()
+
+    def __call__(self):
+        self.seen.set()
+        return self.now
+
+
+def test_waited_is_the_time_from_the_question_to_the_value(monkeypatch):
+    clock, last = Clock(), threading.Event()
+    monkeypatch.setattr(prefetch, "time", SimpleNamespace(perf_counter=clock))
+
+    def function(n):
+        if n == 0:  # is asked for, and takes 3 seconds from then on
+            assert clock.seen.wait(HANGS)
+            clock.now += 3
+        if n == DEPTH:
+            last.set()
+        return n
+
+    ahead = Prefetch(function, 1)
+    assert ahead(0) == 0 and ahead.waited == 3
+    assert last.wait(HANGS)
+    clock.now += 100  # the step
+    assert ahead(1) == 1 and ahead.waited == 3

@@ -9,6 +9,7 @@ import unittest.mock
 import pytest
 import torch
 from PIL import Image
+from run_log import lines
 from safetensors import safe_open
 from stand_ins import ARGUMENTS, as_theirs, snapshot, var_state
 
@@ -185,8 +186,7 @@ def test_training_starts_from_a_snapshot(tmp_path, capsys):
     for init in (path, tmp_path / "base"):
         out = tmp_path / f"run-{init.name}"
         assert train.main([*options, "--init", str(init), "--outdir", str(out)]) == 0, capsys.readouterr().err
-        lines = (out / "log.jsonl").read_text().splitlines()
-        losses.append([json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)])
+        losses.append([line["loss"] for line in lines(out) if "loss" in line])
         assert read_config(out / "checkpoints/final-mclr")["licence"] == "CC BY-NC-SA 4.0"
     assert losses[0] == losses[1] and len(losses[0]) == 3
 

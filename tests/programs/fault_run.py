@@ -16,6 +16,7 @@ from pathlib import Path
 
 import tiny_run as tiny
 import torch
+from run_log import lines
 
 from mclr_fast import train
 from mclr_fast.data.image_files import write_zip
@@ -80,10 +81,9 @@ def call(command, said):
 
 def result(outdir):
     """What a finished run has come to."""
-    lines = [json.loads(line) for line in (outdir / "log.jsonl").read_text().splitlines()]
     weights = (outdir / "checkpoints" / "final-mclr" / "model.safetensors").read_bytes()
     return {
-        "losses": [[line["images_seen"], line["loss"]] for line in lines],
+        "losses": [[line["images_seen"], line["loss"]] for line in lines(outdir)],
         "weights": hashlib.sha256(weights).hexdigest(),
     }
 

@@ -1,6 +1,7 @@
 """float16 and a library's Adam on a net that shards unevenly, as a program for any number of ranks.
 
-Usage: precision_run.py OUTDIR; writes OUTDIR/CASE-SHARDING/: log.jsonl and results.safetensors.
+Usage: precision_run.py OUTDIR FIRST_SCALE; writes OUTDIR/CASE-SHARDING/: log.jsonl and results.safetensors.
+FIRST_SCALE: the loss scale that float16 begins with.
 """
 
 import sys
@@ -23,10 +24,9 @@ CASES = {  # what the network computes in, the optimizer
     "fp16": (torch.float16, "adam-norm-ema"),
     "torch-adam": (torch.float32, "torch-adam"),
 }
-FIRST_SCALE = 2.0**12  # too large for the first steps
 
 
-def train(case, outdir, ranks, sharding):
+def train(case, outdir, ranks, sharding, first_scale):
     if ranks.is_main:
         outdir.mkdir(parents=True, exist_ok=True)
     ranks.wait()
@@ -43,17 +43,17 @@ def train(case, outdir, ranks, sharding):
     trainer = Trainer("tiny", config, model, net, data, ranks, log, outdir / "states", "", stop)
     grads = sharded.gradients(trainer)
     if trainer.loss_scale.moves:
-        trainer.loss_scale.value = FIRST_SCALE
+        trainer.loss_scale.value = first_scale
     trainer.train_until(STEPS * BATCH)
     groups = {label: trainer.average_state(label) for label in trainer.ema.weights()} | {"gradients": grads}
     groups = {name: {k: v.clone() for k, v in group.items()} for name, group in groups.items()}
     ranks.on_main(save_tensors, outdir / "results.safetensors", groups)
 
 
-def main(outdir):
+def main(outdir, first_scale):
     ranks = Ranks("cpu")
     for case, sharding in (("fp16", "replicate"), ("fp16", "shard"), ("torch-adam", "shard")):
-        train(case, Path(outdir) / f"{case}-{sharding}", ranks, sharding)
+        train(case, Path(outdir) / f"{case}-{sharding}", ranks, sharding, float(first_scale))
         ranks.wait()
     ranks.close()
 

@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 
 import pytest
+from run_log import lines
 
 from mclr_fast.experiments import run as run_module
 from mclr_fast.runtime.errors import Interrupted, RunError
@@ -93,17 +94,13 @@ def run(tiny_run, monkeypatch):
     return make
 
 
-def jsonl(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
 def test_wandb_gets_every_line_once(run, files, server):
     run("run", wandb="digits").execute()
     (run_id,) = server.histories
     assert json.loads((files / "run" / "wandb.json").read_text()) == {"id": run_id, "project": "digits"}
-    lines, history = jsonl(files / "run"), server.histories[run_id]
-    assert [step for step, _ in history] == [line["images_seen"] for line in lines] == list(range(12, 84, 12))
-    for line, (_, values) in zip(lines, history, strict=True):
+    log, history = lines(files / "run"), server.histories[run_id]
+    assert [step for step, _ in history] == [line["images_seen"] for line in log] == list(range(12, 84, 12))
+    for line, (_, values) in zip(log, history, strict=True):
         expected = {f"mclr/{name}": value for name, value in line.items() if name != "arm"}
         assert values == expected
     assert server.metrics == [("mclr/*", "mclr/images_seen")]
@@ -183,10 +180,10 @@ def test_arms_follow_each_other_and_evaluations_come_between(tmp_path, server):
 
 def test_tensorboard_draws_an_arm_a_run(run, files, board):
     run("run", tensorboard=True).execute()
-    lines = jsonl(files / "run")
-    assert [told[3] for told in board if told[1] == "loss"] == [line["images_seen"] for line in lines]
-    assert ("mclr", "loss", lines[0]["loss"], 12) in board and board[-1] == ("mclr", "closed")
-    assert {told[1] for told in board if len(told) == 4} == lines[0].keys() - {"arm", "images_seen"}
+    log = lines(files / "run")
+    assert [told[3] for told in board if told[1] == "loss"] == [line["images_seen"] for line in log]
+    assert ("mclr", "loss", log[0]["loss"], 12) in board and board[-1] == ("mclr", "closed")
+    assert {told[1] for told in board if len(told) == 4} == log[0].keys() - {"arm", "images_seen"}
 
 
 def test_tensorboard_hides_what_comes_again(tmp_path, board):

@@ -63,17 +63,14 @@ def test_every_save(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def torchrun(tmp_path_factory):
-    """torchrun(name, ranks, fault, *options): call the run in folder `name`; what it came to, if it ended."""
-    folder = tmp_path_factory.mktemp("torchrun")
+def called(tmp_path_factory, on_ranks):
+    """called(name, ranks, fault, *options): call the run in folder `name`; what it came to, if it ended."""
+    folder = tmp_path_factory.mktemp("called")
     program.write_files(folder)
 
     def call(name, ranks, fault="", *options, restarts=0):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-        command += [f"--max-restarts={restarts}", "-m", "mclr_fast.train"]
-        command += [*program.arguments(folder, folder / name, 2), *options]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "MCLR_FAST_FAULT": fault}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+        command = ["-m", "mclr_fast.train", *program.arguments(folder, folder / name, 2), *options]
+        done = on_ranks(ranks, *command, restarts=restarts, MCLR_FAST_FAULT=fault)
         if restarts or not fault:
             assert done.returncode == 0, done.stderr[-4000:]
             return program.result(folder / name)
@@ -84,19 +81,19 @@ def torchrun(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_what_one_of_two_ranks_broke(torchrun):
-    whole = torchrun("whole", 2)
+def test_torchrun_restarts_what_one_of_two_ranks_broke(called):
+    whole = called("whole", 2)
     # In step 6 the other rank begins a save alone.
     for fault in ("1:5:sigkill", "1:6:exception", "0:6:sigkill-written"):
-        assert torchrun(fault.replace(":", "-"), 2, fault, restarts=1) == whole, fault
+        assert called(fault.replace(":", "-"), 2, fault, restarts=1) == whole, fault
 
 
 @pytest.mark.slow
-def test_one_rank_then_two_shards_then_one(torchrun):
-    whole = torchrun("one", 1)
-    torchrun("changing", 1, "0:4:sigterm")
-    torchrun("changing", 2, "1:8:sigkill", "--sharding", "shard")
-    result = torchrun("changing", 1)
+def test_one_rank_then_two_shards_then_one(called):
+    whole = called("one", 1)
+    called("changing", 1, "0:4:sigterm")
+    called("changing", 2, "1:8:sigkill", "--sharding", "shard")
+    result = called("changing", 1)
     expected, found = (np.array(run["losses"]) for run in (whole, result))
     np.testing.assert_array_equal(found[:, 0], expected[:, 0])
     np.testing.assert_array_equal(found[:5], expected[:5])  # saved by the one rank

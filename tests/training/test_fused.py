@@ -1,10 +1,9 @@
 """Training on the fused ops and on the plain-torch reference: the same losses."""
 
-import json
-
 import numpy as np
 import pytest
 import tiny_run as tiny
+from run_log import column
 
 from mclr_fast import ops
 
@@ -23,7 +22,6 @@ def test_twenty_steps(tmp_path, objective, train):
         with ops.using(choice):
             config = tiny.tiny_config(objective, steps=STEPS, **train)
             tiny.tiny_trainer(outdir, config, tiny.StopAfter(0)).train_until(STEPS * tiny.BATCH)
-        lines = (outdir / "log.jsonl").read_text().splitlines()
-        losses[choice] = np.array([json.loads(line)["loss"] for line in lines])
+        losses[choice] = column(outdir, "loss")
     assert len(losses["auto"]) == STEPS and np.ptp(losses["auto"]) > 0
     np.testing.assert_allclose(losses["auto"], losses["reference"], rtol=1e-4)

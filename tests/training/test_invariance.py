@@ -1,14 +1,11 @@
-"""1 rank and 2 ranks, any micro-batch, fresh and resumed: the same losses (design.md, section 5)."""
+"""1 rank and 2 ranks, any micro-batch, fresh and resumed: the same losses (draws are keyed by position)."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_run
+from run_log import column
 
 from mclr_fast.config import ObjectiveConfig
 from mclr_fast.methods.registry import METHODS, make_method
@@ -18,9 +15,8 @@ STEPS = 4
 
 
 def losses(outdir, steps=STEPS):
-    lines = [json.loads(line) for line in (outdir / "log.jsonl").read_text().splitlines()]
-    assert [line["images_seen"] for line in lines] == [12 * (i + 1) for i in range(steps)]
-    return np.array([line["loss"] for line in lines])
+    assert column(outdir, "images_seen").tolist() == [12 * (i + 1) for i in range(steps)]
+    return column(outdir, "loss")
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +34,10 @@ def reference(tmp_path_factory, tiny):
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory):
+def two_ranks(tmp_path_factory, on_two_ranks):
     """Every objective on two ranks, in small parts, stopped by a signal in step 3 and resumed."""
     outdir = tmp_path_factory.mktemp("two")
-    arguments = [str(PROGRAM), str(outdir), ",".join(METHODS), "16", str(STEPS), "3"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [sys.executable, *torchrun, *arguments], env=env, capture_output=True, text=True, timeout=240
-    )
-    assert run.returncode == 0, run.stderr[:4000]
+    on_two_ranks(PROGRAM, outdir, ",".join(METHODS), 16, STEPS, 3)
     return outdir
 
 

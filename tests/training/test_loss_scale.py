@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_run as tiny
 import torch
+from run_log import column, lines
 
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.precision import choose_dtype
@@ -19,10 +20,6 @@ def trainer(outdir, objective="mclr", stop_after=0, **train):
     outdir.mkdir(exist_ok=True)
     config = tiny.tiny_config(objective, **{"precision": "fp16", **train})
     return tiny.tiny_trainer(outdir, config, tiny.StopAfter(stop_after))
-
-
-def lines(outdir):
-    return [json.loads(line) for line in (outdir / "log.jsonl").read_text().splitlines()]
 
 
 def gradients(run):
@@ -64,9 +61,9 @@ def test_losses_follow_float32(tmp_path):
     for precision in ("fp32", "fp16"):
         outdir = tmp_path / precision
         trainer(outdir, precision=precision, steps=8).train_until(8 * BATCH)
-        losses[precision] = np.array([line["positive"] for line in lines(outdir)])
+        losses[precision] = column(outdir, "positive")
     np.testing.assert_allclose(losses["fp16"], losses["fp32"], rtol=5e-3)
-    assert lines(tmp_path / "fp16")[0]["loss_scale"] == 2**8
+    assert lines(tmp_path / "fp16")[0]["loss_scale"] == loss_scale.START
     assert "loss_scale" not in lines(tmp_path / "fp32")[0]
 
 
@@ -77,21 +74,43 @@ def test_micro_batches_do_not_matter(tmp_path):
     assert (flat - truth).norm() <= 0.005 * truth.norm()
 
 
-def overflowing(outdir, stop_after=0):
-    """A run whose scale is too large for its first steps, unless its state says otherwise."""
-    run = trainer(outdir, stop_after=stop_after, ema="power", ema_stds=(0.1,))
-    if run.images_seen == 0:
-        run.loss_scale.value = 2.0**13
-    return run
+@pytest.fixture(scope="module")
+def too_large(tmp_path_factory):
+    """The smallest loss scale, beginning with START, from which the first two steps overflow here.
+
+    How float16 products are added up, and so where they overflow, differs between processors and torches.
+    """
+    value, skipped = loss_scale.START / 2, 0
+    while skipped < 2:
+        value *= 2
+        assert value <= loss_scale.HIGHEST
+        run = trainer(tmp_path_factory.mktemp("search"))
+        run.loss_scale.value = value
+        run.train_until(2 * BATCH)
+        skipped = run.loss_scale.skipped
+    return value
 
 
-def test_a_step_that_overflows_is_skipped(tmp_path):
+@pytest.fixture
+def overflowing(too_large):
+    """overflowing(outdir): a run whose first steps overflow, unless a state in outdir says otherwise."""
+
+    def make(outdir, stop_after=0):
+        run = trainer(outdir, stop_after=stop_after, ema="power", ema_stds=(0.1,))
+        if run.images_seen == 0:
+            run.loss_scale.value = too_large
+        return run
+
+    return make
+
+
+def test_a_step_that_overflows_is_skipped(tmp_path, overflowing, too_large):
     run = overflowing(tmp_path)
     before = {name: p.clone() for name, p in run.optimizer.params.items()}
     run.train_until(BATCH)
     assert run.images_seen == BATCH  # the clock goes on
     assert run.optimizer.num_steps == 0
-    assert (run.loss_scale.value, run.loss_scale.skipped) == (2.0**12, 1)
+    assert (run.loss_scale.value, run.loss_scale.skipped) == (too_large / 2, 1)
     assert all(torch.equal(before[name], p) for name, p in run.optimizer.params.items())
     assert all(p.grad is None for p in run.optimizer.params.values())
     run.train_until(7 * BATCH)
@@ -99,12 +118,12 @@ def test_a_step_that_overflows_is_skipped(tmp_path):
     skipped = logged[-1]["skipped"]
     assert [line["images_seen"] for line in logged] == list(range(BATCH, 8 * BATCH, BATCH))
     assert 1 < skipped < 6 and run.optimizer.num_steps == 7 - skipped
-    assert logged[-1]["loss_scale"] == 2.0 ** (13 - skipped)
+    assert logged[-1]["loss_scale"] == too_large / 2**skipped
     assert not all(torch.equal(before[name], p) for name, p in run.optimizer.params.items())
 
 
 @pytest.mark.parametrize("stop_after", [1, 5])
-def test_resumed_among_skipped_steps_with_the_same_bits(tmp_path, stop_after):
+def test_resumed_among_skipped_steps_with_the_same_bits(tmp_path, overflowing, stop_after):
     run = overflowing(tmp_path / "whole")
     run.train_until(7 * BATCH)
     with pytest.raises(Interrupted):
@@ -117,7 +136,7 @@ def test_resumed_among_skipped_steps_with_the_same_bits(tmp_path, stop_after):
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-def test_the_averages_go_on_while_steps_are_skipped(tmp_path):
+def test_the_averages_go_on_while_steps_are_skipped(tmp_path, overflowing):
     """A skipped step's weights count as long as any: the profile is one of images, not of updates."""
     run = overflowing(tmp_path)
     average = run.ema.weights()["0.100"]["unet.out_conv.weight"]

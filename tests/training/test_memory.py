@@ -52,6 +52,18 @@ def make_trainer(tiny, config, net, ranks, outdir):
     return trainer
 
 
+def skip_where_convolutions_take_buffers(tiny, dtype):
+    """Where oneDNN has no convolution of this dtype for the processor, torch unfolds the images first.
+
+    No GPU does, and GPUs are what is counted.
+    """
+    x = torch.randn(16, 32, 16, 16, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(32, 32, 3, 3, dtype=dtype)
+    taken = tiny.allocated(lambda: torch.nn.functional.conv2d(x, weight, padding=1))
+    if taken > 2 * x.nbytes:  # the result is as large as x
+        pytest.skip(f"convolutions of {dtype} take buffers of their own on this processor")
+
+
 @pytest.mark.parametrize(
     ("objective", "micro_batch", "precision"),
     [
@@ -67,6 +79,7 @@ def test_counted_is_what_a_step_takes(tiny, tmp_path, objective, micro_batch, pr
     counted = StepMemory(config, described(NET)).of(1, micro_batch)
     lasting = counted.parameters + counted.moments + counted.averages + counted.reference
     trainer = make_trainer(tiny, config, NET, Ranks("cpu"), tmp_path)
+    skip_where_convolutions_take_buffers(tiny, trainer.net.dtype)
     trainer.train_until(16)  # the first step also sets up
     measured = tiny.allocated(lambda: trainer.train_until(32))
     assert measured == pytest.approx(counted.total - lasting, rel=0.05)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sharded_run as program
 import torch
+from run_log import column
 from torch import nn
 
 from mclr_fast.runtime.errors import Interrupted
@@ -44,7 +45,7 @@ def whole(tmp_path_factory):
 
 
 def losses(folder):
-    return np.array([json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()])
+    return column(folder, "loss")
 
 
 def close(actual, expected, tolerance):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from run_log import lines
 from torch.distributed.checkpoint import FileSystemReader
 
 from mclr_fast.runtime.errors import RunError
@@ -248,6 +249,6 @@ def test_bad_batches_are_skipped_by_request_and_counted(trainer, tmp_path, monke
     ]
     again = trainer(skip_bad_batches=2, checkpoint_every=12)
     assert (again.images_seen, again.skipped) == (60, 2)
-    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    log = lines(tmp_path)
     assert [line.get("skipped_batches") for line in log] == [None, 1, None, 2, None]
     assert np.isfinite([line["loss"] for line in log if "loss" in line]).all()

@@ -1,12 +1,12 @@
 """The loop's own promises: what it saves, what it refuses, what it leaves untouched."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import tiny_run as tiny
 import torch
+from run_log import column, lines
 
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.files import replacing
@@ -81,9 +81,8 @@ def test_log_is_rewound_on_resume(tmp_path):
     run.states.wait()
     run.train_until(4 * BATCH)  # logged, not saved: as when killed
     trainer(tmp_path).train_until(3 * BATCH)
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["images_seen"] for line in lines] == [12, 24, 36]
-    assert {"arm", "loss", "positive", "negative", "lr", "images_per_second"} <= lines[0].keys()
+    assert column(tmp_path, "images_seen").tolist() == [12, 24, 36]
+    assert {"arm", "loss", "positive", "negative", "lr", "images_per_second"} <= lines(tmp_path)[0].keys()
 
 
 def test_dropout_masks_do_not_depend_on_the_micro_batch(tmp_path):
@@ -96,7 +95,7 @@ def test_dropout_masks_do_not_depend_on_the_micro_batch(tmp_path):
             if hasattr(module, "dropout"):
                 module.dropout = 0.5
         run.train_until(2 * BATCH)
-        logs.append([json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()])
+        logs.append(column(folder, "loss"))
     np.testing.assert_allclose(*logs, rtol=1e-5)
 
 
