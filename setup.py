@@ -3,12 +3,14 @@
 The kernels do not know torch, so this works under pip's build isolation. On x86 the CPU kernels are
 compiled for AVX2, AVX-512 and AVX-512 with bfloat16, and the package loads the one that fits; CUDA
 kernels are compiled where nvcc is found (MCLR_FAST_CUDA=0 leaves them out, =1 insists on them). Without
-a compiler the package still installs and runs on plain torch; build.json says why.
+a compiler the package still installs and runs on plain torch; build.json says why. It also says what the
+functions of mclr_fast.h take, so that Python's declarations are those of the libraries beside it.
 """
 
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -42,6 +44,16 @@ if platform.machine().lower() not in ("x86_64", "amd64"):
     INSTRUCTION_SETS = {"generic": []}
 
 
+def signatures() -> dict[str, str]:
+    """name -> kinds of the result and the arguments of every C function: void, pointer, int64_t or float."""
+    text = re.sub("//.*", "", (CSRC / "include/mclr_fast.h").read_text())
+    found = {}
+    for result, name, arguments in re.findall(r"(\w+) mclr_(\w+)\(([^)]*)\);", text):
+        kinds = ["pointer" if "*" in a else a.split()[0] for a in arguments.split(",")]
+        found[name] = " ".join([result, *kinds])
+    return found
+
+
 def ninja_file(compiler: str, flags: list[str], sources: list[Path], target: Path, link: list[str]) -> str:
     """One library: every source compiled by itself, then linked."""
     objects = [f"{source.stem}.o" for source in sources]
@@ -73,7 +85,7 @@ class BuildKernels(build_ext):
     def build_extension(self, ext: Extension) -> None:
         folder = Path(self.build_lib, LIB).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        report = {"cpu": self._build_cpu(folder), "cuda": self._build_cuda(folder)}
+        report = {"cpu": self._build_cpu(folder), "cuda": self._build_cuda(folder), "functions": signatures()}
         (folder / "build.json").write_text(json.dumps(report, indent=1) + "\n")
 
     def get_outputs(self) -> list[str]:

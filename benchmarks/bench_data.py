@@ -19,10 +19,10 @@ from interleave import interleave, record_times
 from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.data.prepare import PNG
-from mclr_fast.methods import columns as tuples
+from mclr_fast.methods.columns import other_labels
 from mclr_fast.methods.minibatch import MinibatchSource
+from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import Precond
-from mclr_fast.objectives import NoiseLevel
 from mclr_fast.runtime.logs import RunLog
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.training.trainer import Trainer
@@ -95,7 +95,8 @@ def test_wait_of_training(benchmark, suite, img64, tmp_path):
     dataset = open_dataset(str(img64), loader="auto", num_threads=NUM_WORKERS)
     net = Precond(**NET)
     path = tmp_path / "state.safetensors"
-    trainer = Trainer("bench", config, net, dataset, Ranks("cpu"), RunLog(None), path, NeverStop())
+    model, ranks, log = Model.of(describe(NET)), Ranks("cpu"), RunLog(None)
+    trainer = Trainer("bench", config, model, net, dataset, ranks, log, path, "", NeverStop())
 
     def ours():
         trainer.train_until(trainer.images_seen + 4 * batch_size)
@@ -106,9 +107,10 @@ def test_wait_of_training(benchmark, suite, img64, tmp_path):
 def test_wait_of_a_gpu(benchmark, suite, img64):
     dataset = open_dataset(str(img64), loader="auto", num_threads=NUM_WORKERS)
     step = 64 if suite.quick else STEP
-    noise = NoiseLevel(-0.8, 1.6)
     objective = ObjectiveConfig(num_negatives=3)
-    source = MinibatchSource(dataset, objective, tuples.other_labels, 0.0, noise, step, 0, Ranks("cpu"))
+    model = Model.of(describe(NET))
+    codec, law = model.codec(dataset), model.law(objective)
+    source = MinibatchSource(dataset, codec, law, objective, other_labels, 0.0, step, 0, Ranks("cpu"))
     seen = [0]
 
     def ours():

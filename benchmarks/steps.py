@@ -15,6 +15,7 @@ from baselines.training import ImageData
 from torch import nn
 
 from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
+from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import PRESETS, Precond
 from mclr_fast.recipes.mnist16 import NET as EMBEDDED_NET
 from mclr_fast.runtime.logs import RunLog
@@ -129,11 +130,13 @@ class TrainerStep:
         self.trainer = Trainer(
             "mclr",
             config,
+            Model.of(describe(setting.net)),
             net,
             image_data(setting.net),
             Ranks(setting.device),
             RunLog(None),
             folder / "state",
+            setting.row,
             never,
         )
         self.num_images = setting.num_images

@@ -13,8 +13,9 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from mclr_fast.data import SampleOrder, encoder_for, open_dataset
+from mclr_fast.data import SampleOrder, open_dataset
 from mclr_fast.integrations.nvlabs_edm2 import MCLRLoss
+from mclr_fast.models.codecs import codec_for
 from mclr_fast.objectives import NoiseLevel
 from mclr_fast.ops import weighted_sq_error
 
@@ -62,11 +63,11 @@ class Digits:
 
     def __init__(self, batch_size: int):
         self.data, self.batch_size = open_dataset("mnist16"), batch_size
-        self.encoder, self.order = encoder_for(self.data), SampleOrder(len(self.data), seed=0)
+        self.codec, self.order = codec_for(self.data.image_shape), SampleOrder(len(self.data), seed=0)
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         index = self.order.indices(np.arange(self.batch_size) + step * self.batch_size)
-        images = self.encoder.encode(torch.from_numpy(self.data.images(index)))
+        images = self.codec.encode(torch.from_numpy(self.data.images(index)))
         return images, nn.functional.one_hot(torch.from_numpy(self.data.labels[index]), NUM_CLASSES).float()
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from mclr_fast.config import RunConfig
 from mclr_fast.experiments.run import Run
+from mclr_fast.experiments.summary import Summary
 from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.mnist16 import NET
 from mclr_fast.reports import figures
@@ -32,7 +33,7 @@ WATCHED = {"energy gap": 1, "energy of the images": 0}
 WEAK, SHIPPED = "weak base, 673,291 parameters", "shipped base, 72,360 parameters"
 
 
-def execute(config: RunConfig) -> dict:
+def execute(config: RunConfig) -> Summary:
     """The run's summary."""
     return Run(config, Ranks("cpu"), StopRequest()).execute()
 
@@ -51,17 +52,17 @@ def fine_tune(init: str, folder: Path, lr: float, steps: int, factor: float) -> 
     options = {"lr": lr, "duration": 32 * steps, "log_every": 32, "precision": "fp32", "stop_factor": factor}
     judge = replace(recipe.eval, eval_every=0, control="none", cfg_scales=())
     train = replace(recipe.train, **options)
-    stopped = execute(replace(recipe, outdir=folder, init=init, train=train, eval=judge))["stopped"]
+    stopped = execute(replace(recipe, outdir=folder, init=init, train=train, eval=judge)).stopped
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     curves = {key: [round(line[key], 3) for line in log] for key in ("images_seen", "positive", "negative")}
-    return {"lr": lr, "stopped": stopped, "steps": steps, **curves}
+    return {"lr": lr, "stopped": stopped and vars(stopped), "steps": steps, **curves}
 
 
 def watched(run: dict) -> np.ndarray:
     """What the guard saw at each step with a full window, over its start: [steps, energy and gap]."""
     guard, ratios = EnergyGuard(math.inf), []
     for energies in zip(run["positive"], run["negative"], strict=True):
-        guard.look(*energies)
+        guard.observe(*energies)
         if guard.start:
             ratios.append(np.mean(guard.recent, axis=0) / guard.start)
     return np.array(ratios)

@@ -181,6 +181,7 @@ class RunConfig:
     init: str | None = None
     """Model to start from: a folder of ours, EDM2's .pkl, or "mnist16-base" (shipped)."""
     protocol: Hidden[str | None] = None
+    family: Hidden[str] = "edm2"
     net: Hidden[dict[str, Any] | None] = None
     note: Hidden[str] = ""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from mclr_fast.experiments.checklist import checklist
-from mclr_fast.models.edm2 import PRESETS
 from mclr_fast.ops import audit
-from mclr_fast.recipes import get_recipe
+from mclr_fast.recipes import PRESETS, get_recipe
 from mclr_fast.training.memory_table import preset_lines
 
 

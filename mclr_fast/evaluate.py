@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     def work(ranks, stop) -> None:
         row = evaluate_model(config, ranks, stop)
         if ranks.is_main:
-            print(json.dumps(row))
+            print(json.dumps(row.to_json()))
 
     return run_door(config.device, work)
 

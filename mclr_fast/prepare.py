@@ -30,9 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
     if config.out is None and not config.verify:
         return fail(ValueError("name the data set to write, OUT.zip, or give --verify to check SOURCE."))
 
+    def encoder(device):
+        from mclr_fast.models.vae import VAEEncoder
+
+        return lambda: VAEEncoder(config.latents, device)
+
     def work(ranks, stop) -> None:
         if ranks.is_main:
-            prepare(config, ranks, stop)
+            prepare(config, encoder(ranks.device) if config.latents else None, stop)
 
     return run_door(config.device, work)
 

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mclr_fast.reports.run_data import read_run
+from mclr_fast.reports.run_data import read_summary
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.table_page import write_table_report
+from mclr_fast.reports.table_summary import TableSummary
 from mclr_fast.runtime.errors import RunError
 
 EXAMPLE = """example:
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("outdir", metavar="OUTDIR", type=Path, help="the --outdir of a run")
     outdir = parser.parse_args(argv).outdir
     try:
-        is_table = read_run(outdir).objective == "table"
+        is_table = isinstance(read_summary(outdir), TableSummary)
         page = (write_table_report if is_table else write_report)(outdir)
     except (FileNotFoundError, ValueError, RunError) as error:
         parser.exit(2, f"error: {error}\n")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 ROOMS = ["ops", "objectives", "models", "sampling", "evaluation", "data", "integrations"]
-IMPORTS = ["mclr_fast", "mclr_fast.config", *(f"mclr_fast.{room}" for room in ROOMS)]
+IMPORTS = ["mclr_fast", "mclr_fast.report", "mclr_fast.config", *(f"mclr_fast.{room}" for room in ROOMS)]
 PROGRAM = """
 import importlib, json, sys
 loaded = {}
@@ -29,6 +29,11 @@ def loaded():
 def test_the_package_is_light(loaded):
     assert "mclr_fast" in loaded["mclr_fast"]
     assert not loaded["mclr_fast"] & {"torch", "numpy"}
+
+
+def test_a_report_needs_no_torch_and_pictures_are_loaded_when_drawn(loaded):
+    assert "numpy" in loaded["mclr_fast.report"]
+    assert not loaded["mclr_fast.report"] & {"torch", "tyro", "matplotlib"}
 
 
 def test_options_need_no_torch(loaded):

@@ -100,6 +100,7 @@ template <class T>
 MCLR_INLINE void planes_to_pixels(const float* planes, int64_t stride, int64_t pixels, int64_t channels, T* to,
                                   bool large) {
     with_streaming(large && streamable(to), [&](auto whole) {
+        if (channels == 1) return planes_to_pixels<1>(planes, stride, pixels, to, whole);
         if (channels == 2) return planes_to_pixels<2>(planes, stride, pixels, to, whole);
         if (channels == 3) return planes_to_pixels<3>(planes, stride, pixels, to, whole);
         if (channels == 4) return planes_to_pixels<4>(planes, stride, pixels, to, whole);

@@ -27,12 +27,12 @@ void forward(const Evaluations& e, const float* coefficients, const T* pred, flo
 }  // namespace
 
 void mclr_contrast_loss_forward(int64_t dtype, const void* pred, const float* x, const float* x_noisy,
-                                const float* sigma, const float* weight, const float* coefficients, float* loss,
-                                float* energy, void* grad_pred, int64_t images, int64_t columns, int64_t size,
-                                int64_t x_columns, int64_t noisy_columns, int64_t planes, float sigma_data,
-                                int64_t network) {
-    Evaluations e{x,    x_noisy,   sigma,         weight, images,     columns,
-                  size, x_columns, noisy_columns, planes, sigma_data, network};
+                                const float* sigma, const float* c_skip, const float* c_out, const float* weight,
+                                const float* coefficients, float* loss, float* energy, void* grad_pred, int64_t images,
+                                int64_t columns, int64_t size, int64_t x_columns, int64_t noisy_columns, int64_t planes,
+                                float sigma_data, int64_t network) {
+    Evaluations e{x,       x_noisy, sigma,     c_skip,        c_out,  weight,     images,
+                  columns, size,    x_columns, noisy_columns, planes, sigma_data, network};
     with_dtype(dtype, [&](auto type) {
         using T = decltype(type);
         forward(e, coefficients, static_cast<const T*>(pred), loss, energy, static_cast<T*>(grad_pred));

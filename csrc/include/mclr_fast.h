@@ -1,7 +1,8 @@
 // The whole C interface of the kernels: plain pointers and sizes, no torch. Every function runs on the
 // caller's thread (CPU, with OpenMP inside) or on the given CUDA stream, allocates nothing and keeps nothing.
 //
-// Every argument is a pointer, an int64_t or a float: callers without this header need no table of types.
+// Every argument is a pointer, an int64_t or a float: setup.py reads them here and writes them into build.json, which
+// Python's declarations are made of.
 //
 // Activations are channels_last: [images, pixels, channels]. An operand marked "shared" may hold one image
 // for every `columns` images of the result. Tensors of type `const void*` or `void*` have the dtype given.
@@ -91,33 +92,37 @@ void mclr_qkv_norm_forward(int64_t dtype, const void* qkv, void* q, void* k, voi
 void mclr_qkv_norm_backward(int64_t dtype, const void* grad_q, const void* grad_k, const void* grad_v, const void* qkv,
                             void* grad_qkv, int64_t images, int64_t heads, int64_t pixels, int64_t depth);
 
-// energy = weight |D - x|^2 summed over an image; D = c_skip x_noisy + c_out pred (EDM, Table 1) if `network`,
-// else pred. Images are flat, `size` elements; x and x_noisy in pred's order, or, if `planes` is not 1, as that
-// many planes where pred has them as pixels. pred, grad_pred: [images, columns, size]; x and
-// x_noisy: [images, x_columns or noisy_columns, size], these being 1 (shared) or columns; sigma, weight: [images];
-// energy, grad_energy: [images, columns].
+// energy = weight |D - x|^2 summed over an image; D = c_skip x_noisy + c_out pred if `network`, else pred. The two
+// factors are EDM's (Table 1) of sigma and sigma_data; or, if sigma is NULL, c_skip and c_out, which else are not read.
+// Images are flat, `size` elements; x and x_noisy in pred's order, or, if `planes` is not 1, as that many planes where
+// pred has them as pixels. pred, grad_pred: [images, columns, size]; x and x_noisy: [images, x_columns or
+// noisy_columns, size], these being 1 (shared) or columns; sigma, c_skip, c_out, weight: [images]; energy, grad_energy:
+// [images, columns].
 void mclr_weighted_sq_error_forward(int64_t dtype, const void* pred, const float* x, const float* x_noisy,
-                                    const float* sigma, const float* weight, float* energy, int64_t images,
-                                    int64_t columns, int64_t size, int64_t x_columns, int64_t noisy_columns,
-                                    int64_t planes, float sigma_data, int64_t network);
+                                    const float* sigma, const float* c_skip, const float* c_out, const float* weight,
+                                    float* energy, int64_t images, int64_t columns, int64_t size, int64_t x_columns,
+                                    int64_t noisy_columns, int64_t planes, float sigma_data, int64_t network);
 void mclr_weighted_sq_error_backward(int64_t dtype, const float* grad_energy, const void* pred, const float* x,
-                                     const float* x_noisy, const float* sigma, const float* weight, void* grad_pred,
-                                     int64_t images, int64_t columns, int64_t size, int64_t x_columns,
-                                     int64_t noisy_columns, int64_t planes, float sigma_data, int64_t network);
+                                     const float* x_noisy, const float* sigma, const float* c_skip, const float* c_out,
+                                     const float* weight, void* grad_pred, int64_t images, int64_t columns,
+                                     int64_t size, int64_t x_columns, int64_t noisy_columns, int64_t planes,
+                                     float sigma_data, int64_t network);
 
 // The same with loss = sum of coefficients [images, columns] times energy, and grad_pred = d loss / d pred.
 void mclr_contrast_loss_forward(int64_t dtype, const void* pred, const float* x, const float* x_noisy,
-                                const float* sigma, const float* weight, const float* coefficients, float* loss,
-                                float* energy, void* grad_pred, int64_t images, int64_t columns, int64_t size,
-                                int64_t x_columns, int64_t noisy_columns, int64_t planes, float sigma_data,
-                                int64_t network);
+                                const float* sigma, const float* c_skip, const float* c_out, const float* weight,
+                                const float* coefficients, float* loss, float* energy, void* grad_pred, int64_t images,
+                                int64_t columns, int64_t size, int64_t x_columns, int64_t noisy_columns, int64_t planes,
+                                float sigma_data, int64_t network);
 
-// x_noisy = x + sigma eps, and net_input = (c_in x_noisy, 1) in `dtype`. x, x_noisy: [images, columns, channels,
-// pixels]; eps: [images, channels, pixels], NULL = Philox's normals at position [images]; net_input:
-// [images columns, pixels, channels + 1].
-void mclr_noisy_input_forward(int64_t dtype, const float* x, const float* sigma, const float* eps, float* x_noisy,
-                              void* net_input, int64_t images, int64_t columns, int64_t channels, int64_t pixels,
-                              float sigma_data, int64_t seed, int64_t stream, const int64_t* position);
+// x_noisy = x + sigma eps, and net_input = (c_in x_noisy, 1) in `dtype`, without the 1 if `ones` is 0. x, x_noisy:
+// [images, columns, channels, pixels]; sigma: [images]; c_in: [images], NULL = 1 / sqrt(sigma^2 + sigma_data^2); eps:
+// [images, channels, pixels], NULL = Philox's normals at position [images]; net_input: [images columns, pixels,
+// channels + ones].
+void mclr_noisy_input_forward(int64_t dtype, const float* x, const float* sigma, const float* c_in, const float* eps,
+                              float* x_noisy, void* net_input, int64_t images, int64_t columns, int64_t channels,
+                              int64_t pixels, int64_t ones, float sigma_data, int64_t seed, int64_t stream,
+                              const int64_t* position);
 
 // One step of EDM's sampler: p = guide + guidance (pred - guide), or pred if guide is NULL; d = from_x x - from_p p;
 // x_next = x_hat + step d, or x_hat + step (slope + d) / 2 if slope is not NULL; net_input = (c_in x_next, 1) of

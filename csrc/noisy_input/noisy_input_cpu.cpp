@@ -1,4 +1,4 @@
-// x_noisy = x + sigma eps, and the network's input: c_in x_noisy with a channel of ones behind it.
+// x_noisy = x + sigma eps, and the network's input: c_in x_noisy, and a channel of ones behind it where that is wanted.
 
 #include <algorithm>
 #include <cmath>
@@ -18,13 +18,14 @@ constexpr int64_t kNumbers = 4 * kWidth;  // normals are made this many at a tim
 
 struct Job {
     int64_t images, columns, channels, pixels;
-    const float *x, *sigma, *eps;
+    const float *x, *sigma, *c_in, *eps;
     float* x_noisy;
+    int64_t ones;
     float sigma_data;
     int64_t seed, stream;
     const int64_t* position;
 
-    int64_t size = channels * pixels;
+    int64_t size = channels * pixels, input_channels = channels + ones;
     int64_t chunk = size <= kChunk ? pixels : std::max(kChunk / channels / kNumbers, int64_t{1}) * kNumbers;
     int64_t chunks = size ? (pixels + chunk - 1) / chunk : 0;
     // Pixels between two visits to memory: as few as go, so that it works while normals are made, but whole
@@ -32,14 +33,14 @@ struct Job {
     int64_t tile = pixels % kNumbers == 0 && !eps ? kNumbers : chunk;
     int64_t stride = (tile + 2 * kNumbers) / kNumbers * kNumbers;  // between the channels of a tile
 
-    // Room for the normals of a tile; `planes` holds its c_in x_noisy and ones behind.
+    // Room for the normals of a tile; `planes` holds its c_in x_noisy, and ones behind where they are wanted.
     struct Room {
         std::vector<float> normals, planes;
         std::vector<const float*> eps;
     };
     Room room() const {
         return {std::vector<float>(eps ? 0 : channels * stride + kNumbers),
-                std::vector<float>((channels + 1) * stride, 1.0f), std::vector<const float*>(channels)};
+                std::vector<float>(input_channels * stride, 1.0f), std::vector<const float*>(channels)};
     }
 
     // Points room.eps at the noise of each channel of `count` pixels from `begin` on.
@@ -72,7 +73,8 @@ void forward(const Job& job, T* net_input) {
         for (int64_t item = first; item < last; ++item) {
             int64_t image = item / job.chunks, start = item % job.chunks * job.chunk;
             int64_t end = std::min(start + job.chunk, job.pixels);
-            float sigma = job.sigma[image], c_in = 1 / std::sqrt(sigma * sigma + job.sigma_data * job.sigma_data);
+            float sigma = job.sigma[image];
+            float c_in = job.c_in ? job.c_in[image] : 1 / std::sqrt(sigma * sigma + job.sigma_data * job.sigma_data);
             for (int64_t begin = start; begin < end; begin += job.tile) {
                 int64_t count = std::min(job.tile, end - begin);
                 job.fill_noise(image, begin, count, room);
@@ -90,8 +92,8 @@ void forward(const Job& job, T* net_input) {
                             });
                         });
                     }
-                    T* to = net_input + (evaluation * job.pixels + begin) * (job.channels + 1);
-                    planes_to_pixels(room.planes.data(), job.stride, count, job.channels + 1, to, large);
+                    T* to = net_input + (evaluation * job.pixels + begin) * job.input_channels;
+                    planes_to_pixels(room.planes.data(), job.stride, count, job.input_channels, to, large);
                 }
             }
         }
@@ -100,9 +102,10 @@ void forward(const Job& job, T* net_input) {
 
 }  // namespace
 
-void mclr_noisy_input_forward(int64_t dtype, const float* x, const float* sigma, const float* eps, float* x_noisy,
-                              void* net_input, int64_t images, int64_t columns, int64_t channels, int64_t pixels,
-                              float sigma_data, int64_t seed, int64_t stream, const int64_t* position) {
-    Job job{images, columns, channels, pixels, x, sigma, eps, x_noisy, sigma_data, seed, stream, position};
+void mclr_noisy_input_forward(int64_t dtype, const float* x, const float* sigma, const float* c_in, const float* eps,
+                              float* x_noisy, void* net_input, int64_t images, int64_t columns, int64_t channels,
+                              int64_t pixels, int64_t ones, float sigma_data, int64_t seed, int64_t stream,
+                              const int64_t* position) {
+    Job job{images, columns, channels, pixels, x, sigma, c_in, eps, x_noisy, ones, sigma_data, seed, stream, position};
     with_dtype(dtype, [&](auto type) { forward(job, static_cast<decltype(type)*>(net_input)); });
 }

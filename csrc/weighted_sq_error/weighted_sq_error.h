@@ -15,7 +15,7 @@ namespace mclr {
 // The operands, images flat. Row b of `pred` is column b % columns of image b / columns; x and x_noisy have one
 // image for all columns of an image (x_columns = 1) or one each.
 struct Evaluations {
-    const float *x, *x_noisy, *sigma, *weight;
+    const float *x, *x_noisy, *sigma, *c_skip, *c_out, *weight;  // sigma is NULL where the scalings are given
     int64_t images, columns, size, x_columns, noisy_columns, planes;
     float sigma_data;
     int64_t network;  // pred is the network's output F, else the denoised image D
@@ -26,12 +26,17 @@ struct Evaluations {
     int64_t chunks = (size + chunk - 1) / chunk;
 };
 
-// What belongs to an image's noise level (EDM, Table 1).
+// What belongs to an image's noise level: the scalings given, or those of sigma (EDM, Table 1).
 struct Level {
     float c_skip = 0, c_out = 1, weight = 1;
 
     MCLR_INLINE Level(const Evaluations& e, int64_t image) : weight(e.weight[image]) {
         if (!e.network) return;
+        if (!e.sigma) {
+            c_skip = e.c_skip[image];
+            c_out = e.c_out[image];
+            return;
+        }
         double sigma = e.sigma[image], data = e.sigma_data, total = sigma * sigma + data * data;
         c_skip = static_cast<float>(data * data / total);
         c_out = static_cast<float>(sigma * data / std::sqrt(total));

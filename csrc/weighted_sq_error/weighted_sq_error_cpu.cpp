@@ -1,4 +1,4 @@
-// energy = weight |D - x|^2, D from the network's output (EDM, Table 1), and its gradient.
+// energy = weight |D - x|^2, D from the network's output, and its gradient.
 
 #include "weighted_sq_error.h"
 
@@ -36,20 +36,21 @@ void backward(const Evaluations& e, const float* grad_energy, const T* pred, T* 
 }  // namespace
 
 void mclr_weighted_sq_error_forward(int64_t dtype, const void* pred, const float* x, const float* x_noisy,
-                                    const float* sigma, const float* weight, float* energy, int64_t images,
-                                    int64_t columns, int64_t size, int64_t x_columns, int64_t noisy_columns,
-                                    int64_t planes, float sigma_data, int64_t network) {
-    Evaluations e{x,    x_noisy,   sigma,         weight, images,     columns,
-                  size, x_columns, noisy_columns, planes, sigma_data, network};
+                                    const float* sigma, const float* c_skip, const float* c_out, const float* weight,
+                                    float* energy, int64_t images, int64_t columns, int64_t size, int64_t x_columns,
+                                    int64_t noisy_columns, int64_t planes, float sigma_data, int64_t network) {
+    Evaluations e{x,       x_noisy, sigma,     c_skip,        c_out,  weight,     images,
+                  columns, size,    x_columns, noisy_columns, planes, sigma_data, network};
     with_dtype(dtype, [&](auto type) { forward(e, static_cast<const decltype(type)*>(pred), energy); });
 }
 
 void mclr_weighted_sq_error_backward(int64_t dtype, const float* grad_energy, const void* pred, const float* x,
-                                     const float* x_noisy, const float* sigma, const float* weight, void* grad_pred,
-                                     int64_t images, int64_t columns, int64_t size, int64_t x_columns,
-                                     int64_t noisy_columns, int64_t planes, float sigma_data, int64_t network) {
-    Evaluations e{x,    x_noisy,   sigma,         weight, images,     columns,
-                  size, x_columns, noisy_columns, planes, sigma_data, network};
+                                     const float* x_noisy, const float* sigma, const float* c_skip, const float* c_out,
+                                     const float* weight, void* grad_pred, int64_t images, int64_t columns,
+                                     int64_t size, int64_t x_columns, int64_t noisy_columns, int64_t planes,
+                                     float sigma_data, int64_t network) {
+    Evaluations e{x,       x_noisy, sigma,     c_skip,        c_out,  weight,     images,
+                  columns, size,    x_columns, noisy_columns, planes, sigma_data, network};
     with_dtype(dtype, [&](auto type) {
         using T = decltype(type);
         backward(e, grad_energy, static_cast<const T*>(pred), static_cast<T*>(grad_pred));

@@ -6,11 +6,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from .encoders import LatentEncoder, RGBEncoder
 from .order import SampleOrder
 
-__all__ = ["Dataset", "LatentEncoder", "RGBEncoder", "SampleOrder", "encoder_for", "open_dataset"]
+__all__ = ["Codec", "Dataset", "SampleOrder", "open_dataset"]
 
 
 class Dataset(Protocol):
@@ -33,6 +33,33 @@ class Dataset(Protocol):
         ...
 
 
+class Codec(Protocol):
+    """Between what a data set stores and x, which a network works in. A family chooses it.
+
+    Attributes:
+        shape: of one x.
+        num_normals: standard normals that encoding one stored image takes; 0 for none.
+        mirrors: whether mirroring x mirrors the image; makes_images: whether `decode` can.
+    """
+
+    shape: tuple[int, ...]
+    num_normals: int
+    mirrors: bool
+    makes_images: bool
+
+    def encode(self, raw: Tensor, normals: Tensor | None = None) -> Tensor:
+        """As stored [m,...], and normals float32 [m,num_normals] where it takes any -> x [m,*shape]."""
+        ...
+
+    def decode(self, x: Tensor) -> Tensor:
+        """x [b,*shape] -> images, uint8 [b,C,H,W]."""
+        ...
+
+    def stored(self, x: Tensor) -> Tensor:
+        """x [b,*shape] -> as a data set stores it, so that encoding gives x again as nearly as it can."""
+        ...
+
+
 def open_dataset(
     name_or_path: str,
     split: str = "train",
@@ -50,11 +77,6 @@ def open_dataset(
         from .embedded import Mnist16
 
         return Mnist16(split)
-    from .edm2_zip import EDM2Dataset
+    from .on_disk import EDM2Dataset
 
     return EDM2Dataset(name_or_path, loader, num_threads, device)
-
-
-def encoder_for(dataset: Dataset, device: torch.device | None = None) -> RGBEncoder | LatentEncoder:
-    """What turns stored images into the model's range: raw latents have 8 channels."""
-    return LatentEncoder(device=device) if dataset.image_shape[0] == 8 else RGBEncoder()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +14,69 @@ from PIL import Image
 from torch import Tensor
 
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.files import replacing, write_json
+from mclr_fast.runtime.files import cannot_write, replacing, write_json
+
+
+class ZipWriter:
+    """Writes a data set in one zip, batch by batch; it is at `path` once it is finished, and not before.
+
+    A context: what was not finished is removed. Errors: RunError when the disk is full or read-only.
+    """
+
+    def __init__(self, path: Path):
+        """path: touched by the first batch."""
+        self.path = path
+        self._names: list[str] = []
+        self._files = contextlib.ExitStack()
+        self._archive: zipfile.ZipFile | None = None
+
+    def __enter__(self) -> ZipWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error) -> None:
+        assert kind is not None or self._archive is None, "finish() was not called"
+        self._files.__exit__(kind, *error)
+
+    def add(self, *batches: np.ndarray) -> None:
+        """Batches of uint8 [n,C,H,W], as PNG, or of float32 [n,8,h,w], as .npy."""
+        with self._clear_errors():
+            archive = self._open()
+            for images in batches:
+                suffix = ".png" if images.dtype == np.uint8 else ".npy"
+                for image in images:
+                    number = len(self._names)
+                    self._names.append(f"{number // 1000:05d}/img{number:08d}{suffix}")
+                    archive.writestr(zipfile.ZipInfo(self._names[-1]), _file(image))
+
+    def finish(self, labels: Sequence[int] | np.ndarray) -> None:
+        """Write every image's class, and put the data set in its place."""
+        pairs = [[name, int(label)] for name, label in zip(self._names, labels, strict=True)]
+        with self._clear_errors():
+            self._open().writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": pairs}))
+            self._archive = None
+            self._files.close()
+
+    def _open(self) -> zipfile.ZipFile:
+        # A ZipInfo has a fixed date: the same samples are the same bytes.
+        if self._archive is None:
+            temporary = self._files.enter_context(replacing(self.path))
+            self._archive = self._files.enter_context(zipfile.ZipFile(temporary, "w"))
+        return self._archive
+
+    @contextlib.contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """The error of `replacing`, raised where it is seen."""
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
 
 def write_zip(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     """uint8 [n,C,H,W] as PNG, or float32 [n,8,h,w] as .npy, and their labels; atomically."""
-    suffix = ".png" if images.dtype == np.uint8 else ".npy"
-    names = [f"{i // 1000:05d}/img{i:08d}{suffix}" for i in range(len(images))]
-    pairs = [[name, int(label)] for name, label in zip(names, labels, strict=True)]
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, image in zip(names, images, strict=True):
-            archive.writestr(zipfile.ZipInfo(name), _file(image))  # a fixed date: same samples, same bytes
-        archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": pairs}))
+    with ZipWriter(path) as archive:
+        archive.add(images)
+        archive.finish(labels)
 
 
 def _file(image: np.ndarray) -> bytes:

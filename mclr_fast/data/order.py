@@ -9,7 +9,7 @@ import torch
 
 from mclr_fast import ops
 
-ORDER_STREAM = 0  # The Philox stream of data order; data/rng.py lists the others.
+from .rng import ORDER_STREAM
 
 
 class SampleOrder:

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class ImageFiles(Protocol):
-    """What a loader loads from (`edm2_zip.EDM2Dataset`)."""
+    """What a loader loads from (`on_disk.EDM2Dataset`)."""
 
     path: os.PathLike[str]
     names: list[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,24 +17,26 @@ from mclr_fast.config import PrepareConfig
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.logs import progress_bar, say
 from mclr_fast.runtime.options import Check
-from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
 from .crop import center_crop_dhariwal
-from .edm2_zip import EDM2Dataset, image_names
 from .files import Files, open_files
 from .labels import read_labels
 from .loaders import default_threads
+from .on_disk import EDM2Dataset, image_names
 from .partial_zip import PartialZip
 from .tar_files import TarFiles
-from .vae import VAEEncoder
 
+Encoder = Callable[[np.ndarray], np.ndarray]
+"""uint8 images [n,3,H,W] -> what is stored of them, float32 [n,...]."""
 PNG = {"compress_level": 0}  # as EDM2's: faster to read, 1.5 times as large
 CHUNK = 128  # images between looks at signals; what another go begins anew
 
 
-def prepare(config: PrepareConfig, ranks: Ranks, stop: StopRequest) -> None:
+def prepare(config: PrepareConfig, make_encoder: Callable[[], Encoder] | None, stop: StopRequest) -> None:
     """Make config.out of config.source, or go on making it; verify it, or the source, where asked.
+
+    make_encoder: makes what turns pixels into what is stored, called once the source is read; None: pixels.
 
     Errors    RunError, one line: a source or an image that cannot be used; Interrupted after a signal.
     """
@@ -44,7 +46,7 @@ def prepare(config: PrepareConfig, ranks: Ranks, stop: StopRequest) -> None:
         if config.out is not None and config.out.exists():
             say(True, f"{config.out} is there; remove it to make it again.")
         elif config.out is not None:
-            _make(config, ranks, stop)
+            _make(config, make_encoder, stop)
         if config.verify:
             verify(config.out or config.source, config.threads or default_threads(), stop)
     except (ValueError, OSError) as error:
@@ -118,11 +120,11 @@ class Source:
         return image.transpose(Transpose.FLIP_LEFT_RIGHT) if mirrored else image
 
 
-def _make(config: PrepareConfig, ranks: Ranks, stop: StopRequest) -> None:
+def _make(config: PrepareConfig, make_encoder: Callable[[], Encoder] | None, stop: StopRequest) -> None:
     if config.out.suffix != ".zip":
         raise ValueError(f"the data set to write, {config.out}, must end in .zip")
     source = Source(config)
-    encoder = VAEEncoder(config.latents, ranks.device) if config.latents else None
+    encoder = make_encoder() if make_encoder else None
     partial = PartialZip(config.out, source.key)
     try:
         first = _resume(partial)
@@ -165,7 +167,7 @@ def _chunks(source: Source, first: int, pool: ThreadPoolExecutor) -> Iterator[tu
         yield chunk, list(loading.pop(0))
 
 
-def _members(indices: range, images: list, encoder: VAEEncoder | None) -> Iterator[tuple[str, bytes]]:
+def _members(indices: range, images: list, encoder: Encoder | None) -> Iterator[tuple[str, bytes]]:
     """Names and files, as EDM2 has them, of the images that there are."""
     kept = [(index, image) for index, image in zip(indices, images, strict=True) if image is not None]
     if encoder is None:

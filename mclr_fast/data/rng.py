@@ -7,15 +7,20 @@ from torch import Tensor
 
 from mclr_fast import ops
 
-# Philox streams of a run. Stream 0 is the data order (mclr_fast/data/order.py); dropout masks lie
-# from 2^16 up (mclr_fast/models/edm2/network.py).
-SIGMA_STREAM, NOISE_STREAM, LABEL_DROPOUT_STREAM, PAIRING_STREAM, LATENT_STREAM = 1, 2, 3, 4, 5
+# Philox streams of a run; dropout masks lie above DROPOUT_STREAM, one a block.
+ORDER_STREAM, SIGMA_STREAM, NOISE_STREAM, LABEL_DROPOUT_STREAM, PAIRING_STREAM, LATENT_STREAM = range(6)
 SAMPLE_STREAM, FLIP_STREAM = 6, 7
+DROPOUT_STREAM = 1 << 16
 
 
 def sigma_normals(seed: int, position: Tensor) -> Tensor:
     """The normal that sets each sample's noise level. position: int64 [N] -> float32 [N]."""
     return ops.random_normal(seed, SIGMA_STREAM, position, 1)[:, 0]
+
+
+def sigma_uniforms(seed: int, position: Tensor) -> Tensor:
+    """The same for laws that begin with a uniform number, in [0, 1). int64 [N] -> float32 [N]."""
+    return ops.random_uniform(seed, SIGMA_STREAM, position, 1)[:, 0]
 
 
 def latent_normals(seed: int, position: Tensor, count: int) -> Tensor:

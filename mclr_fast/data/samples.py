@@ -1,4 +1,4 @@
-"""Images by index in the model's range, and by class."""
+"""Images by index in a network's range, and by class."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import Dataset, encoder_for, rng
-from .encoders import LatentEncoder
+from . import Codec, Dataset, rng
 
 
 class ClassSamples:
@@ -28,27 +27,26 @@ class ClassSamples:
 
 def encode(
     dataset: Dataset,
+    codec: Codec,
     index: np.ndarray,
     seed: int,
     position: Tensor,
-    first_column: int,
+    first_column: int = 0,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Images in the model's range, int64 [n,k] -> float32 [n,k,C,H,W].
+    """Images in the network's range, int64 [n,k] -> float32 [n,k,*shape].
 
-    A latent is sampled from its posterior with normals keyed by its row's position and its column.
+    What a codec draws (a latent, from its posterior) is keyed by its row's position and its column.
     device: where that is done, to which the bytes as stored are brought; None = the CPU.
     """
     device = device or torch.device("cpu")
     raw = to_device(torch.as_tensor(dataset.images(index.ravel())).contiguous(), device)
-    encoder = encoder_for(dataset, device)
-    if not isinstance(encoder, LatentEncoder):
-        return encoder.encode(raw).unflatten(0, index.shape)
-    mean_shape = (raw.shape[1] // 2, *raw.shape[2:])
-    size = int(np.prod(mean_shape))
-    normal = rng.latent_normals(seed, position, (first_column + index.shape[1]) * size)
-    normal = normal[:, first_column * size :].reshape(-1, *mean_shape)
-    return encoder.encode(raw, to_device(normal, device)).unflatten(0, index.shape)
+    size = codec.num_normals
+    if not size:
+        return codec.encode(raw).unflatten(0, index.shape)
+    normals = rng.latent_normals(seed, position, (first_column + index.shape[1]) * size)
+    normals = normals[:, first_column * size :].reshape(-1, size)
+    return codec.encode(raw, to_device(normals, device)).unflatten(0, index.shape)
 
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:

@@ -49,8 +49,8 @@ class DigitClassifier(nn.Module):
         return net.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images: uint8 [B,1,16,16] -> features float32 [B,16], logits float32 [B,10]."""
-        features = self.body(images.float() / 127.5 - 1)
+        """images: uint8 [B,1,16,16], on any device -> features float32 [B,16], logits float32 [B,10]."""
+        features = self.body(images.to(self.head.weight.device).float() / 127.5 - 1)
         return features, self.head(features)
 
 

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from .digits import DigitClassifier
+from .features import Extractor, FeatureCollector, Features
 from .protocol import Protocol
 
+if TYPE_CHECKING:
+    from mclr_fast.data import Dataset
 
-def mnist16_protocol(train_images: np.ndarray, heldout_images: np.ndarray, neighbors: int) -> Protocol:
-    """FD, precision and recall against the training digits; the held-out digits for the second FD.
+BATCH = 500  # images seen at once
 
-    train_images, heldout_images: uint8 [n,1,16,16].
-    """
+
+def mnist16_protocol(train: Dataset, heldout: Dataset, neighbors: int) -> Protocol:
+    """FD, precision and recall against the training digits; the held-out digits for the second FD."""
     extract = DigitClassifier.pretrained()
-    bare = Protocol(DigitClassifier.name, extract, None, None, neighbors)
     return Protocol(
         DigitClassifier.name,
         extract,
-        bare.features(torch.from_numpy(train_images)),
-        bare.features(torch.from_numpy(heldout_images)),
+        features_of(train, extract),
+        features_of(heldout, extract),
+        torch.from_numpy(heldout.labels),
         neighbors,
     )
+
+
+def features_of(dataset: Dataset, extract: Extractor) -> Features:
+    """Those of all images of a data set."""
+    collector = FeatureCollector(extract)
+    for first in range(0, len(dataset), BATCH):
+        places = range(first, min(first + BATCH, len(dataset)))
+        collector.add(torch.from_numpy(dataset.images(np.array(places))), places)
+    return collector.whole()

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from .bootstrap import bootstrap_frechet_difference
 from .class_entropy import inception_score
+from .features import Extractor, FeatureCollector, Features
 from .frechet import feature_statistics, frechet_distance
 from .manifold import precision_recall
-
-Extractor = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""uint8 images [B,C,H,W] -> features [B,D], class logits [B,M]."""
-
-
-class Features(NamedTuple):
-    """What an extractor sees in a set of images: features [n,D] and class probabilities [n,M]."""
-
-    features: Tensor
-    probs: Tensor
+from .rows import Metrics
 
 
 @dataclass(frozen=True)
@@ -32,25 +22,23 @@ class Protocol:
         name: what the rows can be compared under.
         extract: the feature extractor; another one (Inception, DINOv2) makes another protocol.
         reference: features of the training set: FD, precision and recall are against it.
-        heldout: features of images that were not trained on, for the second FD; may be None.
+        heldout: features of images that were not trained on, for the second FD and the row of real images;
+            heldout_labels: their classes, int64 [n].
         neighbors: k of precision and recall.
     """
 
     name: str
     extract: Extractor
     reference: Features
-    heldout: Features | None
+    heldout: Features
+    heldout_labels: Tensor
     neighbors: int
 
-    @torch.no_grad()
-    def features(self, images: Tensor, batch_size: int = 500) -> Features:
-        """Features and class probabilities of uint8 images [n,C,H,W], on the CPU."""
-        parts = [self.extract(batch) for batch in images.split(batch_size)]
-        features = torch.cat([part[0].float().cpu() for part in parts])
-        logits = torch.cat([part[1].float().cpu() for part in parts])
-        return Features(features, logits.softmax(dim=1))
+    def collector(self) -> FeatureCollector:
+        """What takes up the images that are to be judged; `metrics` takes what it gathers."""
+        return FeatureCollector(self.extract)
 
-    def metrics(self, seen: Features, labels: Tensor, *, is_heldout: bool = False) -> dict:
+    def metrics(self, seen: Features, labels: Tensor, *, is_heldout: bool = False) -> Metrics:
         """FD, held-out FD, Inception Score, precision, recall and class accuracy of one set.
 
         `labels` [n] are the classes asked for; `is_heldout` leaves out the FD of a set with itself.
@@ -58,15 +46,25 @@ class Protocol:
         """
         statistics = feature_statistics(seen.features)
         precision, recall = precision_recall(self.reference.features, seen.features, self.neighbors)
-        heldout = None if is_heldout or self.heldout is None else self.heldout.features
+        fd_heldout = None if is_heldout else self.frechet(statistics, self.heldout.features)
         return {
             "fd": self.frechet(statistics, self.reference.features),
-            "fd_heldout": None if heldout is None else self.frechet(statistics, heldout),
+            "fd_heldout": fd_heldout,
             "is": inception_score(seen.probs, splits=1)[0],
             "precision": precision,
             "recall": recall,
             "accuracy": (seen.probs.argmax(dim=1) == labels.cpu()).double().mean().item(),
         }
+
+    def real(self, num_images: int) -> tuple[Metrics, int]:
+        """The metrics of that many held-out images, or of all there are; and how many they were."""
+        part = Features(*(seen[:num_images] for seen in self.heldout))
+        metrics = self.metrics(part, self.heldout_labels[:num_images], is_heldout=True)
+        return metrics, len(part.features)
+
+    def difference(self, one: Tensor, other: Tensor) -> tuple[float, float, float]:
+        """FD(one) - FD(other) with its bootstrap interval, of features [n,D] from the same sampling seeds."""
+        return bootstrap_frechet_difference(one, other, *feature_statistics(self.reference.features))
 
     @staticmethod
     def frechet(statistics: tuple[Tensor, Tensor], reference: Tensor) -> float:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 Kind = Literal["real", "base", "guidance", "control", "trained"]
 Metrics = dict[str, float | None]
-"""By metric ("fd", "fd_heldout", "is", "precision", "recall", "accuracy"); None where it was not measured."""
+"""By metric, of METRICS or a protocol's own; None where it was not measured."""
+METRICS = ("fd", "fd_heldout", "is", "precision", "recall", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Row:
         images_seen: of training, since the base; 0 for those that were not trained.
         nfe: network calls a sample; samples: how many were scored.
         metrics: by protocol. `chosen_by` names the protocol whose FD chooses the best row of a run.
-        guidance: its strength, in the words of the family's sampler (EDM2: 1 = none).
+        guidance: its strength, in the words of the family's sampler; `unguided` is the one that is none
+            (EDM2's g: 1; VAR's t: 0).
         seconds: what sampling and scoring took; None where that was not measured.
     """
 
@@ -32,6 +34,7 @@ class Row:
     metrics: dict[str, Metrics]
     chosen_by: str
     guidance: float = 1.0
+    unguided: float = 1.0
     seconds: float | None = None
 
     @property
@@ -50,20 +53,24 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """As summary.json, evaluations and cfg.json hold it; the choosing metrics at the top too."""
-        fields = {"name": self.name, "kind": self.kind, "guidance": self.guidance}
-        counts = {"images_seen": self.images_seen, "nfe": self.nfe, "samples": self.samples}
-        time = {} if self.seconds is None else {"seconds": self.seconds}
         return {
-            **fields,
-            **counts,
+            "name": self.name,
+            "kind": self.kind,
+            "guidance": self.guidance,
+            "unguided": self.unguided,
+            "images_seen": self.images_seen,
+            "nfe": self.nfe,
+            "samples": self.samples,
+            **dict.fromkeys(METRICS),
             **self.chosen,
             "chosen_by": self.chosen_by,
             "metrics": self.metrics,
-            **time,
+            **({} if self.seconds is None else {"seconds": self.seconds}),
         }
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Row:
         """What `to_json` gave, of today's format (`runtime.formats` brings older ones to it)."""
-        names = ("name", "kind", "images_seen", "nfe", "samples", "metrics", "chosen_by", "guidance")
-        return cls(**{name: row[name] for name in names}, seconds=row.get("seconds"))
+        names = ("name", "kind", "images_seen", "nfe", "samples", "metrics", "chosen_by")
+        strengths = {name: row[name] for name in ("guidance", "unguided")}
+        return cls(**{name: row[name] for name in names}, **strengths, seconds=row.get("seconds"))

@@ -10,12 +10,17 @@ import dataclasses
 import json
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
+from mclr_fast.evaluation.rows import Row
+from mclr_fast.reports.summary import Summary
+from mclr_fast.reports.table_summary import Settings
+from mclr_fast.runtime import formats
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import replacing, write_json
 from mclr_fast.runtime.locks import held, waited_for
@@ -27,11 +32,32 @@ from .checks import check_options
 from .proof import judge_best
 from .run import Run
 
-Settings = dict[str, Any]
-"""Options of the objective or of training, by name."""
 OBJECTIVE, TRAIN = ({field.name for field in dataclasses.fields(c)} for c in (ObjectiveConfig, TrainConfig))
 
 WAIT_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A final run: the row that the judge gave its best checkpoint, its own summary, and what both took."""
+
+    judged: Row
+    summary: Summary
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of judged.json."""
+        parts = {"judged": self.judged.to_json(), "summary": self.summary.to_json()}
+        return {"format": formats.SUMMARY_FORMAT, **parts, "seconds": self.seconds}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Judged:
+        """What `to_json` gave, of today's format."""
+        judged, summary = Row.from_json(content["judged"]), Summary.from_json(content["summary"])
+        return cls(judged, summary, content["seconds"])
+
+
+Found = TypeVar("Found", Summary, Judged)
 
 
 class OutOfTime(Exception):
@@ -90,25 +116,33 @@ class Cells:
         usual = vars(self.config.objective) | vars(self.config.train)
         return {key: value for key, value in settings.items() if value != usual[key]}
 
-    def tried(self, objective: str, settings: Settings, seed: int) -> dict | None:
+    def tried(self, objective: str, settings: Settings, seed: int) -> Summary | None:
         """The summary of a run with the short evaluations; None while another process makes it."""
         config = self.config_of(objective, settings, seed, tried=True)
-        return self._kept(config, "summary.json", lambda config: self._execute(config)[1])
+        path = config.folder / "summary.json"
 
-    def final(self, objective: str, settings: Settings, seed: int) -> dict | None:
-        """A run with the full evaluations: {"judged": its best checkpoint on fresh seeds, "summary"}.
+        def read(content: dict[str, Any]) -> Summary:
+            return Summary.from_json(formats.summary(content, path))
 
-        None while another process makes it.
-        """
+        return self._kept(config, path, read, lambda config: self._execute(config)[1])
+
+    def final(self, objective: str, settings: Settings, seed: int) -> Judged | None:
+        """A run with the full evaluations, judged on fresh seeds; None while another process makes it."""
         config = self.config_of(objective, settings, seed, tried=False)
-        return self._kept(config, "judged.json", self._judged)
+        path = config.folder / "judged.json"
 
-    def judged_base(self, like: tuple[str, Settings, int], guidance: float) -> list[dict]:
+        def read(content: dict[str, Any]) -> Judged:
+            return Judged.from_json(formats.judged(content, path))
+
+        return self._kept(config, path, read, self._judged)
+
+    def judged_base(self, like: tuple[str, Settings, int], guidance: float) -> list[Row]:
         """The base's rows on the final runs' fresh seeds, without and with guidance."""
         run = Run(self.config_of(*like, tried=False), self.ranks, self.stop)
         judge = run.final_evaluator()
-        base = judge.evaluate(run.base, "base", 0)
-        guided = judge.evaluate(run.base, f"cfg-{guidance:g}", 0, guidance=guidance)
+        net = run.base_on_device()
+        base = judge.evaluate(net, "base", "base")
+        guided = judge.evaluate(net, f"cfg-{guidance:g}", "guidance", guidance=guidance)
         return [base.row, guided.row]
 
     def wait(self) -> None:
@@ -125,29 +159,34 @@ class Cells:
         """A block that one process of the table is in at a time."""
         return waited_for(self.locks / f"{name}.lock", self.ranks, self.stop)
 
-    def _kept(self, config: RunConfig, file: str, make) -> dict | None:
-        """The JSON that `make(config)` gives, kept as `file` in the cell's folder."""
-        path = config.folder / file
-        found = self._read(path)
+    def _kept(
+        self,
+        config: RunConfig,
+        path: Path,
+        read: Callable[[dict[str, Any]], Found],
+        make: Callable[[RunConfig], Found],
+    ) -> Found | None:
+        """What `make(config)` gives, kept as JSON at `path` in the cell's folder; `read` reads that."""
+        found = self._read(path, read)
         if found is None:
             self._check_time()
             lock = self.locks / f"{config.folder.parent.name}-{config.folder.name}.lock"
             with held(lock, self.ranks) as mine:
-                found = self._read(path)  # it may have been finished since
+                found = self._read(path, read)  # it may have been finished since
                 if found is None and mine:
                     say(self.ranks.is_main, f"\n{config.folder}")
                     found = make(config)
-                    self.ranks.on_main(write_json, path, found)
+                    self.ranks.on_main(write_json, path, found.to_json())
                     self.num_made, self.is_waiting = self.num_made + 1, False
         if found is None:
             self.num_elsewhere += 1
             return None
-        self.seconds += found["seconds"]
+        self.seconds += found.seconds
         self.num_done += 1
         return found
 
-    def _read(self, path: Path) -> dict | None:
-        return self.ranks.on_main(lambda: json.loads(path.read_text()) if path.exists() else None)
+    def _read(self, path: Path, read: Callable[[dict[str, Any]], Found]) -> Found | None:
+        return self.ranks.on_main(lambda: read(json.loads(path.read_text())) if path.exists() else None)
 
     def _check_time(self) -> None:
         """OutOfTime when the slice is over: by rank 0's clock, so that all ranks agree."""
@@ -156,14 +195,13 @@ class Cells:
         if minutes and over:
             raise OutOfTime
 
-    def _judged(self, config: RunConfig) -> dict:
+    def _judged(self, config: RunConfig) -> Judged:
         started = time.perf_counter()
         run, summary = self._execute(config)
-        objective = config.objective.objective
-        judged = judge_best(run.final_evaluator(), run, objective, config.seed, "best", summary)
-        return {"judged": judged.row, "summary": summary, "seconds": time.perf_counter() - started}
+        judged = judge_best(run.final_evaluator(), run, "trained", summary)
+        return Judged(judged.row, summary, time.perf_counter() - started)
 
-    def _execute(self, config: RunConfig) -> tuple[Run, dict]:
+    def _execute(self, config: RunConfig) -> tuple[Run, Summary]:
         """Run a cell, with what all cells share made by the first that needs it."""
         run = Run(config, self.ranks, self.stop)
         with self.once("shared"):
@@ -176,7 +214,7 @@ class Cells:
         kept = self.shared / f"base-{run.config.eval.num_samples}.safetensors"
         own = run.outdir / "evaluations" / "base-0.safetensors"
         if not self.ranks.on_main(lambda: options.negatives.exists() and options.classifier.exists()):
-            run.aids.make()
+            run.needs.make()
         if not self.ranks.on_main(kept.exists):
             run.evaluate_base(run.evaluator())
             self.ranks.on_main(copy_missing, own, kept)

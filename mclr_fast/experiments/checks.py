@@ -1,18 +1,15 @@
-"""What is checked and claimed before anything expensive starts."""
+"""What is checked before anything expensive starts."""
 
 from __future__ import annotations
 
-import inspect
-import json
 from typing import Any
 
 import torch
 
 from mclr_fast.config import RunConfig, TrainConfig
 from mclr_fast.data import Dataset
-from mclr_fast.methods import columns as tuples
-from mclr_fast.methods.registry import METHODS, RENAMED, Method, make_method, options_of
-from mclr_fast.models.edm2 import Precond
+from mclr_fast.methods.registry import METHODS, Method, make_method, option_named, options_of
+from mclr_fast.models import Model
 from mclr_fast.objectives import SettingError
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import option_of
@@ -29,43 +26,33 @@ def net_overrides(train: TrainConfig, device: torch.device) -> dict[str, Any]:
     return {"dtype": choose_dtype(train.precision, device), "dropout": train.dropout}
 
 
-def complete(net_arguments: dict[str, Any]) -> dict[str, Any]:
-    """Constructor arguments that make an architecture, with defaults filled in, as JSON has them."""
-    parameters = inspect.signature(Precond).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    known = {k: v for k, v in (defaults | net_arguments).items() if k not in ("dtype", "dropout")}
-    return json.loads(json.dumps(known))
-
-
-def check_fit(config: RunConfig, dataset: Dataset, net_arguments: dict[str, Any]) -> None:
+def check_fit(config: RunConfig, dataset: Dataset, model: Model) -> None:
     """RunError unless data, network and options go together."""
     for name, value in (config.net or {}).items() if config.init else ():
-        if net_arguments.get(name) != value:
+        if model.arguments.get(name) != value:
             raise RunError(
                 f"--init {config.init} is not a base of recipe {config.recipe}: its {name} is "
-                f"{net_arguments.get(name)}, the recipe's {value}."
+                f"{model.arguments.get(name)}, the recipe's {value}."
             )
-    channels, *size = dataset.image_shape
-    channels = channels // 2 if channels == 8 else channels  # latents are stored as mean and std
-    resolution, expected = net_arguments["img_resolution"], net_arguments["img_channels"]
-    if (channels, *size) != (expected, resolution, resolution):
+    codec, facts = model.codec(dataset), model.facts
+    if codec.shape != facts.shape:
         raise RunError(
-            f"the images of --data {config.data} are {channels}x{size[0]}x{size[1]}, the network's "
-            f"{expected}x{resolution}x{resolution}. Prepare the data at the network's resolution."
+            f"the images of --data {config.data} are {_times(codec.shape)}, the network's "
+            f"{_times(facts.shape)}. Prepare the data at the network's resolution."
         )
-    if config.train.flip and dataset.image_shape[0] == 8:
+    if config.train.flip and not codec.mirrors:
         raise RunError(
             f"--flip cannot mirror the latents of --data {config.data}: mirror the images before they are "
             "encoded (python -m mclr_fast.prepare --latents --mirror), and leave out --flip."
         )
-    labels, label_dim = dataset.labels, net_arguments["label_dim"]
-    if labels.min() < 0 or labels.max() >= label_dim:
+    labels = dataset.labels
+    if labels.min() < 0 or labels.max() >= facts.num_classes:
         raise RunError(
             f"the labels of --data {config.data} lie in [{labels.min()}, {labels.max()}]; the network "
-            f"knows classes 0 to {label_dim - 1}."
+            f"knows classes 0 to {facts.num_classes - 1}."
         )
     method, train = method_of(config), config.train
-    if method.tuples in tuples.PAIRED and not config.objective.include_own:
+    if method.columns.labels == "others" and not config.objective.include_own:
         num_distinct = len(set(labels.tolist()))
         if num_distinct < 2 or train.batch_size < 2:
             raise RunError(
@@ -75,12 +62,16 @@ def check_fit(config: RunConfig, dataset: Dataset, net_arguments: dict[str, Any]
             )
 
 
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
 def method_of(config: RunConfig) -> Method:
     """What the run's objective is made of. RunError for a setting out of its range."""
     try:
         return make_method(config.objective)
     except SettingError as error:
-        option = option_of(RENAMED.get(error.name, error.name))
+        option = option_of(option_named(config.objective.objective, error.name))
         raise RunError(f"--objective {config.objective.objective}: {option} {error.fault}") from error
 
 
@@ -121,7 +112,7 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
     method = method_of(config)
     if not 0 <= method.label_dropout < 1:
         raise RunError(f"--label-dropout must be at least 0 and below 1, not {method.label_dropout}.")
-    num_columns = tuples.num_columns(method.tuples, objective.num_negatives)
+    num_columns = len(method.columns.kinds(objective.num_negatives))
     if not method.separable and 0 < train.micro_batch < num_columns:
         raise RunError(
             f"--micro-batch {train.micro_batch} is smaller than a row of {objective.objective}, R = "

@@ -1,14 +1,16 @@
-"""A run's folder belongs to one run: the options that make it what it is, and its claim."""
+"""A run's folder belongs to one run: the options that make it what it is, their hash, and its claim."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from mclr_fast.config import RunConfig
+from mclr_fast.runtime import formats
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import write_json
 
@@ -47,8 +49,31 @@ def flat(config: RunConfig) -> dict[str, Any]:
 GROUPS = ("objective", "train", "eval")
 
 
+def defaults() -> dict[str, Any]:
+    """What an option that a file lacks is: it is younger than the file."""
+    return flat(RunConfig(recipe=""))
+
+
+def run_hash(config: RunConfig) -> str:
+    """What a run is, in 16 characters; its states carry it.
+
+    Options that format 1 had not are left out at their defaults: so a run that it could describe has the
+    hash that it had, and a new option refuses no older state.
+    """
+    usual = defaults()
+    told = {
+        name: value
+        for name, value in flat(config).items()
+        if name in formats.FORMAT_1_OPTIONS or value != usual[name]
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def claim_outdir(outdir: Path, config: RunConfig) -> None:
-    """Make outdir this run's, or see that it already is. RunError, one line, when it cannot be."""
+    """Make outdir this run's, or see that it already is. RunError, one line, when it cannot be.
+
+    An option that its config.json lacks has its default there. The file stays as the first call wrote it.
+    """
     try:
         outdir.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(outdir).free
@@ -68,11 +93,12 @@ def claim_outdir(outdir: Path, config: RunConfig) -> None:
             raise RunError(
                 f"--outdir {outdir} is not empty and holds no run of ours. Choose another, or empty it."
             )
-        write_json(path, wanted)
+        write_json(path, {"format": formats.CONFIG_FORMAT, **wanted})
         return
     try:
-        found = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+        content = json.loads(path.read_text())
+        found = {k: v for k, v in (defaults() | formats.config(content, path)).items() if k not in FREE}
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         raise RunError(f"{path} cannot be read ({error}). Choose another --outdir.") from None
     changed = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
     if changed:

@@ -2,90 +2,140 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 from mclr_fast.config import RunConfig
-from mclr_fast.evaluation import bootstrap_frechet_difference, feature_statistics
 from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
+from mclr_fast.evaluation.rows import Row
 from mclr_fast.models import load
 from mclr_fast.reports.run_page import write_report
-from mclr_fast.runtime.files import write_json
+from mclr_fast.reports.summary import Interval, SeedResult, Summary
+from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
+from .arm import control_plan
 from .checks import check_options
 from .claim import claim_outdir
 from .run import Run
+from .summary import write_summary
+
+BETTER = ("is", "precision")
+"""What must be higher than the base's and the control's, beside the lower FD."""
 
 
-def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict:
+class SeedRun(NamedTuple):
+    """What the run of one seed gives a proof: its judgement, its own summary, and how it was judged."""
+
+    result: SeedResult
+    summary: Summary
+    real: Row
+    protocol: dict[str, Any]
+
+
+def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> Summary:
     """Run every seed under outdir/seed-<s>, judge, write summary.json and report.html."""
     outdir = config.folder
     check_options(config, ranks.size)
+    check_comparable(config)
     ranks.on_main(claim_outdir, outdir, config)
-    arm = config.objective.objective
-    results, seconds = [], 0.0
+    runs = []
     for seed in config.proof_seeds:
         single = replace(config, seed=seed, outdir=outdir / f"seed-{seed}", proof_seeds=())
-        run = Run(single, ranks, stop)
-        summary = run.execute()
-        judge = run.final_evaluator()
-        reference = feature_statistics(judge.protocol.reference.features)
-        base = judge.evaluate(run.base, "base", 0)
-        control = judge_best(judge, run, "denoising", seed, "best-denoising", summary)
-        tuned = judge_best(judge, run, arm, seed, "best", summary)
-        result = {
-            "seed": seed,
-            "base": base.row,
-            "denoising": {**control.row, "name": "denoising"},
-            arm: {**tuned.row, "name": arm},
-        }
-        for name, other in (("base", base), ("denoising", control)):
-            difference = bootstrap_frechet_difference(tuned.features, other.features, *reference)
-            result[f"fd_minus_{name}"] = list(difference)
-        result["passed"] = all(
-            result[f"fd_minus_{name}"][2] < 0
-            and all(tuned.row[metric] > other.row[metric] for metric in ("is", "precision"))
-            for name, other in (("base", base), ("denoising", control))
-        )
-        say(ranks.is_main, _line(result))
-        results.append(result)
-        seconds += summary["seconds"]
-
-    real = judge.real_row(judge.protocol.heldout, run.heldout_labels)
-    rows = [real, base.row]
-    rows += [result[name] for name in ("denoising", arm) for result in results]
-    summary = {
-        **summary,
-        "recipe": config.recipe,
-        "seed": None,
-        "seconds": seconds,
-        "rows": rows,
-        "best": min((result[arm] for result in results), key=lambda row: row["fd"]),
-        "turned_at": None,
-        "stopped": None,
-        "grid_seeds": None,
-        "comparison": {},
-        "protocol": run.protocol_description(judge),
-        "proof": results,
-    }
-    ranks.on_main(write_json, outdir / "summary.json", summary)
+        runs.append(prove_seed(single, ranks, stop))
+        say(ranks.is_main, _line(runs[-1].result))
+    summary = summarize(config.recipe, runs)
+    ranks.on_main(write_summary, outdir, summary)
     ranks.on_main(write_report, outdir)
     return summary
 
 
-def judge_best(judge: Evaluator, run: Run, arm: str, seed: int, folder: str, summary: dict) -> Evaluation:
+def check_comparable(config: RunConfig) -> None:
+    """RunError where there is nothing to compare with."""
+    if config.protocol is None or config.eval.eval_every == 0 or config.init is None:
+        raise RunError(
+            "--proof-seeds compares FDs with the base's: it needs a recipe with a protocol, --init, and "
+            "--eval-every above 0."
+        )
+    if control_plan(config, judged=True) is None:
+        raise RunError(
+            "--proof-seeds compares with the denoising control: it needs --control last or all, and an "
+            "--objective other than denoising."
+        )
+
+
+def prove_seed(config: RunConfig, ranks: Ranks, stop: StopRequest) -> SeedRun:
+    """The run of one seed, and the judgement of its best checkpoints."""
+    run = Run(config, ranks, stop)
+    summary = run.execute()
+    judge = run.final_evaluator()
+    base = judge.evaluate(run.base_on_device(), "base", "base")
+    control = judge_best(judge, run, "control", summary)
+    trained = judge_best(judge, run, "trained", summary)
+    minus_base, minus_control = (
+        list(judge.protocol.difference(trained.features, other.features)) for other in (base, control)
+    )
+    result = SeedResult(
+        seed=config.seed,
+        base=base.row,
+        control=replace(control.row, name=best_row(summary, "control").name),
+        trained=replace(trained.row, name=best_row(summary, "trained").name),
+        fd_minus_base=minus_base,
+        fd_minus_control=minus_control,
+        passed=is_better(trained.row, base.row, minus_base)
+        and is_better(trained.row, control.row, minus_control),
+    )
+    return SeedRun(result, summary, judge.real_row(), judge.description())
+
+
+def summarize(recipe: str, runs: Sequence[SeedRun]) -> Summary:
+    """The proof's summary: all judged rows; what all seeds share as the last one has it."""
+    last, results = runs[-1], [run.result for run in runs]
+    trained = [result.trained for result in results]
+    return replace(
+        last.summary,
+        recipe=recipe,
+        seed=None,
+        seconds=sum(run.summary.seconds for run in runs),
+        rows=[last.real, last.result.base, *(result.control for result in results), *trained],
+        best=min(trained, key=lambda row: row.fd),
+        turned_at=None,
+        stopped=None,
+        grid_seeds=None,
+        comparison={},
+        protocol=last.protocol,
+        proof=results,
+    )
+
+
+def judge_best(
+    judge: Evaluator, run: Run, kind: Literal["control", "trained"], summary: Summary
+) -> Evaluation:
     """Evaluate the best checkpoint of one of a run's arms on the judge's seeds."""
-    chosen = min((row for row in summary["rows"] if row["name"] == arm), key=lambda row: row["fd"])
+    best = best_row(summary, kind)
+    folder = "best" if kind == "trained" else f"best-{best.name}"
     net = load(run.outdir / "checkpoints" / folder, dtype=run.base.dtype).to(run.ranks.device)
-    return judge.evaluate(net, f"{arm}-seed{seed}", chosen["images_seen"])
+    return judge.evaluate(net, f"{best.name}-seed{summary.seed}", kind, best.images_seen)
 
 
-def _line(result: dict) -> str:
+def best_row(summary: Summary, kind: Literal["control", "trained"]) -> Row:
+    """The row of lowest FD of one of a run's arms."""
+    return min(summary.of(kind), key=lambda row: row.fd)
+
+
+def is_better(row: Row, other: Row, difference: Interval) -> bool:
+    """Whether FD is lower with its whole interval, and IS and precision higher."""
+    return difference[2] < 0 and all(row.chosen[metric] > other.chosen[metric] for metric in BETTER)
+
+
+def _line(result: SeedResult) -> str:
     parts = []
-    for name in ("base", "denoising"):
-        difference, low, high = result[f"fd_minus_{name}"]
-        parts.append(f"FD - FD({name}) = {difference:+.4f} [{low:+.4f}, {high:+.4f}]")
-    verdict = "passed" if result["passed"] else "not passed"
-    return f"seed {result['seed']}: {'; '.join(parts)}: {verdict}"
+    against = ((result.base, result.fd_minus_base), (result.control, result.fd_minus_control))
+    for other, interval in against:
+        difference, low, high = interval
+        parts.append(f"FD - FD({other.name}) = {difference:+.4f} [{low:+.4f}, {high:+.4f}]")
+    verdict = "passed" if result.passed else "not passed"
+    return f"seed {result.seed}: {'; '.join(parts)}: {verdict}"

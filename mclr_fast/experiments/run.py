@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-import mclr_fast
 from mclr_fast.config import RunConfig
 from mclr_fast.data import open_dataset
-from mclr_fast.evaluation import bootstrap_frechet_difference, feature_statistics
 from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
-from mclr_fast.methods.needs import AidMaker
-from mclr_fast.models import describe, load, model_from_config, read_config, resolve, save_model, weights_file
+from mclr_fast.evaluation.rows import Row
+from mclr_fast.methods.needs import NeedMaker
+from mclr_fast.models import (
+    Model,
+    describe,
+    load,
+    model_from_config,
+    read_config,
+    resolve,
+    weights_file,
+)
+from mclr_fast.reports.grid import GridEntry, write_grid
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.files import file_sha256, replacing, write_json
+from mclr_fast.runtime.files import file_sha256, write_json
 from mclr_fast.runtime.logs import RunLog, say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.runtime.trackers import open_trackers
 from mclr_fast.training.optimizer import check_optimizer
-from mclr_fast.training.stopping import out_of_patience
-from mclr_fast.training.trainer import Trainer
 
+from .arm import Arm, Outcome, Plan, control_plan, say_row, trained_plan
 from .cfg_rows import cfg_file, stored_cfg_rows
 from .checks import check_fit, check_options, net_overrides
 from .claim import claim_outdir, flat
-from .rounds import Rounds
-from .snapshots import Snapshots
+from .summary import Summary, describe_device, versions, write_summary
 
 
 class Run:
@@ -46,93 +47,70 @@ class Run:
         self.ranks = ranks
         self.stop = stop
         self.outdir = config.folder
-        self.skipped: dict[str, int] = {}
         check_options(config, ranks.size)
         check_optimizer(config.train.optimizer, ranks.device)
         try:
-            self.model = read_config(config.init) if config.init else describe(config.net)
+            self.description = (
+                read_config(config.init) if config.init else describe(config.net, config.family)
+            )
+            self.model = Model.of(self.description)
             loading = (config.loader, config.loader_threads, ranks.device)
             self.dataset = open_dataset(config.data, "train", *loading)
-            check_fit(config, self.dataset, self.model["net"])
+            check_fit(config, self.dataset, self.model)
             self.base = self._build()
-            self.aids = AidMaker(config, self.model, self.dataset, ranks, stop)
+            self.needs = NeedMaker(config, self.description, self.dataset, ranks, stop)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             raise RunError(str(error)) from error
         ranks.on_main(claim_outdir, self.outdir, config)
         self.log = RunLog(self.outdir / "log.jsonl" if ranks.is_main else None)
         ranks.on_main(self._open_trackers)
-        arguments = self.model["net"]
-        self.image_shape = (
-            arguments["img_channels"],
-            arguments["img_resolution"],
-            arguments["img_resolution"],
-        )
         self.base_sha256 = file_sha256(weights_file(config.init)) if config.init else None
 
-    def execute(self) -> dict:
+    def execute(self) -> Summary:
         """Everything; returns the summary, which is also written with the report."""
         with self.log:
             return self._execute()
 
-    def _execute(self) -> dict:
+    def _execute(self) -> Summary:
         self._announce()
-        rows, seconds = [], 0.0
-        evaluator = self.evaluator()
-        grids: dict[str, torch.Tensor] = {}
-        base = control = None
-        if evaluator is not None:
-            rows.append(self._real_row(evaluator))
-        if evaluator is not None and self.config.init:
-            base = self.evaluate_base(evaluator)
-            rows.append(base.row)
-            grids["base"] = base.grid
-            rows += self._cfg(evaluator, grids)
-        if self.config.eval.control != "none" and self.config.objective.objective != "denoising":
-            objective = replace(self.config.objective, objective="denoising")
-            arm_config = replace(self.config, objective=objective)
-            every = self.config.eval.control == "all"
-            trained, arm_seconds, _ = self._arm("denoising", arm_config, evaluator, every)
-            control = best_of(trained)
-            rows += [evaluation.row for evaluation in trained]
-            seconds += arm_seconds
-        name = self.config.objective.objective
-        trained, arm_seconds, stopped = self._arm(name, self.config, evaluator, True)
-        rows += [evaluation.row for evaluation in trained]
-        grids |= {f"{name}-{e.row['images_seen']}": e.grid for e in trained}
-        best = best_of(trained)
+        judge = self.evaluator()
+        real, base, guided, control = None, None, [], None
+        if judge is not None:
+            real = self._said(judge.real_row())
+            if self.config.init:
+                base = self.evaluate_base(judge)
+                guided = self._guided(judge)
+        if plan := control_plan(self.config, judged=judge is not None):
+            control = self._train(plan, judge)
+        plan = trained_plan(self.config, judged=judge is not None, refreshes=self._refreshes)
+        trained = self._train(plan, judge, self.needs)
+        others = {"base": base, "denoising": control and control.best}
 
-        summary = {
-            "recipe": self.config.recipe,
-            "objective": name,
-            "settings": repr(self.aids.method.objective),
-            "seed": self.config.seed,
-            "images_seen": stopped["images_seen"] if stopped else self.config.train.duration,
-            "seconds": seconds + arm_seconds + sum(row.get("seconds", 0) for row in rows),
-            "rows": rows,
-            "best": best and best.row,
-            "turned_at": turned_at(trained),
-            "stopped": stopped,
-            "skipped_batches": self.skipped,
-            "classifier": self.aids.quality,
-            "comparison": self._compare(evaluator, best, {"base": base, "denoising": control}),
-            "grid_seeds": evaluator and evaluator.grid_seeds,
-            "protocol": evaluator and self.protocol_description(evaluator),
-            "versions": self.versions(),
-        }
-        self.ranks.on_main(self._write, summary, grids)
+        rows = [*filter(None, (real, base and base.row)), *(row for row, _ in guided)]
+        rows += [*(control.rows if control else ()), *trained.rows]
+        summary = Summary(
+            recipe=self.config.recipe,
+            objective=self.config.objective.objective,
+            settings=repr(self.needs.method.objective),
+            seed=self.config.seed,
+            images_seen=trained.stopped.images_seen if trained.stopped else self.config.train.duration,
+            seconds=sum(arm.seconds for arm in (control, trained) if arm) + sum(r.seconds or 0 for r in rows),
+            rows=rows,
+            best=trained.best and trained.best.row,
+            turned_at=trained.turned_at,
+            stopped=trained.stopped,
+            skipped_batches={arm.name: arm.skipped for arm in (control, trained) if arm},
+            classifier=self.needs.quality,
+            comparison=compare(judge, trained.best, others),
+            grid_seeds=judge and judge.grid_seeds,
+            protocol=judge and judge.description(),
+            versions=versions(self.ranks.device, self.base_sha256),
+        )
+        shown = [(base.row, base.grid)] if base else []
+        shown += [*guided, *((made.row, made.grid) for made in trained.evaluations)]
+        self.ranks.on_main(self._write, summary, shown)
         say(self.ranks.is_main, f"report: {self.outdir / 'report.html'}")
         return summary
-
-    def versions(self) -> dict:
-        """What the figures were made with."""
-        return {
-            "mclr_fast": mclr_fast.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-            "device": describe_device(self.ranks.device),
-            "base_sha256": self.base_sha256,
-        }
 
     def evaluator(self, seeds: range | None = None, folder: Path | None = None) -> Evaluator | None:
         """The judge of this run's rows (other seeds and folder for another judge); None without one."""
@@ -141,47 +119,35 @@ class Run:
         from mclr_fast.evaluation.mnist16 import mnist16_protocol
 
         heldout = open_dataset(self.config.data, "heldout")
-        protocol = mnist16_protocol(
-            *(data.images(np.arange(len(data))) for data in (self.dataset, heldout)),
-            neighbors=self.config.eval.neighbors,
-        )
-        self.heldout_labels = torch.from_numpy(heldout.labels)
-        self.base.to(self.ranks.device)  # it is judged too; a run without a judge keeps it off the GPU
         first = self.config.eval.first_seed
         return Evaluator(
-            protocol,
-            self.config.eval,
-            seeds or range(first, first + self.config.eval.num_samples),
-            self.image_shape,
-            self.dataset.num_classes,
-            folder or self.outdir / "evaluations",
-            self.ranks,
-            self.stop,
+            protocol=mnist16_protocol(self.dataset, heldout, self.config.eval.neighbors),
+            config=self.config.eval,
+            seeds=seeds or range(first, first + self.config.eval.num_samples),
+            num_classes=self.dataset.num_classes,
+            model=self.model,
+            decode=self.model.codec(self.dataset).decode,
+            folder=folder or self.outdir / "evaluations",
+            objective=self.config.objective.objective,
+            ranks=self.ranks,
+            stop=self.stop,
         )
-
-    def evaluate_base(self, evaluator: Evaluator) -> Evaluation:
-        """The base's row, and the grid's noises by it."""
-        evaluator.choose_grid_seeds(self.base)
-        return self._evaluate(evaluator, self.base, "base", 0)
 
     def final_evaluator(self) -> Evaluator | None:
         """The proof's judge: fresh seeds that chose no checkpoint."""
         first, count = self.config.proof_first_seed, self.config.proof_samples
         return self.evaluator(range(first, first + count), self.outdir.parent / "evaluations")
 
-    def protocol_description(self, evaluator: Evaluator) -> dict:
-        """What the rows were measured with: only rows with the same description compare."""
-        config = self.config.eval
-        return {
-            "name": evaluator.protocol.name,
-            "reference": f"{len(evaluator.protocol.reference.features):,} training images",
-            "samples": len(evaluator.seeds),
-            "seeds": [evaluator.seeds[0], evaluator.seeds[-1]],
-            "num_steps": config.num_steps,
-            "sigma_min": config.sigma_min,
-            "sigma_max": config.sigma_max,
-            "k": config.neighbors,
-        }
+    def evaluate_base(self, judge: Evaluator) -> Evaluation:
+        """The base's evaluation, and the grid's noises by it."""
+        judge.choose_grid_seeds(self.base_on_device())
+        evaluation = judge.evaluate(self.base_on_device(), "base", "base")
+        self._said(evaluation.row)
+        return evaluation
+
+    def base_on_device(self) -> nn.Module:
+        """The base, for a judge; in a run without one it stays on the CPU."""
+        return self.base.to(self.ranks.device)
 
     def _open_trackers(self) -> None:
         self.log.trackers = open_trackers(self.config, self.outdir, flat(self.config), self.log.lines())
@@ -193,137 +159,48 @@ class Run:
             return load(self.config.init, **overrides)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            return model_from_config(self.model, **overrides).eval()
+            return model_from_config(self.description, **overrides).eval()
 
-    def _arm(
-        self, name: str, config: RunConfig, evaluator: Evaluator | None, every: bool
-    ) -> tuple[list[Evaluation], float, dict | None]:
-        """Train one arm with evaluations on the way, to its duration or until something stops it.
+    @property
+    def _refreshes(self) -> bool:
+        """Whether the objective has a use for new references."""
+        return self.needs.method.needs_reference or self.needs.method.uses_samples
 
-        Returns its evaluations, its seconds, and why and when it was stopped.
-        """
-        folder = self.outdir / "checkpoints"
-        trainer = Trainer(
-            name,
-            config,
-            self._build(),
-            self.dataset,
-            self.ranks,
-            self.log,
-            folder / f"{name}-state",
-            self.stop,
-        )
-        own = name == self.config.objective.objective
-        rounds = Rounds(trainer, self.aids, config, folder) if own else None
-        best_folder = folder / ("best" if own else f"best-{name}")
-        origin = {key: self.model[key] for key in ("licence", "source") if key in self.model}
-        model = describe(self.model["net"], made_by=self.config.recipe, objective=name, **origin)
-        snapshots = Snapshots(trainer, config.train, self.outdir, model)
-        net = None if evaluator is None else self._build().to(self.ranks.device)
-        done: list[Evaluation] = []
-        evaluated = milestones(config, every and evaluator is not None)
-        why = None
-        marks = {*evaluated, *rounds.marks, *snapshots.marks} if own else {*evaluated}
-        for target in sorted(marks):
-            if own:
-                rounds.enter()
-            trainer.train_until(target)
-            if own:
-                snapshots.keep()
-            milestone = min(target, trainer.images_seen)
-            why = trainer.stopped if milestone == trainer.images_seen else None
-            if why is None and target not in evaluated:
-                continue
-            if evaluator is None:
-                trainer.save()
-            elif trainer.images_seen == milestone or evaluator.is_kept(name, milestone):
-                if not evaluator.is_kept(name, milestone):
-                    trainer.save()
-                net.load_state_dict(trainer.average_state())
-
-                def keep_best(row: dict) -> None:
-                    if all(row["fd"] < evaluation.row["fd"] for evaluation in done):
-                        save_model(best_folder, net.state_dict(), model)
-
-                done.append(self._evaluate(evaluator, net, name, milestone, keep_best))
-                trainer.states.protect(best_of(done).row["images_seen"])
-                self.log.evaluated(done[-1].row)
-                if own:
-                    self._say_if_turned(done)
-                    why = why or out_of_patience([e.row["fd"] for e in done], self.config.eval.patience)
-            if why is not None:
-                break
-        trainer.states.wait()
-        self.skipped[name] = trainer.skipped
-        stopped = why and {"why": why, "images_seen": milestone}
-        if stopped:
-            say(self.ranks.is_main, f"stopped at {milestone:,} images: {why}.")
-        self.ranks.on_main(save_model, folder / f"final-{name}", trainer.average_state(), model)
-        return done, trainer.seconds, stopped
-
-    def _evaluate(
-        self,
-        evaluator: Evaluator,
-        net: nn.Module,
-        name: str,
-        images_seen: int,
-        before_saving: Callable[[dict], None] = lambda row: None,
-        guidance: float = 1.0,
-    ) -> Evaluation:
-        started = time.perf_counter()
-
-        def finish(row: dict) -> None:
-            row["seconds"] = time.perf_counter() - started
-            before_saving(row)
-
-        evaluation = evaluator.evaluate(net, name, images_seen, guidance=guidance, before_saving=finish)
-        self._say_row(evaluation.row)
-        return evaluation
-
-    def _cfg(self, evaluator: Evaluator, grids: dict) -> list[dict]:
-        """The guided rows of the base: stored ones where they apply, made here otherwise."""
-        folder, protocol = resolve(self.config.init), self.protocol_description(evaluator)
-        stored = {}
+    def _guided(self, judge: Evaluator) -> list[tuple[Row, Tensor]]:
+        """The base's rows under guidance and their grids: stored rows where they apply, else made here."""
+        protocol, stored = judge.description(), {}
         if not self.config.eval.recompute_cfg:
-            stored = stored_cfg_rows(folder, self.base_sha256, protocol)
-        rows = []
+            stored = stored_cfg_rows(resolve(self.config.init), self.base_sha256, protocol)
+        guided = []
         for guidance in self.config.eval.cfg_scales:
-            name = f"cfg-{guidance:g}"
-            if name in stored:
-                rows.append(stored[name])
-                grids[name] = evaluator.grid(self.base, guidance)
-                self._say_row(rows[-1])
-                continue
-            made = self._evaluate(evaluator, self.base, name, 0, guidance=guidance)
-            rows.append(made.row)
-            grids[name] = made.grid
-        untimed = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-        content = cfg_file(self.base_sha256, protocol, untimed)
+            name, net = f"cfg-{guidance:g}", self.base_on_device()
+            if guidance in stored:
+                row, grid = stored[guidance], judge.grid(net, guidance)
+            else:
+                made = judge.evaluate(net, name, "guidance", guidance=guidance)
+                row, grid = made.row, made.grid
+            guided.append((self._said(row), grid))
+        content = cfg_file(self.base_sha256, protocol, [row for row, _ in guided])
         self.ranks.on_main(write_json, self.outdir / "cfg.json", content)
-        return rows
+        return guided
 
-    def _real_row(self, evaluator: Evaluator) -> dict:
-        row = evaluator.real_row(evaluator.protocol.heldout, self.heldout_labels)
-        self._say_row(row)
+    def _train(self, plan: Plan, judge: Evaluator | None, needs: NeedMaker | None = None) -> Outcome:
+        """One arm, from its start or its saved state to its end; its network and its state are let go."""
+        said = self.description
+        origin = {key: said[key] for key in ("licence", "source") if key in said}
+        provenance = {"made_by": self.config.recipe, "objective": plan.name, **origin}
+        description = describe(self.model.arguments, said["family"], **provenance)
+        places = (self.outdir, self.ranks, self.log, self.stop)
+        return Arm(plan, description, self._build, self.dataset, judge, needs, *places).run()
+
+    def _said(self, row: Row) -> Row:
+        say_row(row, self.ranks)
         return row
 
-    def _compare(self, evaluator, best: Evaluation | None, others: dict) -> dict:
-        """FD(best) - FD(other) with its bootstrap interval, on the same sampling seeds."""
-        if best is None:
-            return {}
-        reference = feature_statistics(evaluator.protocol.reference.features)
-        return {
-            name: list(bootstrap_frechet_difference(best.features, other.features, *reference))
-            for name, other in others.items()
-            if other is not None
-        }
-
-    def _write(self, summary: dict, grids: dict) -> None:
-        write_json(self.outdir / "summary.json", summary)
-        if grids:
-            arrays = {name: grid.numpy() for name, grid in grids.items()}
-            with replacing(self.outdir / "grid.npz") as temporary, open(temporary, "wb") as file:
-                np.savez_compressed(file, order=np.array(list(arrays)), **arrays)
+    def _write(self, summary: Summary, shown: list[tuple[Row, Tensor]]) -> None:
+        """summary.json, the grid's pictures and the report. shown: rows and their pictures."""
+        write_summary(self.outdir, summary)
+        write_grid(self.outdir, [GridEntry.of(row, grid.numpy()) for row, grid in shown])
         write_report(self.outdir)
 
     def _announce(self) -> None:
@@ -331,54 +208,22 @@ class Run:
         say(
             self.ranks.is_main,
             f"{self.config.recipe}: {len(self.dataset):,} images of {self.config.data}, "
-            f"{num_params / 1e6:.2f}M parameters in {str(self.base.dtype)[6:]} on "
+            f"{num_params / 1e6:.2f}M parameters in {str(self.model.family.dtype(self.base))[6:]} on "
             f"{describe_device(self.ranks.device)}, {self.ranks.size} rank(s); "
             f"{train.duration:,} images in steps of {train.batch_size}. Folder: {self.outdir}",
         )
         if self.config.note:
             say(self.ranks.is_main, f"note: {self.config.note}")
 
-    def _say_row(self, row: dict) -> None:
-        say(
-            self.ranks.is_main,
-            f"{row['name']:>10} {row['images_seen']:>8,} images  FD {row['fd']:.4f}  "
-            f"IS {row['is']:.3f}  precision {row['precision']:.3f}  recall {row['recall']:.3f}  "
-            f"accuracy {row['accuracy']:.3f}  {row['nfe']} calls a sample",
-        )
 
-    def _say_if_turned(self, done: list[Evaluation]) -> None:
-        best, last = best_of(done).row, done[-1].row
-        if len(done) > 1 and done[-2].row is best and last["fd"] > best["fd"]:
-            say(
-                self.ranks.is_main,
-                f"FD turned: {best['fd']:.4f} at {best['images_seen']:,} images, {last['fd']:.4f} at "
-                f"{last['images_seen']:,}. The best checkpoint is kept.",
-            )
-
-
-def milestones(config: RunConfig, every: bool) -> list[int]:
-    """Images seen at which an arm is evaluated: whole steps at or past each multiple, and the end."""
-    step, train = config.train.batch_size, config.train
-    end = -(-train.duration // step) * step
-    if not every:
-        return [end]
-    marks = range(config.eval.eval_every, train.duration, config.eval.eval_every)
-    return sorted({-(-mark // step) * step for mark in marks} | {end})
-
-
-def best_of(evaluations: list[Evaluation]) -> Evaluation | None:
-    """The evaluation with the lowest FD."""
-    return min(evaluations, key=lambda e: e.row["fd"], default=None)
-
-
-def turned_at(evaluations: list[Evaluation]) -> int | None:
-    """Images seen at the lowest FD, if a later evaluation is worse."""
-    best = best_of(evaluations)
-    return None if best is None or best is evaluations[-1] else best.row["images_seen"]
-
-
-def describe_device(device: torch.device) -> str:
-    """ "cuda (name)" or "cpu (n threads)"."""
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)"
+def compare(
+    judge: Evaluator | None, best: Evaluation | None, others: dict[str, Evaluation | None]
+) -> dict[str, list[float]]:
+    """FD(best) - FD(other) with its bootstrap interval, on the same sampling seeds, by the other's name."""
+    if judge is None or best is None:
+        return {}
+    return {
+        name: list(judge.protocol.difference(best.features, other.features))
+        for name, other in others.items()
+        if other is not None
+    }

@@ -8,7 +8,7 @@ import torch
 
 from mclr_fast.config import SampleConfig
 from mclr_fast.data.image_files import add_labels, write_png
-from mclr_fast.models import load
+from mclr_fast.models import Model, load, read_config
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import Check
 from mclr_fast.runtime.precision import choose_dtype
@@ -39,24 +39,37 @@ def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
     check_sampler(config)
     Check(config)(math.isfinite, "finite", "guidance")
     try:
+        model = Model.of(read_config(config.model))
         net = load(config.model, dtype=choose_dtype("auto", ranks.device)).to(ranks.device)
+        facts = model.facts
         seeds = parse_integers(config.seeds)
-        classes = parse_integers(config.labels) if config.labels else range(max(net.label_dim, 1))
+        classes = parse_integers(config.labels) if config.labels else range(max(facts.num_classes, 1))
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
-    if max(classes) >= max(net.label_dim, 1):
-        raise RunError(f"--labels {config.labels}: the model knows 0 to {net.label_dim - 1}.")
-    if net.img_channels not in (1, 3):
-        raise RunError(f"{config.model} makes latents of {net.img_channels} channels, not images.")
-    labels = torch.tensor([classes[i % len(classes)] for i in range(len(seeds))])
-    shape = (net.img_channels, net.img_resolution, net.img_resolution)
-    images = generate(net, seeds, labels, shape, config, ranks, stop, guidance=config.guidance)
-
-    def write() -> None:
-        names = [f"{seed:06d}.png" for seed in seeds]
-        for name, image in zip(names, images, strict=True):
-            write_png(config.outdir / name, image)
-        add_labels(config.outdir / "dataset.json", dict(zip(names, labels.tolist(), strict=True)))
-
-    ranks.on_main(write)
+    if max(classes) >= max(facts.num_classes, 1):
+        raise RunError(f"--labels {config.labels}: the model knows 0 to {facts.num_classes - 1}.")
+    codec = model.codec()
+    if not codec.makes_images:
+        raise RunError(f"{config.model} makes latents of {codec.shape[0]} channels, not images.")
+    labels = {seed: classes[i % len(classes)] for i, seed in enumerate(seeds)}  # a seed once: one file
+    seeds = list(labels)
+    batches = generate(
+        model.sampler(net, config, guidance=config.guidance),
+        seeds,
+        torch.tensor(list(labels.values())),
+        batch_size=config.sample_batch,
+        ranks=ranks,
+        stop=stop,
+    )
+    for batch in batches:  # every rank writes its own
+        for place, image in zip(batch.places, codec.decode(batch.x).cpu(), strict=True):
+            write_png(config.outdir / file_name(seeds[place]), image)
+    ranks.wait()
+    named = {file_name(seed): label for seed, label in labels.items()}
+    ranks.on_main(add_labels, config.outdir / "dataset.json", named)
     return len(seeds)
+
+
+def file_name(seed: int) -> str:
+    """Of a seed's image."""
+    return f"{seed:06d}.png"

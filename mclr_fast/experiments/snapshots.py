@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mclr_fast.config import TrainConfig
 from mclr_fast.models import model_from_config, read_config, save_model
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.training.posthoc import posthoc_coefficients, posthoc_error
@@ -23,23 +22,18 @@ FOLDER = "snapshots"
 
 
 class Snapshots:
-    """Keeps every average of a trainer at its marks: whole steps at or past each multiple, and the end.
+    """Keeps every average of a trainer, as models in float32.
 
-    In float32: fine-tuning moves weights by little more than float16's rounding.
+    Fine-tuning moves weights by little more than float16's rounding.
     """
 
-    def __init__(self, trainer: Trainer, config: TrainConfig, folder: Path, model: dict[str, Any]):
+    def __init__(self, trainer: Trainer, folder: Path, model: dict[str, Any]):
         """folder: of the run; model: what the networks' config.json says."""
         self.trainer, self.folder, self.model = trainer, folder / FOLDER, model
-        every, step = config.ema_snapshot_every, config.batch_size
-        multiples = [*range(every, config.duration, every), config.duration] if every else []
-        self.marks = sorted({-(-multiple // step) * step for multiple in multiples})
 
     def keep(self) -> None:
-        """Write the averages as they are now, if this is a mark and they are not there; all ranks call it."""
+        """Write the averages as they are now, if they are not there; all ranks call it."""
         images_seen, ranks = self.trainer.images_seen, self.trainer.ranks
-        if images_seen not in self.marks:
-            return
         for label, std in zip(self.trainer.ema.weights(), self.trainer.ema.stds, strict=True):
             path = self.folder / f"{self.trainer.arm}-{images_seen:012d}-{label}"
             if not ranks.on_main((path / "model.safetensors").exists):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mclr_fast.config import RunConfig
+from mclr_fast.evaluation.rows import Row
+from mclr_fast.reports.summary import Summary
 from mclr_fast.reports.table_page import write_table_report
-from mclr_fast.runtime.files import write_json
+from mclr_fast.reports.table_summary import Ablation, Final, MethodResults, Settings, TableSummary, Tried
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
-from .cells import Cells, OutOfTime, Settings
+from .cells import Cells, Judged, OutOfTime
 from .checks import check_options
 from .claim import claim_outdir
+from .summary import write_summary
 
 
-def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict | None:
+def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> TableSummary | None:
     """Run what is missing, cell by cell; the summary, or None at the end of the slice of time.
 
     `config.table`: "grid", by objective the settings tried on the first seed; "ablations", each one option
@@ -44,7 +48,7 @@ def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> dict | Non
         return None
     with cells.once("summary"):
         summary = _summary(cells, parts)
-        ranks.on_main(write_json, config.folder / "summary.json", summary)
+        ranks.on_main(write_summary, config.folder, summary)
         ranks.on_main(write_table_report, config.folder)
     say(ranks.is_main, f"report: {config.folder / 'report.html'}")
     return summary
@@ -61,13 +65,18 @@ def gather(cells: Cells) -> Parts | None:
     grid, ablations = cells.config.table["grid"], cells.config.table["ablations"]
     tried = {name: [_try(cells, name, settings, seeds[0]) for settings in grid[name]] for name in grid}
     best = {name: _best(found) for name, found in tried.items() if None not in found}
-    varied = [_vary(cells, a, best[a["objective"]], seeds[0]) for a in ablations if a["objective"] in best]
-    for ablation in varied:
-        tried[ablation["objective"]] += ablation["runs"] if ablation["chooses"] else []
+    varied = [
+        (plan, best[plan["objective"]], _vary(cells, plan, best[plan["objective"]], seeds[0]))
+        for plan in ablations
+        if plan["objective"] in best
+    ]
+    for plan, _, entries in varied:
+        tried[plan["objective"]] += entries if plan["chooses"] else []
     best = {name: _best(found) for name, found in tried.items() if name in best and None not in found}
     runs = {name: [cells.final(name, best[name], seed) for seed in seeds] for name in best}
     if cells.num_elsewhere == 0:
-        return Parts(tried, varied, runs, best)
+        done = [Ablation(**plan, settings=settings, runs=entries) for plan, settings, entries in varied]
+        return Parts(tried, done, runs, best)
     if cells.num_made == num_made:
         cells.wait()
     return None
@@ -76,14 +85,14 @@ def gather(cells: Cells) -> Parts | None:
 class Parts(NamedTuple):
     """By objective what was tried, its final runs and their settings; and the ablations."""
 
-    tried: dict[str, list[dict]]
-    varied: list[dict]
-    runs: dict[str, list[dict]]
-    chosen: dict[str, Settings]
+    tried: Mapping[str, Sequence[Tried]]
+    varied: Sequence[Ablation]
+    runs: Mapping[str, Sequence[Judged]]
+    chosen: Mapping[str, Settings]
 
 
-def _best(found: list[dict]) -> Settings:
-    return min(found, key=lambda entry: entry["fd"])["settings"]
+def _best(found: Iterable[Tried]) -> Settings:
+    return min(found, key=lambda entry: entry.fd).settings
 
 
 def every_setting(grid: dict[str, list[Settings]], ablations: list[dict]) -> list[tuple[str, Settings]]:
@@ -97,80 +106,65 @@ def every_setting(grid: dict[str, list[Settings]], ablations: list[dict]) -> lis
     return [(name, settings) for name in grid for settings in grid[name]] + varied
 
 
-def _try(cells: Cells, objective: str, settings: Settings, seed: int) -> dict[str, Any] | None:
+def _try(cells: Cells, objective: str, settings: Settings, seed: int) -> Tried | None:
     summary = cells.tried(objective, settings, seed)
-    return summary and {
-        "settings": settings,
-        "fd": summary["best"]["fd"],
-        "rows": _own_rows(summary),
-        "stopped": summary["stopped"],
-        "seconds": summary["seconds"],
-    }
+    if summary is None:
+        return None
+    return Tried(settings, summary.best.fd, _own_rows(summary), summary.stopped, summary.seconds)
 
 
-def _vary(cells: Cells, ablation: dict[str, Any], settings: Settings, seed: int) -> dict[str, Any]:
-    entries = [
-        _try(cells, ablation["objective"], settings | {ablation["option"]: value}, seed)
-        for value in ablation["values"]
+def _vary(cells: Cells, plan: dict[str, Any], settings: Settings, seed: int) -> list[Tried | None]:
+    """The runs of an ablation."""
+    return [
+        _try(cells, plan["objective"], settings | {plan["option"]: value}, seed) for value in plan["values"]
     ]
-    return {**ablation, "settings": settings, "runs": entries}
 
 
-def _distinct(found: list[dict]) -> list[dict]:
+def _distinct(found: Iterable[Tried]) -> list[Tried]:
     """Without repetitions: an ablation's values include one that the grid has."""
-    first: dict[str, dict] = {}
+    first: list[Tried] = []
     for entry in found:
-        first.setdefault(str(entry["rows"]), entry)
-    return list(first.values())
+        if all(entry.rows != other.rows for other in first):
+            first.append(entry)
+    return first
 
 
-def _own_rows(summary: dict) -> list[dict]:
+def _own_rows(summary: Summary) -> list[Row]:
     """The base's row and the run's own, over training."""
-    return [row for row in summary["rows"] if row["name"] in ("base", summary["objective"])]
+    return summary.of("base", "trained")
 
 
-def _summary(cells: Cells, parts: Parts) -> dict:
-    tried, varied, runs, chosen = parts
-    config, name = cells.config, next(iter(runs))
-    one = runs[name][0]["summary"]
-    guided = [row for row in one["rows"] if row["name"].startswith("cfg-")]
-    guidance = float(min(guided, key=lambda row: row["fd"])["name"].removeprefix("cfg-"))
-    base = cells.judged_base((name, chosen[name], config.proof_seeds[0]), guidance)
-    methods = {
-        objective: {
-            "settings": chosen[objective],
-            "formula": entries[0]["summary"]["settings"],
-            "grid": _distinct(tried[objective]),
-            "runs": [
-                {
-                    "seed": entry["summary"]["seed"],
-                    "judged": entry["judged"],
-                    "curve": _own_rows(entry["summary"]),
-                    "stopped": entry["summary"]["stopped"],
-                    "seconds": entry["seconds"],
-                }
-                for entry in entries
-            ],
-        }
-        for objective, entries in runs.items()
-    }
-    all_runs = [entry for entries in runs.values() for entry in entries]
-    judged = [entry["judged"] for entry in all_runs]
-    return {
-        "recipe": config.recipe,
-        "objective": "table",
-        "seeds": list(config.proof_seeds),
-        "images_seen": config.train.duration,
-        "seconds": cells.seconds,
-        "rows": [row for row in one["rows"] if row["name"] == "real"] + base + judged,
-        "guided": guided,
-        "methods": methods,
-        "ablations": varied,
-        "classifier": next(
-            (e["summary"]["classifier"] for e in all_runs if e["summary"]["classifier"]), None
-        ),
-        "best": min(judged, key=lambda row: row["fd"]),
-        "protocol": one["protocol"],
-        "judged_on": [config.proof_first_seed, config.proof_first_seed + config.proof_samples - 1],
-        "versions": one["versions"],
-    }
+def _summary(cells: Cells, parts: Parts) -> TableSummary:
+    config = cells.config
+    name, (one, *_) = next(iter(parts.runs.items()))
+    guided = one.summary.of("guidance")
+    guidance = min(guided, key=lambda row: row.fd).guidance
+    base = cells.judged_base((name, parts.chosen[name], config.proof_seeds[0]), guidance)
+    all_runs = [run for runs in parts.runs.values() for run in runs]
+    judged = [run.judged for run in all_runs]
+    return TableSummary(
+        recipe=config.recipe,
+        seeds=list(config.proof_seeds),
+        images_seen=config.train.duration,
+        seconds=cells.seconds,
+        rows=[*one.summary.of("real"), *base, *judged],
+        guided=guided,
+        methods={objective: _method(parts, objective) for objective in parts.runs},
+        ablations=parts.varied,
+        classifier=next((run.summary.classifier for run in all_runs if run.summary.classifier), None),
+        best=min(judged, key=lambda row: row.fd),
+        protocol=one.summary.protocol,
+        judged_on=[config.proof_first_seed, config.proof_first_seed + config.proof_samples - 1],
+        versions=one.summary.versions,
+    )
+
+
+def _method(parts: Parts, objective: str) -> MethodResults:
+    runs = parts.runs[objective]
+    final = [
+        Final(run.summary.seed, run.judged, _own_rows(run.summary), run.summary.stopped, run.seconds)
+        for run in runs
+    ]
+    return MethodResults(
+        parts.chosen[objective], runs[0].summary.settings, _distinct(parts.tried[objective]), final
+    )

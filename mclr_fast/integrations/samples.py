@@ -7,7 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mclr_fast.data import LatentEncoder, encoder_for, open_dataset
+from mclr_fast.data import open_dataset
+from mclr_fast.models.codecs import codec_for
 
 
 class Samples:
@@ -17,7 +18,7 @@ class Samples:
         """FileNotFoundError or ValueError where there is no labelled dataset at `path`."""
         self.path = path
         self.dataset = open_dataset(path)
-        self.encoder = encoder_for(self.dataset)
+        self.codec = codec_for(self.dataset.image_shape)
         self.labels = torch.from_numpy(self.dataset.labels)
 
     @cached_property
@@ -42,19 +43,15 @@ class Samples:
         rank = (torch.rand(len(labels), num_samples) * self.counts[labels][:, None]).long()
         index = self.by_class[start[labels][:, None] + rank]
         raw = torch.from_numpy(self.dataset.images(index.flatten().numpy()))
-        if isinstance(self.encoder, LatentEncoder):
-            mean_shape = (raw.shape[1] // 2, *raw.shape[2:])
-            encoded = self.encoder.encode(raw, torch.randn(len(raw), *mean_shape))
-        else:
-            encoded = self.encoder.encode(raw)
+        size = self.codec.num_normals
+        encoded = self.codec.encode(raw, torch.randn(len(raw), size) if size else None)
         return encoded.unflatten(0, index.shape).to(like)
 
     def _check(self, num_classes: int, like: Tensor) -> None:
-        channels, *size = self.dataset.image_shape
-        channels = channels // 2 if isinstance(self.encoder, LatentEncoder) else channels
-        if [channels, *size] != list(like.shape[1:]):
+        shape = list(self.codec.shape)
+        if shape != list(like.shape[1:]):
             raise ValueError(
-                f"the negatives at {self.path} are {[channels, *size]} images, but the training images are "
+                f"the negatives at {self.path} are {shape} images, but the training images are "
                 f"{list(like.shape[1:])}: sample them from the model that is trained."
             )
         counts = self.counts

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mclr_fast.data import Dataset, rng
+from mclr_fast.data import Codec, Dataset, rng
 from mclr_fast.data.samples import ClassSamples, encode, to_device
 from mclr_fast.objectives import pair_labels
 
 
 @dataclass(frozen=True)
-class Samples:
+class SampleSources:
     """Sources of images beside the data: p+ (None = the data) and the model's samples, or p-."""
 
     plus: ClassSamples | None = None
@@ -34,7 +34,8 @@ class Draw:
     """
 
     dataset: Dataset
-    samples: Samples
+    codec: Codec
+    samples: SampleSources
     seed: int
     images_seen: int
     image_N: np.ndarray
@@ -67,87 +68,116 @@ class Draw:
         return index_NK[self.rows].numpy()
 
     def images(self, index: np.ndarray, first_column: int = 0) -> Tensor:
-        """Images of the data, int64 [n,k] -> float32 [n,k,C,H,W]; they are columns from first_column."""
+        """Images of the data, int64 [n,k] -> float32 [n,k,*shape]; they are columns from first_column."""
         return self._encode(self.dataset, index, first_column)
 
     def own_images(self) -> Tensor:
-        """The rows' own images, [n,C,H,W]."""
+        """The rows' own images, [n,*shape]."""
         return self.images(self.image_N[self.rows][:, None])[:, 0]
 
     def class_samples(self, source: ClassSamples, columns: slice) -> Tensor:
-        """Samples of the rows' classes for these columns, [n,k,C,H,W]."""
+        """Samples of the rows' classes for these columns, [n,k,*shape]."""
         uniform = rng.sample_uniforms(self.seed, self.position_n, columns.stop)[:, columns]
         return self._encode(source.dataset, source.indices(self.labels, uniform), columns.start)
 
     def _encode(self, dataset: Dataset, index: np.ndarray, first_column: int) -> Tensor:
-        x = encode(dataset, index, self.seed, self.position_n, first_column, self.device)
+        x = encode(dataset, self.codec, index, self.seed, self.position_n, first_column, self.device)
         if not self.flip:
             return x
         flipped = rng.flips(self.seed, self.position_n, first_column + index.shape[1])[:, first_column:]
         flipped = to_device(flipped, self.device)
-        return torch.where(flipped[:, :, None, None, None], x.flip(-1), x)
+        return torch.where(flipped.view(*index.shape, *[1] * (x.ndim - 2)), x.flip(-1), x)
 
 
-class Columns(NamedTuple):
-    """x: float32 [n,C,H,W], shared by the row, or [n,R,C,H,W]; labels: int64 [n,R]."""
+class Drawn(NamedTuple):
+    """x: float32 [n,*shape], shared by the row, or [n,R,*shape]; labels: int64 [n,R]."""
 
     x: Tensor
     labels: Tensor
 
 
-def own_label(draw: Draw) -> Columns:
-    """R = 1: the image under its label, now and then under none (label -1)."""
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a row: the positive, then K negatives, then perhaps a sample that is neither.
+
+    Attributes:
+        draw: a rank's share of a step -> its images and labels.
+        shared: all columns are one image.
+        labels: whose labels, or images, the negatives are: "others" of the minibatch, which must hold some,
+            "all" of it, or none of it (None).
+        has_negatives, has_sample: which of the kinds there are.
+    """
+
+    draw: Callable[[Draw], Drawn]
+    shared: bool
+    labels: Literal["others", "all"] | None
+    has_negatives: bool = True
+    has_sample: bool = False
+
+    def kinds(self, num_negatives: int) -> list[str]:
+        """What each column is, of rows with K negatives; R of them."""
+        return ["positive"] + ["negative"] * num_negatives * self.has_negatives + ["sample"] * self.has_sample
+
+    def means(self, energies: list[float], num_negatives: int) -> dict[str, float]:
+        """Mean energies by column [R] -> by kind."""
+        kinds = self.kinds(num_negatives)
+        return {
+            kind: sum(e for e, k in zip(energies, kinds, strict=True) if k == kind) / kinds.count(kind)
+            for kind in dict.fromkeys(kinds)
+        }
+
+
+def _own_label(draw: Draw) -> Drawn:
     labels = rng.dropped_labels(draw.seed, draw.position_n, draw.labels, draw.label_dropout)
-    return Columns(draw.own_images(), labels[:, None])
+    return Drawn(draw.own_images(), labels[:, None])
 
 
-def other_labels(draw: Draw, include_own: bool = False) -> Columns:
-    """R = 1+K: one image under its own label and under K of the minibatch's (Algorithm 1)."""
+def _other_labels(draw: Draw, include_own: bool = False) -> Drawn:
     negative = draw.label_N[torch.from_numpy(draw.pairs(include_own))]
-    return Columns(draw.own_images(), torch.cat([draw.labels[:, None], negative], dim=1))
+    return Drawn(draw.own_images(), torch.cat([draw.labels[:, None], negative], dim=1))
 
 
-def any_labels(draw: Draw) -> Columns:
-    """R = 1+K: as `other_labels`, of all labels: c~ ~ p(c), which Theorem 3 needs."""
-    return other_labels(draw, include_own=True)
+def _any_labels(draw: Draw) -> Drawn:
+    return _other_labels(draw, include_own=True)
 
 
-def other_images(draw: Draw) -> Columns:
-    """R = 1+K: the image and K of the minibatch's under the row's label (Algorithm 2)."""
+def _other_images(draw: Draw) -> Drawn:
     index = np.concatenate([draw.image_N[draw.rows][:, None], draw.image_N[draw.pairs()]], axis=1)
-    return Columns(draw.images(index), repeated(draw.labels, 1 + draw.num_negatives))
+    return Drawn(draw.images(index), _repeated(draw.labels, 1 + draw.num_negatives))
 
 
-def class_samples(draw: Draw) -> Columns:
-    """R = 1+K: the image, or a sample of p+, and K samples of p-, all of the row's class and under it."""
+def _class_samples(draw: Draw) -> Drawn:
     num_columns = 1 + draw.num_negatives
     if draw.samples.plus is None:
         positive = draw.own_images()[:, None]
     else:
         positive = draw.class_samples(draw.samples.plus, slice(0, 1))
     negative = draw.class_samples(draw.samples.minus, slice(1, num_columns))
-    return Columns(torch.cat([positive, negative], dim=1), repeated(draw.labels, num_columns))
+    return Drawn(torch.cat([positive, negative], dim=1), _repeated(draw.labels, num_columns))
 
 
-def labels_and_sample(draw: Draw) -> Columns:
-    """R = 2+K: the columns of `other_labels`, then a sample of the row's class under its label (eq. 13)."""
-    x, labels = other_labels(draw)
+def _labels_and_sample(draw: Draw) -> Drawn:
+    x, labels = _other_labels(draw)
     num_shared = labels.shape[1]
     sample = draw.class_samples(draw.samples.minus, slice(num_shared, num_shared + 1))
-    x = torch.cat([x[:, None].expand(-1, num_shared, -1, -1, -1), sample], dim=1)
-    return Columns(x, torch.cat([labels, draw.labels[:, None]], dim=1))
+    x = torch.cat([x[:, None].expand(-1, num_shared, *x.shape[1:]), sample], dim=1)
+    return Drawn(x, torch.cat([labels, draw.labels[:, None]], dim=1))
 
 
-Tuples = Callable[[Draw], Columns]
-SHARED: tuple[Tuples, ...] = (own_label, other_labels, any_labels)  # their columns are one image
-PAIRED: tuple[Tuples, ...] = (other_labels, other_images, labels_and_sample)  # these need another class
-
-
-def num_columns(tuples: Tuples, num_negatives: int) -> int:
-    """R of a row with K negatives."""
-    return {own_label: 1, labels_and_sample: 2 + num_negatives}.get(tuples, 1 + num_negatives)
-
-
-def repeated(labels: Tensor, num_columns: int) -> Tensor:
+def _repeated(labels: Tensor, num_columns: int) -> Tensor:
     """int64 [n] -> [n,R]."""
     return labels[:, None].expand(-1, num_columns)
+
+
+own_label = Columns(_own_label, shared=True, labels=None, has_negatives=False)
+"""R = 1: the image under its label, now and then under none (label -1)."""
+other_labels = Columns(_other_labels, shared=True, labels="others")
+"""R = 1+K: one image under its own label and under K of the minibatch's (Algorithm 1)."""
+any_labels = Columns(_any_labels, shared=True, labels="all")
+"""R = 1+K: as `other_labels`, of all labels: c~ ~ p(c), which Theorem 3 needs."""
+other_images = Columns(_other_images, shared=False, labels="others")
+"""R = 1+K: the image and K of the minibatch's under the row's label (Algorithm 2)."""
+class_samples = Columns(_class_samples, shared=False, labels=None)
+"""R = 1+K: the image, or a sample of p+, and K samples of p-, all of the row's class and under it."""
+labels_and_sample = Columns(_labels_and_sample, shared=False, labels="others", has_sample=True)
+"""R = 2+K: the columns of `other_labels`, then a sample of the row's class under its label (eq. 13)."""

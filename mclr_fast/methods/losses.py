@@ -3,86 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mclr_fast import ops
-from mclr_fast.models.edm2 import Precond
-
-from .minibatch import Minibatch, noisy
-from .reference import Reference
+from mclr_fast.models import Family
+from mclr_fast.models.denoiser import Denoisers, NoisyInputs
+from mclr_fast.models.family import Frozen
+from mclr_fast.models.rows import Rows
+from mclr_fast.objectives.protocols import Compared, Linear, ReplacedTarget
 
 Ratio = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x_noisy [n,C,H,W] or [n,w,C,H,W], sigma [n], labels [n,w]) -> the weights a of eq. 23 or 141, [n,w]."""
 
 
 class Loss(Protocol):
-    """How a micro-batch is scored. uses_logvar: it trains the network's u(sigma)."""
+    """How a micro-batch is scored."""
 
-    uses_logvar: bool
+    def backward(self, net: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Back-propagate `rows.scale` times the rows' share of the loss.
 
-    def backward(self, net: Precond, part: Minibatch, seed: int, scale: float) -> tuple[Tensor, Tensor]:
-        """Back-propagate `scale` times the part's share of the loss.
-
-        Returns the loss (sum over the part's rows, unscaled) and the energies' sum per column, float64 [R],
-        zero outside the part's columns.
+        Returns the loss (sum over rows, unscaled) and the energies' sum per column, float64 [R], zero outside
+        the rows' columns.
         """
         ...
 
 
 @dataclass(frozen=True)
-class ContrastLoss:
+class LinearLoss:
     """dL/de is constant: loss and gradient in one pass. With `ratio` the constants are each row's own."""
 
-    objective: Any
+    family: Family
+    objective: Linear
     ratio: Ratio | None = None
 
-    uses_logvar = False
-
-    def backward(self, net: Precond, part: Minibatch, seed: int, scale: float) -> tuple[Tensor, Tensor]:
+    def backward(self, net: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
         """As `Loss.backward`."""
-        x_noisy, net_input = noisy(part, seed, net.sigma_data, net.dtype)
-        coefficients = self._coefficients(x_noisy, part)
-        raw = net(net_input, part.sigma, part.labels, output="network")
-        energy = _backward_sum(net, part, raw, x_noisy, scale * coefficients)
-        return (energy.double() * coefficients.double()).sum(), part.column_sums(energy)
+        inputs = self.family.inputs(net, rows)
+        coefficients = self._coefficients(inputs, rows)
+        energy = self.family.contrast(net, inputs, rows.labels, rows.scale * coefficients)
+        return (energy.double() * coefficients.double()).sum(), rows.column_sums(energy)
 
-    def _coefficients(self, x_noisy: Tensor, part: Minibatch) -> Tensor:
-        """dL/de of the part, float32 [n,w]."""
+    def _coefficients(self, inputs: NoisyInputs, rows: Rows) -> Tensor:
+        """dL/de of the rows, float32 [n,w]."""
         if self.ratio is None:
-            row = self.objective.coefficients(part.num_columns).to(part.labels.device)
-            return row[part.columns].expand(part.labels.shape)
+            row = self.objective.coefficients(rows.num_columns).to(rows.labels.device)
+            return row[rows.columns].expand(rows.labels.shape)
         # A coefficient depends on its own column's ratio alone, so those of columns elsewhere may be 1.
-        ratio = torch.ones(len(part.labels), part.num_columns, device=part.labels.device)
+        ratio = torch.ones(len(rows.labels), rows.num_columns, device=rows.labels.device)
         with torch.no_grad():
-            ratio[:, part.columns] = self.ratio(x_noisy, part.sigma, part.labels)
-        return self.objective.row_coefficients(ratio[:, 1:])[:, part.columns]
+            ratio[:, rows.columns] = self.ratio(inputs.x_noisy, inputs.sigma, rows.labels)
+        return self.objective.row_coefficients(ratio[:, 1:])[:, rows.columns]
 
 
 @dataclass(frozen=True)
 class ComparedLoss:
     """The loss is of the policy's energies and the frozen reference's on the same evaluations."""
 
-    objective: Any
-    reference: Reference
+    family: Family
+    objective: Compared
+    reference: Frozen
 
-    uses_logvar = False
-
-    def backward(self, net: Precond, part: Minibatch, seed: int, scale: float) -> tuple[Tensor, Tensor]:
+    def backward(self, net: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
         """As `Loss.backward`."""
-        x_noisy, net_input = noisy(part, seed, net.sigma_data, net.dtype)
-        reference = self.reference(net_input, part.sigma, part.labels, net.dropout_key)
-        reference = _energies(net, part, reference, x_noisy)
-        energy = _energies(net, part, net(net_input, part.sigma, part.labels, output="network"), x_noisy)
+        inputs = self.family.inputs(net, rows)
+        reference = self.reference.energies(inputs, rows.labels)
+        energy = self.family.energies(net, inputs, rows.labels)
         if self.objective.separable:
-            shares = self.objective.column_losses(energy, reference, part.columns, part.num_columns)
+            shares = self.objective.column_losses(energy, reference, rows.columns, rows.num_columns)
         else:
             shares = self.objective(energy, reference).loss_N
-        (shares.sum() * scale).backward()
-        return shares.detach().double().sum(), part.column_sums(energy)
+        (shares.sum() * rows.scale).backward()
+        return shares.detach().double().sum(), rows.column_sums(energy)
 
 
 @dataclass(frozen=True)
@@ -92,65 +86,31 @@ class ReplacedTargetLoss:
     Two evaluations an image: under its label, and under none without gradients.
     """
 
-    objective: Any
+    family: Denoisers
+    objective: ReplacedTarget
 
-    uses_logvar = False
-
-    def backward(self, net: Precond, part: Minibatch, seed: int, scale: float) -> tuple[Tensor, Tensor]:
+    def backward(self, net: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
         """As `Loss.backward`; the energies are of the images, not of the targets."""
-        x_noisy, net_input = noisy(part, seed, net.sigma_data, net.dtype)
-        no_label = torch.full_like(part.labels, -1)
+        family, inputs = self.family, self.family.inputs(net, rows)
         with torch.no_grad():
-            uncond = net(net_input, part.sigma, no_label, output="network")
-        cond = net(net_input, part.sigma, part.labels, output="network")
-        denoised = (self._denoised(raw, x_noisy, part.sigma, net.sigma_data) for raw in (cond, uncond))
-        target = self.objective.target(*denoised, part.x)
-        coefficients = self.objective.coefficients(1).to(target.device).expand(part.labels.shape)
-        error = _backward_sum(net, replace(part, x=target), cond, x_noisy, scale * coefficients)
-        energy = _energies(net, part, cond.detach(), x_noisy)
-        return (error.double() * coefficients.double()).sum(), part.column_sums(energy)
-
-    @staticmethod
-    def _denoised(raw: Tensor, x_noisy: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
-        """D of the raw output F, [n,1,C,H,W] -> [n,C,H,W]. Source: EDM (arXiv 2206.00364), Table 1."""
-        sigma = sigma.view(-1, 1, 1, 1)
-        total = sigma**2 + sigma_data**2
-        scaled = sigma * sigma_data / total.sqrt() * raw.detach()[:, 0].float()
-        return sigma_data**2 / total * x_noisy + scaled
+            uncond = family.outputs(net, inputs, torch.full_like(rows.labels, -1))
+        cond = family.outputs(net, inputs, rows.labels)
+        denoised = (family.denoised(net, inputs, raw)[:, 0] for raw in (cond, uncond))
+        target = self.objective.target(*denoised, rows.x)
+        coefficients = self.objective.coefficients(1).to(target.device).expand(rows.labels.shape)
+        error = family.backward(net, inputs, cond, rows.scale * coefficients, target)
+        energy = family.score(net, inputs, cond.detach())
+        return (error.double() * coefficients.double()).sum(), rows.column_sums(energy)
 
 
 @dataclass(frozen=True)
-class DenoisingLoss:
-    """EDM2's uncertainty-weighted loss: one column, and the network's own u(sigma)."""
+class OwnLoss:
+    """What the family's bases are trained with: one column, under the image's own label."""
 
-    objective: Any
+    family: Family
 
-    uses_logvar = True
-
-    def backward(self, net: Precond, part: Minibatch, seed: int, scale: float) -> tuple[Tensor, Tensor]:
+    def backward(self, net: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
         """As `Loss.backward`."""
-        x_noisy, net_input = noisy(part, seed, net.sigma_data, net.dtype)
-        raw, logvar = net(net_input, part.sigma, part.labels, return_logvar=True, output="network")
-        energy = _energies(net, part, raw, x_noisy)
-        loss_N, _ = self.objective(energy[:, 0], logvar.flatten(), part.x[0].numel())
-        (loss_N.sum() * scale).backward()
-        return loss_N.detach().double().sum(), part.column_sums(energy)
-
-
-def _energies(net: Precond, part: Minibatch, raw: Tensor, x_noisy: Tensor) -> Tensor:
-    """The energies of raw outputs, [n,w]."""
-    return ops.weighted_sq_error(raw, part.x, x_noisy, part.sigma, part.weight, sigma_data=net.sigma_data)
-
-
-def _backward_sum(
-    net: Precond, part: Minibatch, raw: Tensor, x_noisy: Tensor, coefficients: Tensor
-) -> Tensor:
-    """Back-propagate the sum of coefficients [n,w] times energies; returns the energies, [n,w].
-
-    The step's scale is in the coefficients: so the gradient that the loss's own pass makes is the final one.
-    """
-    loss, energy = ops.contrast_loss(
-        raw, part.x, x_noisy, part.sigma, part.weight, coefficients, sigma_data=net.sigma_data
-    )
-    loss.backward()
-    return energy
+        loss_N, energy = self.family.own_loss(net, self.family.inputs(net, rows), rows.labels)
+        (loss_N.sum() * rows.scale).backward()
+        return loss_N.detach().double().sum(), rows.column_sums(energy)

@@ -1,52 +1,21 @@
-"""One step's data: images, labels, noise levels, and how they are cut into micro-batches."""
+"""One step's data: images, labels, what the family draws a row, and how they are cut into micro-batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mclr_fast import ops
 from mclr_fast.config import ObjectiveConfig
-from mclr_fast.data import Dataset, SampleOrder, rng
+from mclr_fast.data import Codec, Dataset, SampleOrder
 from mclr_fast.data.samples import to_device
-from mclr_fast.objectives import NoiseLevel
+from mclr_fast.models.family import Law
+from mclr_fast.models.rows import Rows
 from mclr_fast.runtime.ranks import Ranks
 
-from .columns import Draw, Samples, Tuples
-from .prefetch import Ahead
-
-
-@dataclass(frozen=True)
-class Minibatch:
-    """One rank's rows of a step, or a part of them.
-
-    Shapes: x [n,C,H,W], shared by the row, or [n,w,C,H,W]; labels [n,w]; sigma, weight, position [n].
-    The w columns are the places `columns` of rows of num_columns.
-    """
-
-    x: Tensor
-    labels: Tensor
-    sigma: Tensor
-    weight: Tensor
-    position: Tensor
-    columns: slice
-    num_columns: int
-
-    def part(self, rows: slice, columns: slice) -> Minibatch:
-        """These rows and columns of a whole minibatch."""
-        x = self.x[rows] if self.x.ndim == 4 else self.x[rows, columns]
-        per_row = (value[rows] for value in (self.sigma, self.weight, self.position))
-        return Minibatch(x, self.labels[rows, columns], *per_row, columns, self.num_columns)
-
-    def column_sums(self, energy: Tensor) -> Tensor:
-        """Energies [n,w] -> their sum by column of the whole row, float64 [R], zero where there is none."""
-        sums = torch.zeros(self.num_columns, dtype=torch.float64, device=energy.device)
-        sums[self.columns] = energy.detach().double().sum(dim=0)
-        return sums
+from .columns import Columns, Draw, SampleSources
+from .prefetch import Prefetch
 
 
 class MinibatchSource:
@@ -60,51 +29,54 @@ class MinibatchSource:
     def __init__(
         self,
         dataset: Dataset,
+        codec: Codec,
+        law: Law,
         objective: ObjectiveConfig,
-        tuples: Tuples,
+        columns: Columns,
         label_dropout: float,
-        noise: NoiseLevel,
         batch_size: int,
         seed: int,
         ranks: Ranks,
         flip: bool = False,
     ):
         self.dataset = dataset
+        self.codec = codec
+        self.law = law
         self.objective = objective
-        self.tuples = tuples
+        self.columns = columns
         self.label_dropout = label_dropout
-        self.noise = noise
         self.batch_size = batch_size
         self.seed = seed
         self.ranks = ranks
         self.flip = flip
         self.order = SampleOrder(len(dataset), seed)
-        self._samples = Samples()
-        self._ahead = Ahead(self._draw, batch_size)
+        self._samples = SampleSources()
+        self._next = Prefetch(self._draw, batch_size)
 
     @property
-    def samples(self) -> Samples:
+    def samples(self) -> SampleSources:
         """Sources of images beside the data."""
         return self._samples
 
     @samples.setter
-    def samples(self, samples: Samples) -> None:
+    def samples(self, samples: SampleSources) -> None:
         self._samples = samples
-        self._ahead.forget()
+        self._next.forget()
 
     @property
     def waited(self) -> float:
         """Seconds that `draw` has waited."""
-        return self._ahead.waited
+        return self._next.waited
 
-    def draw(self, images_seen: int) -> Minibatch:
+    def draw(self, images_seen: int) -> Rows:
         """This rank's rows of the step after `images_seen`. Labels and pairs are drawn globally."""
-        return self._ahead(images_seen)
+        return self._next(images_seen)
 
-    def _draw(self, images_seen: int) -> Minibatch:
+    def _draw(self, images_seen: int) -> Rows:
         image_N = self.order.indices(np.arange(images_seen, images_seen + self.batch_size))
         draw = Draw(
             self.dataset,
+            self.codec,
             self._samples,
             self.seed,
             images_seen,
@@ -117,15 +89,23 @@ class MinibatchSource:
             self.flip,
             self.ranks.device,
         )
-        x, labels = self.tuples(draw)
-        sigma = self.noise.sigma(rng.sigma_normals(self.seed, draw.position_n))
-        values = (x, labels, sigma, self.noise.weight(sigma), draw.position_n)
+        x, labels = self.columns.draw(draw)
+        law, device = self.law(self.seed, draw.position_n), self.ranks.device
         num_columns = labels.shape[1]
-        moved = (to_device(value, self.ranks.device) for value in values)
-        return Minibatch(*moved, slice(0, num_columns), num_columns)
+        return Rows(
+            to_device(x, device),
+            to_device(labels, device),
+            self.columns.shared,
+            {name: to_device(value, device) for name, value in law.items()},
+            to_device(draw.position_n, device),
+            self.seed,
+            to_device(torch.tensor(1 / self.batch_size), device),  # the loss is a mean over the minibatch
+            slice(0, num_columns),
+            num_columns,
+        )
 
 
-def micro_batches(batch: Minibatch, num_evaluations: int, *, separable: bool = True) -> Iterator[Minibatch]:
+def micro_batches(batch: Rows, num_evaluations: int, *, separable: bool = True) -> Iterator[Rows]:
     """Cut a minibatch into parts of at most `num_evaluations` (0 = one part).
 
     Whole rows while they fit; a row larger than a part is cut by columns, which only `separable`
@@ -140,19 +120,3 @@ def micro_batches(batch: Minibatch, num_evaluations: int, *, separable: bool = T
         for column in range(0, num_columns, width):
             columns = slice(column, min(column + width, num_columns))
             yield batch.part(slice(row, row + height), columns)
-
-
-def noisy(batch: Minibatch, seed: int, sigma_data: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """x + sigma eps of a part, and the network's input made of it (`ops.noisy_input`).
-
-    A row's columns share sigma and eps wherever they are cut.
-    """
-    return ops.noisy_input(
-        batch.x,
-        batch.sigma,
-        seed,
-        rng.NOISE_STREAM,
-        batch.position,
-        sigma_data=sigma_data,
-        dtype=dtype,
-    )

@@ -5,56 +5,51 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from mclr_fast.config import SamplerConfig
-from mclr_fast.data import Dataset, LatentEncoder, RGBEncoder, encoder_for, open_dataset
-from mclr_fast.data.image_files import write_zip
-from mclr_fast.models.edm2 import Precond
+from mclr_fast.data import Codec, Dataset, open_dataset
+from mclr_fast.data.image_files import ZipWriter
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.sampling import Sampler
 from mclr_fast.sampling.generate import generate
 
 
 def write_samples(
     path: Path,
-    net: Precond,
+    sampler: Sampler,
     num_samples: int,
     first_seed: int,
     like: Dataset,
-    config: SamplerConfig,
+    codec: Codec,
+    batch_size: int,
     ranks: Ranks,
     stop: StopRequest,
 ) -> None:
-    """Sample `net` and write an EDM2 zip at `path`, in the format of the data set `like`.
+    """Sample and write an EDM2 zip at `path`, in the format of the data set `like`.
 
     Sample i has seed first_seed + i and class i mod the number of classes of `like`. Latents are written
-    as posteriors without spread, so that reading them gives the sample.
+    as posteriors without spread, so that reading them gives the sample. Rank 0 writes them as they are made:
+    it holds one batch of every rank.
     """
     labels = torch.arange(num_samples) % like.num_classes
-    latent = isinstance(encoder_for(like), LatentEncoder)
-    images = generate(
-        net,
+    batches = generate(
+        sampler,
         range(first_seed, first_seed + num_samples),
         labels,
-        (net.img_channels, net.img_resolution, net.img_resolution),
-        config,
-        ranks,
-        stop,
+        batch_size=batch_size,
+        ranks=ranks,
+        stop=stop,
         description=path.stem,
-        decode=stored_latents if latent else RGBEncoder().decode,
     )
-    ranks.on_main(write_zip, path, images.numpy(), labels.numpy())
+    with ZipWriter(path) as archive:
+        for batch in batches:
+            images = ranks.gather_on_main(codec.stored(batch.x).cpu().numpy())
+            ranks.on_main(archive.add, *images)
+        ranks.on_main(archive.finish, labels.tolist())
 
 
-def stored_latents(x: Tensor) -> Tensor:
-    """The model's latents [b,C,h,w] -> means and standard deviations of 0, [b,2C,h,w]."""
-    mean = LatentEncoder(device=x.device).unscale(x)
-    return torch.cat([mean, torch.zeros_like(mean)], dim=1)
-
-
-def open_samples(path: Path | str, option: str, like: Dataset, label_dim: int) -> Dataset:
+def open_samples(path: Path | str, option: str, like: Dataset, num_classes: int) -> Dataset:
     """The data set at `path`, fit to be drawn from by class beside the data `like`.
 
     Errors    RunError naming `option`: not readable, images of another shape, unknown or missing classes.
@@ -67,10 +62,10 @@ def open_samples(path: Path | str, option: str, like: Dataset, label_dim: int) -
     if samples.image_shape != like.image_shape:
         seen, wanted = ("x".join(map(str, s.image_shape)) for s in (samples, like))
         raise RunError(f"{option} {path} holds images of {seen}, the data {wanted}: make them like the data.")
-    if labels.max() >= label_dim:
+    if labels.max() >= num_classes:
         raise RunError(
             f"{option} {path} has labels up to {labels.max()}; the network knows classes 0 to "
-            f"{label_dim - 1}."
+            f"{num_classes - 1}."
         )
     missing = sorted(set(like.labels.tolist()) - set(labels.tolist()))
     if missing:

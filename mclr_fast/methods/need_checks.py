@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset
-from mclr_fast.experiments.checks import complete
-from mclr_fast.models import read_config
+from mclr_fast.models import Family, Model, get_family, read_config
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.tensor_files import load_tensors
 
@@ -18,12 +16,11 @@ from .model_samples import open_samples
 from .registry import make_method
 
 SOURCES = ("data", "base", "best")  # of p+; anything else is a path
-IMAGES = ("img_resolution", "img_channels", "label_dim")  # what a model whose samples are used must share
 
 
 @dataclass(frozen=True)
-class AidChecks:
-    """What can be known of a run's aids without making or loading any.
+class NeedChecks:
+    """What can be known of a run's needs without making or loading any.
 
     Args:
         model: the trained network's description.
@@ -37,10 +34,14 @@ class AidChecks:
     def check(self) -> None:
         """ValueError, OSError or RunError for whatever headers show to be wrong."""
         options, method = self.config.objective, make_method(self.config.objective)
+        for need in sorted(method.requires - self.family.gives):
+            raise RunError(
+                f"--objective {options.objective} needs a {need}, which {self.model['family']} models do not "
+                "give: choose another objective."
+            )
         reference = options.reference or self.config.init
         if reference is not None and (method.needs_reference or method.uses_samples):
-            compared = complete(self.model["net"]) if method.needs_reference else IMAGES
-            self._check_model(reference, "--reference", compared)
+            self._check_model(reference, "--reference", whole=method.needs_reference)
         if method.uses_samples:
             self._check_samples()
         if method.chooses_positives:
@@ -48,12 +49,23 @@ class AidChecks:
         if options.classifier is not None and options.classifier.exists():
             self._check_classifier(options.classifier)
 
-    def _check_model(self, path: str, option: str, names: Iterable[str] = IMAGES) -> None:
-        """The model must agree with the trained network in these constructor arguments."""
-        net, own = (complete(model["net"]) for model in (read_config(path), self.model))
-        for name in names:
+    @property
+    def family(self) -> Family:
+        """The trained network's."""
+        return get_family(self.model["family"])
+
+    def _check_model(self, path: str, option: str, *, whole: bool = False) -> None:
+        """The model must make the trained network's images and classes, or (whole) be of its architecture."""
+        description = read_config(path)
+        if description.get("family") != self.model["family"]:
+            raise RunError(
+                f"{option} {path} is of another family: {description['family']}, the trained network's "
+                f"{self.model['family']}. Choose another model."
+            )
+        net, own = (self.family.complete(model["net"]) for model in (description, self.model))
+        for name in own if whole else self.family.image_arguments:
             if net.get(name) != own[name]:
-                kind = "makes other images or classes" if names is IMAGES else "is of another architecture"
+                kind = "is of another architecture" if whole else "makes other images or classes"
                 raise RunError(
                     f"{option} {path} {kind}: its {name} is {net.get(name)}, the trained network's "
                     f"{own[name]}. Choose another model."
@@ -85,16 +97,15 @@ class AidChecks:
 
     def _check_images(self, path: Path | str, option: str) -> None:
         if self.dataset is not None:
-            open_samples(path, option, self.dataset, self.model["net"]["label_dim"])
+            open_samples(path, option, self.dataset, Model.of(self.model).facts.num_classes)
 
     def _check_classifier(self, path: Path) -> None:
         _, meta = load_tensors(path)
         if self.dataset is None:
             return
         seen = (meta or {}).get("arguments", {})
-        channels, *size = self.dataset.image_shape
         wanted = {
-            "image_shape": [channels // 2 if channels == 8 else channels, *size],
+            "image_shape": list(Model.of(self.model).codec(self.dataset).shape),
             "classes": self.dataset.num_classes,
             "P_mean": self.config.objective.P_mean,
             "P_std": self.config.objective.P_std,

@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from mclr_fast.config import RunConfig
-from mclr_fast.data import Dataset
+from mclr_fast.data import Codec, Dataset
 from mclr_fast.data.samples import ClassSamples
-from mclr_fast.experiments.checks import complete, net_overrides
-from mclr_fast.models import load
-from mclr_fast.models.edm2 import Precond
+from mclr_fast.models import Model, load
 from mclr_fast.models.noisy_classifier import NoisyClassifier
 from mclr_fast.runtime.logs import say
+from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.sampling.noise_level import NoiseLevel
 
-from .columns import Samples
+from .columns import SampleSources
 from .model_samples import open_samples, write_samples
-from .need_checks import SOURCES, AidChecks
+from .need_checks import SOURCES, NeedChecks
 from .ratio import best_samples, data_classifier
-from .reference import Reference
-from .registry import Aids, Method, make_method
+from .registry import Method, Needs, make_method
 
 # Sampling seeds of the reference's and of another model's samples. Those of evaluations and proofs, which
 # no sample that is trained on may share, are below 2^31.
@@ -32,8 +32,8 @@ REFERENCE_SEED, NEGATIVES_SEED = 2**31, 2**31 + 2**30
 
 
 @dataclass
-class AidMaker:
-    """Makes the aids of one run's objective.
+class NeedMaker:
+    """Makes what one run's objective needs beside the network.
 
     Attributes: quality, how good the classifier is on held-out images, once there is one.
     """
@@ -50,29 +50,30 @@ class AidMaker:
         options = self.config.objective
         self.method: Method = make_method(options)
         self.reference_path = options.reference or self.config.init
-        AidChecks(self.config, self.model, self.dataset).check()
+        NeedChecks(self.config, self.model, self.dataset).check()
         if options.reference is not None and (self.method.needs_reference or self.method.uses_samples):
             self._load(options.reference)  # a damaged file is better found now
         self.classifier_path = options.classifier or self.config.folder / "classifier.safetensors"
 
-    def make(self, reference_path: str | Path | None = None, round_number: int = 0) -> Aids:
-        """The aids; in later rounds of another reference, whose samples are that round's."""
+    def make(self, reference_path: str | Path | None = None, round_number: int = 0) -> Needs:
+        """All of it; in later rounds of another reference, whose samples are that round's."""
         path = str(reference_path or self.reference_path)
-        reference = Reference(self._load(path)) if self.method.needs_reference else None
-        samples = self._samples(path, round_number) if self.method.uses_samples else Samples()
+        family = Model.of(self.model).family
+        reference = family.frozen(self._load(path)) if self.method.needs_reference else None
+        samples = self._samples(path, round_number) if self.method.uses_samples else SampleSources()
         ratio = self._classifier().ratio if self.method.needs_ratio else None
-        return Aids(reference, samples, ratio)
+        return Needs(reference, samples, ratio)
 
-    def _load(self, path: str) -> Precond:
-        device = self.ranks.device
-        return load(path, **net_overrides(self.config.train, device)).to(device)
+    def _load(self, path: str) -> nn.Module:
+        train, device = self.config.train, self.ranks.device
+        return load(path, dtype=choose_dtype(train.precision, device), dropout=train.dropout).to(device)
 
     def _open(self, path: Path | str, option: str) -> Dataset:
-        return open_samples(path, option, self.dataset, self.model["net"]["label_dim"])
+        return open_samples(path, option, self.dataset, Model.of(self.model).facts.num_classes)
 
-    def _samples(self, reference_path: str, round_number: int) -> Samples:
+    def _samples(self, reference_path: str, round_number: int) -> SampleSources:
         plus = self._positives(reference_path, round_number) if self.method.chooses_positives else None
-        return Samples(plus, ClassSamples(self._negatives(reference_path, round_number)))
+        return SampleSources(plus, ClassSamples(self._negatives(reference_path, round_number)))
 
     def _positives(self, reference_path: str, round_number: int) -> ClassSamples | None:
         options = self.config.objective
@@ -83,11 +84,14 @@ class AidMaker:
         base = self._reference_samples(reference_path, round_number)
         if options.positives == "base":
             return ClassSamples(base)
-        lowest = float(np.exp(options.P_mean - 2 * options.P_std))
+        noise = self._noise
+        lowest = float(np.exp(noise.P_mean - 2 * noise.P_std))
         device = self.ranks.device
         return ClassSamples(
             base,
-            best_samples(self._classifier(), base, options.best_share, lowest, self.config.seed, device),
+            best_samples(
+                self._classifier(), base, self._codec, options.best_share, lowest, self.config.seed, device
+            ),
         )
 
     def _negatives(self, reference_path: str, round_number: int) -> Dataset:
@@ -107,17 +111,27 @@ class AidMaker:
         if not self.ranks.on_main(path.exists):
             num_samples = self.config.objective.model_samples
             say(self.ranks.is_main, f"making {num_samples:,} samples of {model_path}: {path}")
-            net = self._load(model_path)
-            sampler = self.config.eval
-            write_samples(path, net, num_samples, first_seed, self.dataset, sampler, self.ranks, self.stop)
+            options = self.config.eval
+            sampler = Model.of(self.model).sampler(self._load(model_path), options)
+            made = (num_samples, first_seed, self.dataset, self._codec, options.sample_batch)
+            write_samples(path, sampler, *made, self.ranks, self.stop)
         return self._open(path, "--negatives")
+
+    @property
+    def _codec(self) -> Codec:
+        return Model.of(self.model).codec(self.dataset)
+
+    @property
+    def _noise(self) -> NoiseLevel:
+        return Model.of(self.model).law(self.config.objective).noise
 
     def _classifier(self) -> NoisyClassifier:
         classifier, self.quality = data_classifier(
             self.classifier_path,
             self.config.objective,
             self.dataset,
-            complete(self.model["net"])["sigma_data"],
+            self._codec,
+            self._noise,
             self.config.seed,
             self.ranks,
         )

@@ -13,7 +13,7 @@ T = TypeVar("T")
 DEPTH = 2  # steps; the second makes up for a disk that now and then is slow
 
 
-class Ahead(Generic[T]):
+class Prefetch(Generic[T]):
     """Calls a function of the images seen in one thread of its own, up to DEPTH steps before it is asked to.
 
     It must be pure until `forget`. An error it raises is raised where its value is asked for.
@@ -26,7 +26,7 @@ class Ahead(Generic[T]):
         self.step = step
         self.waited = 0.0
         self._futures: dict[int, Future[T]] = {}
-        self._thread = ThreadPoolExecutor(1, "ahead")
+        self._thread = ThreadPoolExecutor(1, "prefetch")
         num_threads = torch.get_num_threads()
         # One thread for its torch calls: a second team of threads would fight the training's for the cores.
         self._thread.submit(torch.set_num_threads, 1).result()

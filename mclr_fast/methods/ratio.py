@@ -10,29 +10,34 @@ import torch
 from torch import Tensor
 
 from mclr_fast.config import ObjectiveConfig
-from mclr_fast.data import Dataset
+from mclr_fast.data import Codec, Dataset
 from mclr_fast.data.samples import encode
 from mclr_fast.models.noisy_classifier import NoisyClassifier, train_noisy_classifier
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
+from mclr_fast.sampling.noise_level import NoiseLevel
 
 SCORED_AT_ONCE = 500
 
 
 def data_classifier(
-    path: Path, options: ObjectiveConfig, dataset: Dataset, sigma_data: float, seed: int, ranks: Ranks
+    path: Path,
+    options: ObjectiveConfig,
+    dataset: Dataset,
+    codec: Codec,
+    noise: NoiseLevel,
+    seed: int,
+    ranks: Ranks,
 ) -> tuple[NoisyClassifier, dict[str, Any]]:
     """The classifier kept at `path`, trained on the data first if it is missing, and how good it is."""
 
     def train() -> None:
         net, quality = train_noisy_classifier(
-            lambda index: encoded(dataset, index, seed),
+            lambda index: encoded(dataset, codec, index, seed),
             dataset.labels,
             dataset.num_classes,
-            P_mean=options.P_mean,
-            P_std=options.P_std,
-            sigma_data=sigma_data,
+            noise,
             num_steps=options.classifier_steps,
             seed=seed,
             device=ranks.device,
@@ -55,7 +60,13 @@ def data_classifier(
 
 
 def best_samples(
-    classifier: NoisyClassifier, samples: Dataset, share: float, sigma: float, seed: int, device: torch.device
+    classifier: NoisyClassifier,
+    samples: Dataset,
+    codec: Codec,
+    share: float,
+    sigma: float,
+    seed: int,
+    device: torch.device,
 ) -> np.ndarray:
     """Of every class's samples the share that the classifier finds likeliest of it, int64 indices.
 
@@ -64,7 +75,7 @@ def best_samples(
     scores = []
     for first in range(0, len(samples), SCORED_AT_ONCE):
         index = np.arange(first, min(first + SCORED_AT_ONCE, len(samples)))
-        x = encoded(samples, index, seed).to(device)
+        x = encoded(samples, codec, index, seed).to(device)
         labels = torch.from_numpy(samples.labels[index])[:, None].to(device)
         ratio = classifier.ratio(x, torch.full((len(x),), sigma, device=device), labels)
         scores.append(ratio[:, 0].cpu().numpy())
@@ -76,6 +87,6 @@ def best_samples(
     return np.sort(np.concatenate(chosen))
 
 
-def encoded(dataset: Dataset, index: np.ndarray, seed: int) -> Tensor:
-    """Images in the model's range, float32 [m,C,H,W]; always the same sample of a latent."""
-    return encode(dataset, index[:, None], seed, torch.from_numpy(index), 0)[:, 0]
+def encoded(dataset: Dataset, codec: Codec, index: np.ndarray, seed: int) -> Tensor:
+    """Images in the network's range, float32 [m,*shape]; always the same sample of a latent."""
+    return encode(dataset, codec, index[:, None], seed, torch.from_numpy(index))[:, 0]

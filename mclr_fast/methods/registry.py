@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mclr_fast.config import ObjectiveConfig
+from mclr_fast.models import Family
+from mclr_fast.models.family import Frozen
 from mclr_fast.objectives import (
     CCA,
     CCDPO,
@@ -19,140 +21,212 @@ from mclr_fast.objectives import (
     PlusMinus,
     WeightedMCLR,
 )
+from mclr_fast.objectives.protocols import Objective
 
-from . import columns as tuples
-from .losses import ComparedLoss, ContrastLoss, DenoisingLoss, Loss, Ratio, ReplacedTargetLoss
-from .reference import Reference
+from . import columns
+from .columns import Columns, SampleSources
+from .losses import ComparedLoss, LinearLoss, Loss, OwnLoss, Ratio, ReplacedTargetLoss
 
 
 @dataclass(frozen=True)
-class Aids:
+class Needs:
     """What an objective needs beside the network it trains; `Method` says which."""
 
-    reference: Reference | None = None
-    samples: tuples.Samples = field(default_factory=tuples.Samples)
+    reference: Frozen | None = None
+    samples: SampleSources = field(default_factory=SampleSources)
     ratio: Ratio | None = None
+
+
+LossMaker = Callable[[Family, Any, Needs], Loss]
+
+
+def _linear(family: Family, objective: Any, needs: Needs) -> Loss:
+    return LinearLoss(family, objective, needs.ratio)
+
+
+def _compared(family: Family, objective: Any, needs: Needs) -> Loss:
+    return ComparedLoss(family, objective, needs.reference)
+
+
+def _replaced_target(family: Family, objective: Any, needs: Needs) -> Loss:
+    return ReplacedTargetLoss(family, objective)
+
+
+def _own(family: Family, objective: Any, needs: Needs) -> Loss:
+    return OwnLoss(family)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table.
+
+    Attributes:
+        formula: the objective's class; settings: option -> parameter of its constructor.
+        columns: what a row's columns are, or by which option that is chosen.
+        loss: how a micro-batch is scored.
+        unset: what options are that default to None.
+        needs: of "reference" (it compares with a frozen network), "ratio" (it weighs its negatives),
+            "samples" (columns are samples of a model) and "positives" (so may the positives be).
+        words: what is evaluated without gradients beside the columns.
+    """
+
+    formula: Callable[..., Objective]
+    settings: Mapping[str, str]
+    columns: Columns | tuple[str, Mapping[Any, Columns]]
+    loss: LossMaker
+    unset: Mapping[str, float] = field(default_factory=dict)
+    needs: frozenset[str] = frozenset()
+    words: str = ""
+
+    def value(self, options: ObjectiveConfig, option: str) -> Any:
+        """An option's value, or what it is where it was not given."""
+        value = getattr(options, option)
+        return self.unset.get(option) if value is None else value
+
+    @property
+    def trains_own_loss(self) -> bool:
+        """Whether it trains with what the family's bases are trained with."""
+        return self.loss is _own
+
+    @property
+    def options(self) -> set[str]:
+        """The options that it reads: of its formula, its columns and what it needs."""
+        used = {"objective", "P_mean", "P_std", *self.settings, *self.unset}
+        chosen = self.columns if isinstance(self.columns, Columns) else next(iter(self.columns[1].values()))
+        used |= {"num_negatives"} if chosen.has_negatives else set()
+        used |= {"include_own"} if chosen.labels else set()
+        for need in self.needs:
+            used |= OPTIONS_OF_NEEDS[need]
+        return used
+
+
+OPTIONS_OF_NEEDS = {
+    "reference": {"reference", "refresh_every"},
+    "samples": {"reference", "refresh_every", "negatives", "negatives_model", "model_samples"},
+    "positives": {"positives", "best_share", "classifier", "classifier_steps"},
+    "ratio": {"classifier", "classifier_steps"},
+}
 
 
 @dataclass(frozen=True)
 class Method:
-    """How an objective trains.
+    """How an objective trains, once its options are known.
 
-    Attributes:
-        objective: the formula, its options checked.
-        tuples: what a row's columns are.
-        loss: made from the objective and the aids.
-        label_dropout: how often `own_label` drops the label.
-        needs_reference, needs_ratio: it compares with a frozen network, or weighs its negatives.
-        uses_samples, chooses_positives: columns are samples of a model; the positives may be so too.
+    Attributes: objective: the formula, its settings checked; columns: what a row's columns are;
+    label_dropout: how often `own_label` drops the label; entry: its line of the table.
     """
 
-    objective: Any
-    tuples: tuples.Tuples
-    loss: Callable[[Any, Aids], Loss]
-    label_dropout: float = 0.0
-    needs_reference: bool = False
-    needs_ratio: bool = False
-    uses_samples: bool = False
-    chooses_positives: bool = False
+    objective: Objective
+    columns: Columns
+    label_dropout: float
+    entry: Entry
 
     @property
-    def beside(self) -> str:
-        """What is evaluated without gradients beside the columns, in words."""
-        if self.needs_reference:
-            return ", and as many of the reference"
-        return ", and as many without a label" if isinstance(self.objective, GFT | ModelGuidance) else ""
+    def needs_reference(self) -> bool:
+        """It compares with a frozen network."""
+        return "reference" in self.entry.needs
 
     @property
-    def options(self) -> set[str]:
-        """The options that its columns and aids read, beside those that its formula is made of."""
-        used = {"objective", "P_mean", "P_std"}
-        if self.tuples is not tuples.own_label:
-            used.add("num_negatives")
-        if self.tuples in (*tuples.PAIRED, tuples.any_labels):
-            used.add("include_own")
-        if self.needs_reference or self.uses_samples:
-            used |= {"reference", "refresh_every"}
-        if self.uses_samples:
-            used |= {"negatives", "negatives_model", "model_samples"}
-        if self.chooses_positives:
-            used |= {"positives", "best_share"}
-        if self.needs_ratio or self.chooses_positives:
-            used |= {"classifier", "classifier_steps"}
-        return used
+    def needs_ratio(self) -> bool:
+        """It weighs its negatives."""
+        return "ratio" in self.entry.needs
+
+    @property
+    def uses_samples(self) -> bool:
+        """Columns are samples of a model."""
+        return "samples" in self.entry.needs
+
+    @property
+    def chooses_positives(self) -> bool:
+        """The positives may be samples of a model too."""
+        return "positives" in self.entry.needs
+
+    @property
+    def requires(self) -> set[str]:
+        """What a family must give."""
+        return {self.objective.needs} | ({"noise"} if self.needs_ratio else set())
 
     @property
     def separable(self) -> bool:
         """Whether a row may be cut by columns."""
-        return getattr(self.objective, "separable", True)
+        return self.objective.separable
+
+    def loss(self, family: Family, needs: Needs) -> Loss:
+        """How its micro-batches are scored."""
+        return self.entry.loss(family, self.objective, needs)
 
 
-def _contrast(objective: Any, aids: Aids) -> Loss:
-    return ContrastLoss(objective, aids.ratio)
-
-
-def _compared(objective: Any, aids: Aids) -> Loss:
-    return ComparedLoss(objective, aids.reference)
-
-
-def _alone(loss: Callable[[Any], Loss]) -> Callable[[Any, Aids], Loss]:
-    return lambda objective, aids: loss(objective)
-
-
-def _compares(objective: Any, columns: tuples.Tuples, **needs: bool) -> Method:
-    return Method(objective, columns, _compared, needs_reference=True, **needs)
-
-
-def _replaces_target(objective: Any, options: ObjectiveConfig) -> Method:
-    return Method(objective, tuples.own_label, _alone(ReplacedTargetLoss), _dropout(options, 0.1))
-
-
-def _dropout(options: ObjectiveConfig, default: float) -> float:
-    return default if options.label_dropout is None else options.label_dropout
-
-
-def _beta(options: ObjectiveConfig, default: float) -> float:
-    return default if options.beta is None else options.beta
-
-
-BY_FORM = {1: tuples.other_labels, 2: tuples.other_images}
-BY_PAIRING = {"labels": tuples.other_labels, "images": tuples.other_images}
-METHODS: dict[str, Callable[[ObjectiveConfig], Method]] = {
-    "mclr": lambda o: Method(MCLR(o.dsm_weight, o.form), BY_FORM[o.form], _contrast),
-    "kl-mclr": lambda o: Method(KLMCLR(o.eta), tuples.labels_and_sample, _contrast, uses_samples=True),
-    "weighted-mclr": lambda o: Method(WeightedMCLR(o.eta), tuples.any_labels, _contrast, needs_ratio=True),
-    "plus-minus": lambda o: Method(
-        PlusMinus(o.eta), tuples.class_samples, _contrast, uses_samples=True, chooses_positives=True
+BETA = {"beta": "beta"}
+ETA = {"eta": "eta"}
+PULL = {"beta": 0.02}
+REFERENCE = "and as many of the reference"
+NO_LABEL = "and as many without a label"
+METHODS: dict[str, Entry] = {
+    "mclr": Entry(
+        MCLR,
+        {"dsm_weight": "dsm_weight", "form": "form"},
+        ("form", {1: columns.other_labels, 2: columns.other_images}),
+        _linear,
     ),
-    "ccdpo": lambda o: _compares(CCDPO(_beta(o, 0.02)), tuples.other_images),
-    "cca": lambda o: _compares(CCA(_beta(o, 0.02), o.lambda_coef, o.pairing), BY_PAIRING[o.pairing]),
-    "ddo": lambda o: _compares(DDO(_beta(o, 0.02), o.alpha), tuples.class_samples, uses_samples=True),
-    "gft": lambda o: _replaces_target(GFT(_beta(o, 0.5)), o),
-    "model-guidance": lambda o: _replaces_target(ModelGuidance(o.guidance_weight), o),
-    "denoising": lambda o: Method(Denoising(), tuples.own_label, _alone(DenoisingLoss), _dropout(o, 0.0)),
+    "kl-mclr": Entry(KLMCLR, ETA, columns.labels_and_sample, _linear, needs=frozenset({"samples"})),
+    "weighted-mclr": Entry(WeightedMCLR, ETA, columns.any_labels, _linear, needs=frozenset({"ratio"})),
+    "plus-minus": Entry(
+        PlusMinus, ETA, columns.class_samples, _linear, needs=frozenset({"samples", "positives"})
+    ),
+    "ccdpo": Entry(
+        CCDPO, BETA, columns.other_images, _compared, PULL, frozenset({"reference"}), words=REFERENCE
+    ),
+    "cca": Entry(
+        CCA,
+        BETA | {"lambda_coef": "lambda_", "pairing": "pairing"},
+        ("pairing", {"images": columns.other_images, "labels": columns.other_labels}),
+        _compared,
+        PULL,
+        frozenset({"reference"}),
+        words=REFERENCE,
+    ),
+    "ddo": Entry(
+        DDO,
+        BETA | {"alpha": "alpha"},
+        columns.class_samples,
+        _compared,
+        PULL,
+        frozenset({"reference", "samples"}),
+        words=REFERENCE,
+    ),
+    "gft": Entry(
+        GFT, BETA, columns.own_label, _replaced_target, {"beta": 0.5, "label_dropout": 0.1}, words=NO_LABEL
+    ),
+    "model-guidance": Entry(
+        ModelGuidance,
+        {"guidance_weight": "w"},
+        columns.own_label,
+        _replaced_target,
+        {"label_dropout": 0.1},
+        words=NO_LABEL,
+    ),
+    "denoising": Entry(Denoising, {}, columns.own_label, _own, {"label_dropout": 0.0}),
 }
-
-# Settings whose options have other names: lambda is a word of Python's, and w says little by itself.
-RENAMED = {"lambda_": "lambda_coef", "w": "guidance_weight"}
 
 
 def make_method(options: ObjectiveConfig) -> Method:
-    """The method that the options name. ValueError for a setting out of its range."""
-    return METHODS[options.objective](options)
+    """The method that the options name. SettingError for a setting out of its range."""
+    entry = METHODS[options.objective]
+    settings = {name: entry.value(options, option) for option, name in entry.settings.items()}
+    objective, chosen = entry.formula(**settings), entry.columns
+    if not isinstance(chosen, Columns):
+        option, by_value = chosen
+        chosen = by_value[getattr(options, option)]
+    drops_labels = "label_dropout" in entry.unset
+    label_dropout = entry.value(options, "label_dropout") if drops_labels else 0.0
+    return Method(objective, chosen, label_dropout, entry)
 
 
 def options_of(objective: str) -> set[str]:
-    """The options that an objective uses: those that its line of the table reads, and `Method.options`."""
-    reads = _Reads()
-    return METHODS[objective](reads).options | reads.names
+    """The options that an objective uses."""
+    return METHODS[objective].options
 
 
-class _Reads:
-    """The default options, noting which are read."""
-
-    def __init__(self):
-        self.names: set[str] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        self.names.add(name)
-        return getattr(ObjectiveConfig(), name)
+def option_named(objective: str, setting: str) -> str:
+    """The option that a constructor's parameter is set by."""
+    return next(o for o, name in METHODS[objective].settings.items() if name == setting)

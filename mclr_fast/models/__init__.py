@@ -1,8 +1,7 @@
 """Models, the one format they are saved in (model.safetensors beside config.json), and pickled ones."""
 
-from .family import Facts, Family, families, get_family, register
+from .family import Facts, Family, Model, families, get_family, register
 from .files import (
-    FAMILIES,
     check_state,
     describe,
     load,
@@ -15,9 +14,9 @@ from .files import (
 )
 
 __all__ = [
-    "FAMILIES",
     "Facts",
     "Family",
+    "Model",
     "check_state",
     "describe",
     "families",

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from mclr_fast import models
 from mclr_fast.config import ConvertConfig
-from mclr_fast.experiments.checks import complete
 from mclr_fast.pickles.reading import DTYPES
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, replacing, write_json
@@ -43,7 +42,7 @@ def write_folder(config: ConvertConfig) -> None:
         raise RunError(f"{folder} is a file or not empty: choose another folder to write.")
     pickled = read_pickled(path, config.ema)
     state, description = pickled.state(), dict(pickled.config)
-    if description["family"] in models.FAMILIES:
+    if description["family"] in models.families():
         with torch.device("meta"):
             models.check_state(models.model_from_config(description).state_dict(), state, path)
     _check_finite(state, path)
@@ -85,6 +84,7 @@ def write_edm2_snapshot(config: ConvertConfig) -> None:
     if mould.config["format"] != "edm2-snapshot":
         raise RunError(f"--template {config.template} is no EDM2 snapshot but an {mould.config['format']}.")
     description = models.read_config(config.source)
+    complete = models.get_family("edm2").complete
     ours, theirs = complete(description["net"]), complete(mould.config["net"])
     differing = [name for name in ours if ours[name] != theirs.get(name)]
     if differing:

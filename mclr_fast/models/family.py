@@ -6,15 +6,28 @@ are kept. A new family is one class with these methods and one `register`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mclr_fast.config import SamplerConfig
-from mclr_fast.sampling import Sampler
+from mclr_fast.data import Codec, Dataset
+
+from .rows import Rows
+from .step_weights import ParameterWeights, StepWeights
+
+if TYPE_CHECKING:
+    from mclr_fast.config import ObjectiveConfig, SamplerConfig
+    from mclr_fast.sampling import Sampler
+    from mclr_fast.sampling.noise_level import NoiseLevel
+
+Arguments = dict[str, Any]
+"""A config.json's "net": what a network is built with."""
 
 
 @dataclass(frozen=True)
@@ -30,27 +43,175 @@ class Facts:
     num_classes: int
 
 
-class Family(Protocol):
-    """A kind of model; stateless, one instance. `arguments` are a config.json's "net"."""
+class Law(Protocol):
+    """What a family draws for each row of a step.
 
-    def build(self, arguments: dict[str, Any], *, dtype: torch.dtype, dropout: float = 0.0) -> nn.Module:
-        """A network on the current default device."""
+    Attributes: noise: ln sigma's law, where inputs are noised, for what is trained beside the network.
+    """
+
+    noise: NoiseLevel | None
+
+    def __call__(self, seed: int, position: Tensor) -> dict[str, Tensor]:
+        """(seed, position int64 [n]) -> tensors [n,...] by name, on the CPU: `Rows.law`."""
         ...
 
-    def facts(self, arguments: dict[str, Any]) -> Facts:
+
+class NoLaw:
+    """The law of families that draw nothing: those with exact likelihoods."""
+
+    noise = None
+
+    def __call__(self, seed: int, position: Tensor) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
+class Family(ABC):
+    """A kind of model; stateless, one instance. Energies are float32 [n,w], low where an image is likely.
+
+    Attributes:
+        gives: "energies"; "denoiser" too where there is a D(x; sigma, c) (`denoiser.Denoisers`); "noise"
+            where inputs are noised: then `inputs` has x_noisy and sigma.
+        image_arguments: the arguments that say which images and classes a network is for.
+    """
+
+    gives: frozenset[str] = frozenset({"energies"})
+    image_arguments: tuple[str, ...] = ()
+
+    @abstractmethod
+    def build(self, arguments: Arguments, *, dtype: torch.dtype, dropout: float = 0.0) -> nn.Module:
+        """A network on the current default device; dtype: what it computes in (parameters are float32)."""
+
+    @abstractmethod
+    def facts(self, arguments: Arguments) -> Facts:
         """What may be known of it without building it."""
-        ...
 
+    @abstractmethod
+    def codec(self, arguments: Arguments, dataset: Dataset | None = None) -> Codec:
+        """Between the data set's images (None: what samples are) and x. Whether they fit, `facts` says."""
+
+    @abstractmethod
+    def inputs(self, net: nn.Module, rows: Rows) -> Any:
+        """What all evaluations of these rows share, made once: the reference and ratios take it too."""
+
+    @abstractmethod
+    def energies(self, net: nn.Module, inputs: Any, labels_NR: Tensor) -> Tensor:
+        """Energies of the rows under labels int64 [n,w] (-1: none), differentiable.
+
+        It calls net(...), never a method of it: under FSDP2 that would skip what a call does.
+        """
+
+    @abstractmethod
     def sampler(
         self,
         net: nn.Module,
+        facts: Facts,
         options: SamplerConfig,
         *,
         guidance: float = 1.0,
         guide: nn.Module | None = None,
     ) -> Sampler:
         """The network made ready to sample; guide None: it guides itself, without a label."""
-        ...
+
+    def law(self, arguments: Arguments, options: ObjectiveConfig) -> Law:
+        """What is drawn for each row; nothing unless said."""
+        return NoLaw()
+
+    def complete(self, arguments: Arguments) -> Arguments:
+        """The arguments that make an architecture, with defaults filled in, as JSON has them."""
+        return json.loads(json.dumps(arguments))
+
+    def dtype(self, net: nn.Module) -> torch.dtype:
+        """What a network computes in."""
+        return getattr(net, "dtype", torch.float32)
+
+    def contrast(self, net: nn.Module, inputs: Any, labels_NR: Tensor, coefficients_NR: Tensor) -> Tensor:
+        """Back-propagate the sum of coefficients times energies; returns the energies, without gradient.
+
+        The step's scale is in the coefficients: so a gradient that the pass itself makes is the final one.
+        """
+        energy = self.energies(net, inputs, labels_NR)
+        (energy * coefficients_NR).sum().backward()
+        return energy.detach()
+
+    def own_loss(self, net: nn.Module, inputs: Any, labels_NR: Tensor) -> tuple[Tensor, Tensor]:
+        """What the base was trained with, under one label a row [n,1]: loss [n], and the energies [n,1]."""
+        energy = self.energies(net, inputs, labels_NR)
+        return energy[:, 0], energy
+
+    def trainable(self, net: nn.Module, *, own_loss: bool) -> list[nn.Parameter]:
+        """The parameters that training by energies, or by `own_loss`, reaches; DDP and FSDP2 need to know."""
+        return list(net.parameters())
+
+    def frozen(self, net: nn.Module) -> Frozen:
+        """The reference that it is from now on: built anew from a file, on its device."""
+        return Frozen(self, net)
+
+    def step_weights(self, net: nn.Module) -> StepWeights:
+        """The weights of a step: the parameters unless said."""
+        return ParameterWeights(net)
+
+    def shard_groups(self, net: nn.Module) -> list[nn.Module]:
+        """The modules whose parameters FSDP2 gathers together; what is in none of them is one more group."""
+        return []
+
+    def normalized(self, net: nn.Module) -> list[nn.Parameter]:
+        """The parameters that are normalised per output channel after every step."""
+        return []
+
+    def published(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters and buffers by name, whole, as `state_dict()` shows them."""
+        return dict(tensors)
+
+
+class Frozen:
+    """A network whose weights never change again. Attributes: net, in eval mode."""
+
+    def __init__(self, family: Family, net: nn.Module):
+        """net: on its device; it becomes this object's own."""
+        self.family = family
+        self.net = net.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def energies(self, inputs: Any, labels_NR: Tensor) -> Tensor:
+        """As `Family.energies`, of the policy's own inputs."""
+        return self.family.energies(self.net, inputs, labels_NR)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network as config.json describes it, not built: a family and its arguments."""
+
+    family: Family
+    arguments: Arguments
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> Model:
+        """What a config.json says. ValueError for an unknown family."""
+        return cls(get_family(description.get("family")), description["net"])
+
+    @cached_property
+    def facts(self) -> Facts:
+        """As `Family.facts`."""
+        return self.family.facts(self.arguments)
+
+    def build(self, *, dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> nn.Module:
+        """As `Family.build`."""
+        return self.family.build(self.arguments, dtype=dtype, dropout=dropout)
+
+    def codec(self, dataset: Dataset | None = None) -> Codec:
+        """As `Family.codec`."""
+        return self.family.codec(self.arguments, dataset)
+
+    def law(self, options: ObjectiveConfig) -> Law:
+        """As `Family.law`."""
+        return self.family.law(self.arguments, options)
+
+    def sampler(
+        self, net: nn.Module, options: SamplerConfig, *, guidance: float = 1.0, guide: nn.Module | None = None
+    ) -> Sampler:
+        """As `Family.sampler`."""
+        return self.family.sampler(net, self.facts, options, guidance=guidance, guide=guide)
 
 
 _makers: dict[str, Callable[[], Family]] = {}

@@ -15,22 +15,21 @@ from torch import Tensor, nn
 
 from mclr_fast.runtime.files import replacing, write_json
 
-from .edm2 import Precond
+from .family import Model
 from .pickled import SUFFIXES, read_pickled
 
 SHIPPED = Path(__file__).parent.parent / "assets"
-FAMILIES: dict[str, type[nn.Module]] = {"edm2": Precond}
 
 
 def model_from_config(config: dict[str, Any], **overrides: Any) -> nn.Module:
     """Build {"family": "edm2", "net": constructor arguments}, with overrides (dtype, dropout)."""
-    family = config.get("family")
-    if family not in FAMILIES:
-        raise ValueError(f"model family {family!r} is unknown; known: {', '.join(FAMILIES)}.")
+    model = Model.of(config)
     try:
-        return FAMILIES[family](**{**config["net"], **overrides})
+        return model.build(**overrides)
     except (TypeError, RuntimeError, OverflowError, IndexError, ZeroDivisionError) as error:
-        raise ValueError(f"the configuration does not describe an {family} network: {error}.") from None
+        raise ValueError(
+            f"the configuration does not describe an {config['family']} network: {error}."
+        ) from None
 
 
 def resolve(path_or_name: str | Path) -> Path:
@@ -119,10 +118,10 @@ def check_state(own: dict[str, Tensor], state: dict[str, Tensor], source: str | 
             )
 
 
-def describe(net_arguments: dict[str, Any], **provenance: Any) -> dict[str, Any]:
-    """The config.json of an EDM2 model; provenance says where its weights come from."""
+def describe(net_arguments: dict[str, Any], family: str = "edm2", **provenance: Any) -> dict[str, Any]:
+    """The config.json of a model; provenance says where its weights come from."""
     arguments = {k: v for k, v in net_arguments.items() if not isinstance(v, torch.dtype)}
-    return {"family": "edm2", "net": arguments, **provenance}
+    return {"family": family, "net": arguments, **provenance}
 
 
 def save_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mclr_fast.sampling.noise_level import NoiseLevel
+
 WIDTH, HIDDEN = 16, 64
 NUM_BINS = 8  # of the noise level, each with its own temperature
 HELDOUT_DRAWS = 8  # noises a held-out image is seen with
@@ -115,10 +117,8 @@ def train_noisy_classifier(
     images: Callable[[np.ndarray], Tensor],
     labels: np.ndarray,
     num_classes: int,
+    noise: NoiseLevel,
     *,
-    P_mean: float,
-    P_std: float,
-    sigma_data: float = 0.5,
     num_steps: int = 1000,
     batch_size: int = 128,
     heldout_share: float = 0.1,
@@ -127,7 +127,8 @@ def train_noisy_classifier(
 ) -> tuple[NoisyClassifier, dict[str, Any]]:
     """Train on 1 - heldout_share of the images, calibrate on one half of the rest, judge on the other.
 
-    Args: images: indices int64 [m] -> float32 [m,C,H,W] in the model's range; labels: int64 numpy [n].
+    Args: images: indices int64 [m] -> float32 [m,C,H,W] in the model's range; labels: int64 numpy [n];
+        noise: the law of the noise levels it is trained at.
     Returns the classifier in eval mode, and on held-out images its accuracy, negative log-likelihood and
     expected calibration error, before and after the temperatures. Repeatable: all randomness is seeded.
     Errors    ValueError for fewer than 20 images.
@@ -143,14 +144,14 @@ def train_noisy_classifier(
 
     def noisy(index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         x = images(index)
-        sigma = (P_mean + P_std * torch.randn(len(index), generator=generator)).exp()
+        sigma = noise.sigma(torch.randn(len(index), generator=generator))
         x = x + sigma.view(-1, 1, 1, 1) * torch.randn(x.shape, generator=generator)
         return tuple(v.to(device) for v in (x, sigma, torch.from_numpy(labels[index])))
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         shape = tuple(images(train[:1]).shape[1:])
-        net = NoisyClassifier(shape, probs, P_mean, P_std, sigma_data).to(device)
+        net = NoisyClassifier(shape, probs, noise.P_mean, noise.P_std, noise.sigma_data).to(device)
         net = net.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, num_steps)

@@ -1,5 +1,7 @@
 """Objectives: pure functions on tables of energies, and the tuples they are evaluated on."""
 
+from mclr_fast.sampling.noise_level import NoiseLevel
+
 from .cca import CCA
 from .ccdpo import CCDPO
 from .ddo import DDO
@@ -8,7 +10,6 @@ from .gft import GFT
 from .kl_mclr import KLMCLR
 from .mclr import MCLR
 from .model_guidance import ModelGuidance
-from .noise_level import NoiseLevel
 from .output import ObjectiveOutput
 from .pairing import pair_labels
 from .plus_minus import PlusMinus

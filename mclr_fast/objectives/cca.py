@@ -32,6 +32,7 @@ class CCA:
     lambda_: float
     pairing: str = "images"
 
+    needs: ClassVar[str] = "energies"
     separable: ClassVar[bool] = True
 
     def __post_init__(self):

@@ -26,6 +26,7 @@ class CCDPO:
 
     beta: float
 
+    needs: ClassVar[str] = "energies"
     separable: ClassVar[bool] = False  # every term holds the positive: a row stays together
 
     def __post_init__(self):

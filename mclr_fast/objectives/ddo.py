@@ -28,6 +28,7 @@ class DDO:
     beta: float
     alpha: float
 
+    needs: ClassVar[str] = "energies"
     separable: ClassVar[bool] = True
 
     def __post_init__(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,8 +14,13 @@ from .output import ObjectiveOutput
 class Denoising:
     """Uncertainty-weighted denoising score matching: e / exp(u) + u C H W.
 
+    In training a family computes its own (`Family.own_loss`): this is EDM2's.
+
     Source    EDM2 (arXiv 2312.02696), eq. 14, 15, 16, 21, summed over the image's elements.
     """
+
+    needs: ClassVar[str] = "energies"
+    separable: ClassVar[bool] = True
 
     def __call__(self, energy_N: Tensor, logvar_N: Tensor, num_elements: int) -> ObjectiveOutput:
         """energy_N = lambda(sigma) |D - x|^2 and logvar_N = u(sigma), both [N] -> loss_N [N]."""

@@ -28,6 +28,7 @@ class GFT:
 
     beta: float
 
+    needs: ClassVar[str] = "denoiser"
     separable: ClassVar[bool] = True
 
     def __post_init__(self):

@@ -25,6 +25,7 @@ class KLMCLR:
 
     eta: float
 
+    needs: ClassVar[str] = "energies"
     separable: ClassVar[bool] = True
 
     def __post_init__(self):

@@ -27,6 +27,7 @@ class MCLR:
     dsm_weight: float = 0.0
     form: int = 1
 
+    needs: ClassVar[str] = "energies"
     separable: ClassVar[bool] = True
 
     def __post_init__(self):

@@ -29,6 +29,7 @@ class ModelGuidance:
 
     w: float
 
+    needs: ClassVar[str] = "denoiser"
     separable: ClassVar[bool] = True
 
     def __post_init__(self):

@@ -29,6 +29,7 @@ class PlusMinus:
 
     eta: float
 
+    needs: ClassVar[str] = "energies"
     separable: ClassVar[bool] = True
 
     def __post_init__(self):

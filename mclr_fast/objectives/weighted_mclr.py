@@ -27,6 +27,7 @@ class WeightedMCLR:
 
     eta: float
 
+    needs: ClassVar[str] = "energies"
     separable: ClassVar[bool] = True
 
     def __post_init__(self):

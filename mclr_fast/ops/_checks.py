@@ -4,24 +4,47 @@ from torch import Tensor
 
 
 def check_evaluations(
-    pred: Tensor, x: Tensor, x_noisy: Tensor, sigma: Tensor, weight: Tensor, output: str
+    pred: Tensor,
+    x: Tensor,
+    x_noisy: Tensor,
+    sigma: Tensor | None,
+    weight: Tensor,
+    output: str,
+    c_skip: Tensor | None,
+    c_out: Tensor | None,
 ) -> None:
     """Shapes of a minibatch of evaluations, as `weighted_sq_error` documents them."""
     if pred.ndim != 5:
         raise ValueError(f"pred must be [N,R,C,H,W], not {list(pred.shape)}.")
     num_images, num_columns, *image = pred.shape
-    allowed = ([num_images, *image], [num_images, num_columns, *image])
+    shared, own = (num_images, *image), (num_images, num_columns, *image)
     for name, value in (("x", x), ("x_noisy", x_noisy)):
-        if list(value.shape) not in allowed:
+        if value.shape != shared and value.shape != own:
             raise ValueError(
-                f"{name} must be {allowed[0]} (shared by the row) or {allowed[1]} to go with pred, "
+                f"{name} must be {list(shared)} (shared by the row) or {list(own)} to go with pred, "
                 f"not {list(value.shape)}."
             )
-    for name, value in (("sigma", sigma), ("weight", weight)):
-        if list(value.shape) != [num_images]:
+    rows = (("sigma", sigma), ("weight", weight), ("c_skip", c_skip), ("c_out", c_out))
+    for name, value in rows:
+        if value is not None and value.shape != (num_images,):
             raise ValueError(f"{name} must be [{num_images}], one a row, not {list(value.shape)}.")
     if output not in ("network", "denoised"):
         raise ValueError(f"output must be 'network' or 'denoised', not {output!r}.")
+    _check_scalings(sigma, output, c_skip, c_out)
+
+
+def _check_scalings(sigma: Tensor | None, output: str, c_skip: Tensor | None, c_out: Tensor | None) -> None:
+    """sigma, or c_skip and c_out: what makes D of the network's output."""
+    if (c_skip is None) != (c_out is None):
+        given = "c_out" if c_skip is None else "c_skip"
+        raise ValueError(f"give c_skip and c_out together: only {given} was given.")
+    if c_skip is None:
+        if sigma is None and output == "network":
+            raise ValueError("give sigma, or c_skip and c_out: neither was given.")
+    elif output == "denoised":
+        raise ValueError("c_skip and c_out are for output='network': a denoised image needs no scalings.")
+    elif sigma is not None:
+        raise ValueError("give sigma, or c_skip and c_out, not both: sigma=None with the latter.")
 
 
 def check_shared(a: Tensor, b: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Memory formats of the tensors that the kernels read and write: activations are channels_last."""
+"""Memory formats and dtypes of the tensors that the kernels read and write: activations are channels_last."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def empty_images(like: Tensor, num_images: int | None = None, channels: int | No
         *like.shape[2:],
     )
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def as_float32(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Each in float32; None stays None. A call of .float() costs more than to see that there is no need."""
+    return [x if x is None or x.dtype is torch.float32 else x.float() for x in tensors]
 
 
 def num_pixels(x: Tensor) -> int:

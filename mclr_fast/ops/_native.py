@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Sequence
+import platform
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,42 +14,54 @@ from torch import Tensor
 
 FOLDER = Path(__file__).parent / "lib"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # in the order of csrc/include/mclr_fast.h's codes
+BUILD_AGAIN = "`pip install -e .` builds the kernels again"
+KINDS = {"void": None, "pointer": ctypes.c_void_p, "int64_t": ctypes.c_int64, "float": ctypes.c_float}
 
 
 class Library:
     """One loaded library; `library.modulate_silu_forward(...)` calls `mclr_modulate_silu_forward`.
 
-    Tensors (and None) go as pointers, ints as int64_t, floats as float: the C interface has nothing else. A
-    tensor must have the layout that the C function wants. The first call of a function says which of its
-    arguments are floats; an int there later is converted, a float in an int's place is an error.
+    functions: name -> kinds of the result and the arguments, which setup.py read in mclr_fast.h. Tensors (and
+    None) go as pointers, and must have the layout that the C function wants; an int in a float's place is
+    converted.
+
+    Errors    TypeError for a float or a tensor in an int's place, or too many or too few arguments.
     """
 
-    def __init__(self, path: Path):
-        self._library = ctypes.CDLL(str(path))
+    def __init__(self, path: Path, functions: dict[str, str]):
+        self._library, self._functions = ctypes.CDLL(str(path)), functions
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Callable[..., int | None]:
+        if name not in self._functions:
+            raise AttributeError(f"the kernels that were built have no {name}: {BUILD_AGAIN}.")
         function = getattr(self._library, f"mclr_{name}")
-        function.restype = ctypes.c_int64
+        function.restype, *function.argtypes = (KINDS[kind] for kind in self._functions[name].split())
+        pointers = [kind is ctypes.c_void_p for kind in function.argtypes]
 
-        def call(*arguments) -> int:
-            if function.argtypes is None:
-                function.argtypes = [_c_type(argument) for argument in arguments]
-            return function(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])
+        def call(*arguments) -> int | None:
+            if len(arguments) != len(pointers):
+                raise TypeError(
+                    f"{name} was built with {len(pointers)} arguments, not {len(arguments)}: {BUILD_AGAIN}."
+                )
+            try:
+                return function(
+                    *[
+                        value.data_ptr() if pointer and isinstance(value, Tensor) else value
+                        for pointer, value in zip(pointers, arguments, strict=True)
+                    ]
+                )
+            except ctypes.ArgumentError as error:
+                raise TypeError(f"{name}: {error}") from None
 
         setattr(self, name, call)
         return call
 
 
-def _c_type(argument: Tensor | int | float | None) -> type:
-    if isinstance(argument, float):
-        return ctypes.c_float
-    return ctypes.c_int64 if isinstance(argument, int) else ctypes.c_void_p
-
-
 def _instruction_set() -> str | None:
     """Which of setup.py's builds this processor runs; None for none of them."""
-    names = {"AVX512": "avx512", "AVX2": "avx2", "DEFAULT": None, "NO AVX": None}
-    name = names.get(torch.backends.cpu.get_cpu_capability(), "generic")
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return "generic"
+    name = {"AVX512": "avx512", "AVX2": "avx2"}.get(torch.backends.cpu.get_cpu_capability())
     return "avx512_bf16" if name == "avx512" and torch.cpu._is_avx512_bf16_supported() else name
 
 
@@ -56,17 +69,19 @@ def _instruction_set() -> str | None:
 def load(kind: str) -> tuple[Library | None, str]:
     """The library for "cpu" or "cuda" and where it is from, or None and why there is none."""
     try:
-        problem = json.loads((FOLDER / "build.json").read_text())[kind]
+        report = json.loads((FOLDER / "build.json").read_text())
     except FileNotFoundError:
         return None, "the kernels were not built; `pip install -e .` builds them"
-    if problem:
+    if problem := report[kind]:
         return None, f"not built: {problem.strip().splitlines()[-1]}"
+    if "functions" not in report:
+        return None, f"built by an older setup.py; {BUILD_AGAIN}"
     name = _instruction_set() if kind == "cpu" else "cuda"
     if name is None:
         return None, "this processor has neither AVX2 nor AVX-512"
     path = FOLDER / f"libmclr_fast_{name}.so"
     try:
-        return Library(path), f"csrc, {name}"
+        return Library(path, report["functions"]), f"csrc, {name}"
     except OSError as error:
         return None, f"{path.name} does not load: {error}"
 

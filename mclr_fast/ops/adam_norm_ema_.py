@@ -38,37 +38,36 @@ def adam_norm_ema_(
     Errors    ValueError for lists that are not aligned.
     Source    Kingma & Ba 2015, Algorithm 1; `step` counts from 1. EDM2, eq. 66.
     """
-    lists = [grads, exp_avg, exp_avg_sq, normalized, *(average for average, _ in averages)]
-    if any(len(values) != len(params) for values in lists):
-        lengths = [len(values) for values in lists]
+    kept = [average for average, _ in averages]
+    lengths = [len(values) for values in (grads, exp_avg, exp_avg_sq, normalized, *kept)]
+    if any(length != len(params) for length in lengths):
         raise ValueError(
             f"{len(params)} params need as many grads, moments, flags and averages, not {lengths}."
         )
-    numbers = (lr, *betas, eps, 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5)
-    if not _serves(params, lists[:3] + lists[4:]):
+    if not _serves(params, states=[params, exp_avg, exp_avg_sq, *kept]):
         reference(
             params, grads, exp_avg, exp_avg_sq, averages, normalized, step=step, lr=lr, betas=betas, eps=eps
         )
         return
     one_pass, others = averages[:MOST_AVERAGES], averages[MOST_AVERAGES:]
-    first, second, *_ = [list(average) for average, _ in one_pass] + [[], []]
+    first, second, *_ = [*(list(average) for average, _ in one_pass), [], []]
+    decays = [beta for _, beta in one_pass]
+    moments = list(exp_avg), list(exp_avg_sq)
     grads = [grad.contiguous() for grad in grads]
-    numbers += tuple(beta for _, beta in one_pass)
     at_once = [flag and not others for flag in normalized]
     with torch.no_grad():
-        _update(list(params), grads, list(exp_avg), list(exp_avg_sq), first, second, at_once, numbers)
+        _update(list(params), grads, *moments, first, second, at_once, step, lr, *betas, eps, decays)
         for average, beta in others:
             torch._foreach_lerp_(list(average), list(params), 1 - beta)
     if others:
         force_weight_norm_(param for param, flag in zip(params, normalized, strict=True) if flag)
 
 
-def _serves(params: Sequence[Tensor], others: Sequence[Sequence[Tensor]]) -> bool:
-    """The fused update takes float32 tensors of one device, contiguous."""
+def _serves(params: Sequence[Tensor], states: Sequence[Sequence[Tensor]]) -> bool:
+    """The fused update takes float32 tensors of one device; the states, which it writes, contiguous."""
     if not params:
         return False
-    states = [x for values in (params, *others[1:]) for x in values]
-    if any(x.dtype != torch.float32 or not x.is_contiguous() for x in states):
+    if any(x.dtype != torch.float32 or not x.is_contiguous() for values in states for x in values):
         return False
     return _choice.fused("adam_norm_ema_", params[0])
 
@@ -85,24 +84,32 @@ def _rows(params, grads, exp_avg, exp_avg_sq, first, second, normalized):
     return rows
 
 
-def _numbers(numbers: Sequence[float]) -> Tensor:
+def _adam(step, lr, beta1, beta2, eps, decays):
     """A `mclr_adam`."""
-    return torch.tensor([*numbers, 0, 0][:8], dtype=torch.float64)
+    bias1, bias2_sqrt = 1 - beta1**step, (1 - beta2**step) ** 0.5
+    average_beta = [*decays, 0.0, 0.0][:MOST_AVERAGES]
+    return torch.tensor([lr, beta1, beta2, eps, bias1, bias2_sqrt, *average_beta], dtype=torch.float64)
 
 
-def _update_cpu(params, grads, exp_avg, exp_avg_sq, first, second, normalized, numbers):
+def _c_arguments(
+    params, grads, exp_avg, exp_avg_sq, first, second, normalized, step, lr, beta1, beta2, eps, decays
+):
     rows = _rows(params, grads, exp_avg, exp_avg_sq, first, second, normalized)
-    _native.cpu().adam_norm_ema(_native.table(rows), len(rows), _numbers(numbers))
+    return _native.table(rows), len(rows), _adam(step, lr, beta1, beta2, eps, decays)
 
 
-def _update_cuda(params, grads, exp_avg, exp_avg_sq, first, second, normalized, numbers):
-    rows = _rows(params, grads, exp_avg, exp_avg_sq, first, second, normalized)
-    _native.launch("adam_norm_ema", params[0].device, _native.table(rows), len(rows), _numbers(numbers))
+def _update_cpu(params, *arguments):
+    _native.cpu().adam_norm_ema(*_c_arguments(params, *arguments))
+
+
+def _update_cuda(params, *arguments):
+    _native.launch("adam_norm_ema", params[0].device, *_c_arguments(params, *arguments))
 
 
 _update = _library.define(
     "adam_norm_ema_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avg, Tensor(c!)[] exp_avg_sq, "
-    "Tensor(d!)[] first, Tensor(e!)[] second, bool[] normalized, float[] numbers) -> ()",
+    "Tensor(d!)[] first, Tensor(e!)[] second, bool[] normalized, int step, float lr, float beta1, "
+    "float beta2, float eps, float[] decays) -> ()",
     cpu=_update_cpu,
     fake=lambda *arguments: None,
     cuda=_update_cuda,

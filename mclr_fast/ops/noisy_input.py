@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _choice, _library, _native
+from ._layout import as_float32
 from .reference.noisy_input import noisy_input as reference
 
 
@@ -20,14 +21,17 @@ def noisy_input(
     eps: Tensor | None = None,
     sigma_data: float = 0.5,
     dtype: torch.dtype = torch.float32,
+    c_in: Tensor | None = None,
+    ones: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """(x_noisy, net_input): x + sigma eps, and c_in x_noisy with the channel of ones behind it.
 
-    Shapes    x: [N,C,H,W], or [N,R,C,H,W] (a row's images then share sigma and eps); sigma: [N];
+    Shapes    x: [N,C,H,W], or [N,R,C,H,W] (a row's images then share sigma, eps and c_in); sigma: [N];
               position: int64 [N], each sample's place in the run: eps ~ N(0, I) is Philox's, keyed by
-              (seed, stream, position), the same on every backend; or eps: [N,C,H,W] itself
-              -> x_noisy of x's shape, net_input [N or N R, C+1, H, W].
-    Dtypes    x, sigma, eps and x_noisy float32; net_input `dtype`.       Gradient  none.
+              (seed, stream, position), the same on every backend; or eps: [N,C,H,W] itself;
+              c_in: [N], or None: EDM's, 1 / sqrt(sigma^2 + sigma_data^2)
+              -> x_noisy of x's shape, net_input [N or N R, C+1, H, W], or C channels where `ones` is False.
+    Dtypes    x, sigma, eps, c_in and x_noisy float32; net_input `dtype`.       Gradient  none.
     Formats   x_noisy contiguous, net_input channels_last.
     Cost      reads x, writes both results; about 5 operations a number for Philox.
     Errors    ValueError unless exactly one of position and eps is given, or for shapes that do not fit.
@@ -37,26 +41,27 @@ def noisy_input(
         raise ValueError(f"give position or eps: {'neither' if eps is None else 'both'} was given.")
     if x.ndim not in (4, 5):
         raise ValueError(f"x must be [N,C,H,W] or [N,R,C,H,W], not {list(x.shape)}.")
-    for name, value in (("sigma", sigma), ("position", position)):
-        if value is not None and list(value.shape) != [len(x)]:
+    for name, value in (("sigma", sigma), ("position", position), ("c_in", c_in)):
+        if value is not None and value.shape != x.shape[:1]:
             raise ValueError(f"{name} must be [{len(x)}], one a row of x, not {list(value.shape)}.")
     if eps is not None and eps.shape != (len(x), *x.shape[-3:]):
         raise ValueError(f"eps must be {[len(x), *x.shape[-3:]]} to go with x, not {list(eps.shape)}.")
     if position is not None:
         position = position.to(x.device)
-    arguments = sigma, eps, seed, stream, position, sigma_data, dtype
     if dtype not in _choice.DTYPES.get(x.device.type, ()) or not _choice.fused("noisy_input", x):
-        return reference(x, *arguments)
-    return _forward(x.float(), sigma.float(), None if eps is None else eps.float(), *arguments[2:])
+        return reference(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
+    x, sigma, eps, c_in = as_float32(x, sigma, eps, c_in)
+    return _forward(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
 
 
-def _forward_cpu(x, sigma, eps, seed, stream, position, sigma_data, dtype):
-    x_noisy, net_input = _forward_fake(x, sigma, eps, seed, stream, position, sigma_data, dtype)
+def _forward_cpu(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones):
+    x_noisy, net_input = _forward_fake(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
     height, width = x.shape[-2:]
     _native.cpu().noisy_input_forward(
         _native.code(net_input),
         x.contiguous(),
         sigma.contiguous(),
+        None if c_in is None else c_in.contiguous(),
         None if eps is None else eps.contiguous(),
         x_noisy,
         net_input,
@@ -64,6 +69,7 @@ def _forward_cpu(x, sigma, eps, seed, stream, position, sigma_data, dtype):
         x.shape[1] if x.ndim == 5 else 1,
         x.shape[-3],
         height * width,
+        ones,
         sigma_data,
         seed,
         stream,
@@ -72,16 +78,16 @@ def _forward_cpu(x, sigma, eps, seed, stream, position, sigma_data, dtype):
     return x_noisy, net_input
 
 
-def _forward_fake(x, sigma, eps, seed, stream, position, sigma_data, dtype):
+def _forward_fake(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones):
     images = x.shape[0] * x.shape[1] if x.ndim == 5 else x.shape[0]
-    shape = (images, x.shape[-3] + 1, *x.shape[-2:])
+    shape = (images, x.shape[-3] + ones, *x.shape[-2:])
     net_input = torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
     return torch.empty_like(x, memory_format=torch.contiguous_format), net_input
 
 
 _forward = _library.define(
     "noisy_input(Tensor x, Tensor sigma, Tensor? eps, int seed, int stream, Tensor? position,"
-    " float sigma_data, ScalarType dtype) -> (Tensor x_noisy, Tensor net_input)",
+    " float sigma_data, ScalarType dtype, Tensor? c_in, bool ones) -> (Tensor x_noisy, Tensor net_input)",
     cpu=_forward_cpu,
     fake=_forward_fake,
     cuda="triton_kernels.noisy_input:forward",

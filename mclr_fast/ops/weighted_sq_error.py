@@ -7,6 +7,7 @@ from torch import Tensor
 
 from . import _choice, _library, _native
 from ._checks import check_evaluations
+from ._layout import as_float32
 from .reference.weighted_sq_error import weighted_sq_error as reference
 
 MOST_PLANES = 5  # what csrc/common/interleave.h turns into pixels in registers
@@ -16,27 +17,33 @@ def weighted_sq_error(
     pred: Tensor,
     x: Tensor,
     x_noisy: Tensor,
-    sigma: Tensor,
+    sigma: Tensor | None,
     weight: Tensor,
     *,
     sigma_data: float = 0.5,
     output: str = "network",
+    c_skip: Tensor | None = None,
+    c_out: Tensor | None = None,
 ) -> Tensor:
     """Energies w(sigma) |D - x|^2 of N images under R labels.
 
-    Shapes    pred: [N,R,C,H,W], the network's raw output F (output="network": preconditioned here
-              with x_noisy, sigma and sigma_data) or the denoised image D itself (output="denoised");
-              x, x_noisy: [N,C,H,W], shared by the row, or [N,R,C,H,W]; sigma, weight: [N] -> [N,R].
+    Shapes    pred: [N,R,C,H,W], the network's raw output F (output="network"), of which is made
+              D = c_skip x_noisy + c_out F, or the denoised image D itself (output="denoised");
+              x, x_noisy: [N,C,H,W], shared by the row, or [N,R,C,H,W]; weight: [N] -> [N,R].
+    Scalings  sigma: [N], and c_skip and c_out are EDM's of sigma and sigma_data; or sigma None, and they
+              are given, [N] each, as another denoiser has them. D itself needs neither.
     Dtypes    any floating pred; sums and result float32.         Devices   any.
     Formats   pred's images contiguous or channels_last (others are copied); x and x_noisy any.
     Gradient  pred.                Cost      reads pred, x and, for F, x_noisy once; ~6 FLOPs an element.
-    Errors    ValueError naming the argument whose shape does not fit.
-    Source    eq. 22 and 151; preconditioning: EDM (arXiv 2206.00364), Table 1.
+    Errors    ValueError naming the argument whose shape does not fit; for both sigma and c_skip, c_out, for
+              neither, for one of the two alone.
+    Source    eq. 22 and 151; scalings: EDM (arXiv 2206.00364), Table 1.
     """
-    check_evaluations(pred, x, x_noisy, sigma, weight, output)
+    check_evaluations(pred, x, x_noisy, sigma, weight, output, c_skip, c_out)
     if not _choice.fused("weighted_sq_error", pred):
-        return reference(pred, x, x_noisy, sigma, weight, sigma_data, output)
-    return _forward(pred, x.float(), x_noisy.float(), sigma.float(), weight.float(), sigma_data, output)
+        return reference(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out)
+    x, x_noisy, sigma, weight, c_skip, c_out = as_float32(x, x_noisy, sigma, weight, c_skip, c_out)
+    return _forward(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out)
 
 
 def images_of(pred: Tensor) -> Tensor:
@@ -47,8 +54,11 @@ def images_of(pred: Tensor) -> Tensor:
     return images.contiguous()
 
 
-def operands(pred: Tensor, x: Tensor, x_noisy: Tensor) -> tuple[list[Tensor], tuple[int, ...]]:
-    """pred, x, x_noisy as images; images, columns, size, x_columns, noisy_columns, planes (mclr_fast.h)."""
+def operands(
+    pred: Tensor, x: Tensor, x_noisy: Tensor, *rows: Tensor | None
+) -> tuple[list[Tensor | None], tuple[int, ...]]:
+    """What mclr_fast.h takes: pred, x and x_noisy as images, and the rows' numbers; images, columns, size,
+    x_columns, noisy_columns, planes."""
     num_images, num_columns, channels, height, width = pred.shape
     own = (1 if v.ndim == 4 else num_columns for v in (x, x_noisy))
     images, sources = images_of(pred), [v if v.ndim == 4 else v.flatten(0, 1) for v in (x, x_noisy)]
@@ -59,17 +69,17 @@ def operands(pred: Tensor, x: Tensor, x_noisy: Tensor) -> tuple[list[Tensor], tu
         planes = channels
     else:
         sources = [v.contiguous(memory_format=torch.channels_last) for v in sources]
-    return [images, *sources], (num_images, num_columns, channels * height * width, *own, planes)
+    values = [None if row is None else row.contiguous() for row in rows]
+    sizes = (num_images, num_columns, channels * height * width, *own, planes)
+    return [images, *sources, *values], sizes
 
 
-def _forward_cpu(pred, x, x_noisy, sigma, weight, sigma_data, output):
-    energy = _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output)
-    images, sizes = operands(pred, x, x_noisy)
+def _forward_cpu(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out):
+    energy = _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out)
+    tensors, sizes = operands(pred, x, x_noisy, sigma, c_skip, c_out, weight)
     _native.cpu().weighted_sq_error_forward(
         _native.code(pred),
-        *images,
-        sigma.contiguous(),
-        weight.contiguous(),
+        *tensors,
         energy,
         *sizes,
         sigma_data,
@@ -78,18 +88,17 @@ def _forward_cpu(pred, x, x_noisy, sigma, weight, sigma_data, output):
     return energy
 
 
-def _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output):
+def _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out):
     return torch.empty(pred.shape[:2], dtype=torch.float32, device=pred.device)
 
 
-def _backward_cpu(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, output):
-    grad_pred, (images, sizes) = empty_like_pred(pred), operands(pred, x, x_noisy)
+def _backward_cpu(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out):
+    grad_pred = empty_like_pred(pred)
+    tensors, sizes = operands(pred, x, x_noisy, sigma, c_skip, c_out, weight)
     _native.cpu().weighted_sq_error_backward(
         _native.code(pred),
         grad_energy.contiguous(),
-        *images,
-        sigma.contiguous(),
-        weight.contiguous(),
+        *tensors,
         grad_pred,
         *sizes,
         sigma_data,
@@ -98,7 +107,7 @@ def _backward_cpu(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, outp
     return grad_pred
 
 
-def _backward_fake(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, output):
+def _backward_fake(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out):
     return empty_like_pred(pred)
 
 
@@ -107,15 +116,16 @@ def empty_like_pred(pred: Tensor) -> Tensor:
     return torch.empty_like(images_of(pred)).unflatten(0, pred.shape[:2])
 
 
-ARGUMENTS = "Tensor pred, Tensor x, Tensor x_noisy, Tensor sigma, Tensor weight"
+OPERANDS = "Tensor pred, Tensor x, Tensor x_noisy, Tensor? sigma, Tensor weight"
+SCALINGS = "float sigma_data, str output, Tensor? c_skip, Tensor? c_out"
 _forward = _library.define(
-    f"weighted_sq_error({ARGUMENTS}, float sigma_data, str output) -> Tensor",
+    f"weighted_sq_error({OPERANDS}, {SCALINGS}) -> Tensor",
     cpu=_forward_cpu,
     fake=_forward_fake,
     cuda="triton_kernels.weighted_sq_error:forward",
 )
 _backward = _library.define(
-    f"weighted_sq_error_backward(Tensor grad_energy, {ARGUMENTS}, float sigma_data, str output) -> Tensor",
+    f"weighted_sq_error_backward(Tensor grad_energy, {OPERANDS}, {SCALINGS}) -> Tensor",
     cpu=_backward_cpu,
     fake=_backward_fake,
     cuda="triton_kernels.weighted_sq_error:backward",
@@ -123,12 +133,13 @@ _backward = _library.define(
 
 
 def _save(ctx, arguments, output):
-    ctx.save_for_backward(*arguments[:5])
-    ctx.preconditioning = arguments[5:]
+    ctx.save_for_backward(*arguments[:5], *arguments[7:])  # between them sigma_data and output, no tensors
+    ctx.numbers = arguments[5:7]
 
 
 def _gradient(ctx, grad):
-    return _backward(grad, *ctx.saved_tensors, *ctx.preconditioning), *[None] * 6
+    *tensors, c_skip, c_out = ctx.saved_tensors
+    return _backward(grad, *tensors, *ctx.numbers, c_skip, c_out), *[None] * 8
 
 
 _library.differentiable(_forward, _save, _gradient)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from io import BytesIO
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .run_data import CURVES, FD, IS, PRECISION, RECALL, Metric, Row, Run, guidance, points
+from mclr_fast.evaluation.rows import Row
+
+from .grid import GridEntry
+from .run_data import IMAGES_SEEN, RunData, points
+from .words import CURVES, FD, IS, KINDS, PRECISION, RECALL, Metric, label, objective_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,14 +50,14 @@ class Picture(NamedTuple):
     png: bytes
 
 
-def draw(run: Run) -> dict[str, list[Picture]]:
+def draw(run: RunData) -> dict[str, list[Picture]]:
     """Section -> its pictures: grid, tradeoffs, metrics, loss; only what the run has data for."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        num_noises = min((len(images) for images in run.grid.values()), default=0)
+        num_noises = min((len(entry.images) for entry in run.grid), default=0)
         tradeoffs = ((IS, FD), (RECALL, PRECISION)) if run.base or run.guided else ()
-        over_training = not run.proof  # a proof's rows are of several runs: no curve joins them
+        over_training = not run.summary.proof  # a proof's rows are of several runs: no curve joins them
         sections = {
             "grid": [_grid(run, noise) for noise in range(num_noises)],
             "tradeoffs": [_tradeoff(run, x, y) for x, y in tradeoffs if over_training],
@@ -62,21 +67,20 @@ def draw(run: Run) -> dict[str, list[Picture]]:
     return {name: [p for p in pictures if p] for name, pictures in sections.items()}
 
 
-def _grid(run: Run, noise: int) -> Picture:
+def _grid(run: RunData, noise: int) -> Picture:
     """The paper's Figure 2: one initial noise, columns = classes, rows = models."""
     shown = run.shown_grid
-    best = list(shown).index(run.best_grid) if run.best_grid in shown else None
-    labels = [run.label(name) for name in shown]
-    tiles = [_row_of_tiles(images[noise]) for images in shown.values()]
+    best = next((row for row, entry in enumerate(shown) if run.is_kept(entry)), None)
+    tiles = [_row_of_tiles(entry.images[noise]) for entry in shown]
     height, width = tiles[0].shape[:2]
-    num_classes = len(next(iter(shown.values()))[noise])
+    num_classes = len(shown[0].images[noise])
     size = (6.4, 0.6 + 4.8 * len(tiles) * height / width)
-    seeds = run.summary.get("grid_seeds") or ()
+    seeds = run.summary.grid_seeds or ()
     seed = f" (seed {seeds[noise]})" if noise < len(seeds) else ""
     fig, ax = axes(size, title=f"Noise {noise + 1}{seed}")
     ax.imshow(np.concatenate(tiles), interpolation="nearest")
     ax.set_xticks((np.arange(num_classes) + 0.5) * width / num_classes - 0.5, range(num_classes))
-    marked = [f"★ {label}" if row == best else label for row, label in enumerate(labels)]
+    marked = ["★ " * (row == best) + _grid_label(entry) for row, entry in enumerate(shown)]
     ax.set_yticks((np.arange(len(tiles)) + 0.5) * height - 0.5, marked)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
     ax.grid(visible=False)
@@ -86,6 +90,11 @@ def _grid(run: Run, noise: int) -> Picture:
         ax.get_yticklabels()[best].set(color=TRAINED, fontweight="bold")
     alt = f"Samples from one initial noise for {num_classes} classes, by {'; '.join(marked)}."
     return picture(fig, f"grid-{noise + 1}", alt, bbox_inches="tight")
+
+
+def _grid_label(entry: GridEntry) -> str:
+    """Its row's, and how far it was trained."""
+    return label(entry) + (f", {entry.images_seen:,} images" if entry.images_seen else "")
 
 
 def _row_of_tiles(images: np.ndarray) -> np.ndarray:
@@ -101,23 +110,23 @@ def _frame(corner: tuple[float, float], width: float, height: float):
     return Rectangle(corner, width, height, fill=False, color=TRAINED, linewidth=2.5, clip_on=False)
 
 
-def _tradeoff(run: Run, x: Metric, y: Metric) -> Picture | None:
+def _tradeoff(run: RunData, x: Metric, y: Metric) -> Picture | None:
     """The paper's Figure 4 (c, f): CFG over guidance and the run over training, from the base."""
     start = [run.base] if run.base else []
-    path = points([*start, *run.trained], x.key, y.key)
+    path = points([*start, *run.trained], x.of, y.of)
     fig, ax = axes((5.2, 4.4), f"{y.title} against {x.title}", axis_title(x), axis_title(y))
-    ax.plot(*points([*start, *run.guided], x.key, y.key), "o-", color=GUIDED, ms=4, label="CFG")
+    ax.plot(*points([*start, *run.guided], x.of, y.of), "o-", color=GUIDED, ms=4, label=KINDS["guidance"])
     for row in run.guided:
-        note(ax, row, x, y, f"{guidance(row['name']):g}", GUIDED)
+        note(ax, row, x, y, f"{row.guidance:g}", GUIDED)
     ax.plot(*path, "o-", color=TRAINED, ms=4, label=run.title)
-    for rows, marker, color, label in (
-        (run.control, "s", CONTROL, "Control (denoising)"),
-        (run.rows("real"), "D", REAL, "Real images"),
-        (start, "o", BASE, "Base"),
+    for rows, marker, color, words in (
+        (run.control, "s", CONTROL, KINDS["control"]),
+        (run.rows("real"), "D", REAL, KINDS["real"]),
+        (start, "o", BASE, KINDS["base"]),
     ):
-        ax.plot(*points(rows, x.key, y.key), marker, color=color, ms=6, label=label)
+        ax.plot(*points(rows, x.of, y.of), marker, color=color, ms=6, label=words)
     if run.best:
-        best = points([run.best], x.key, y.key)
+        best = points([run.best], x.of, y.of)
         ax.plot(*best, "*", color=TRAINED, ms=14, mec="white", label="Best FD", zorder=4)
     for rows, text in ((start, "Start"), (run.trained[-1:], "End")):
         for row in rows:
@@ -130,24 +139,24 @@ def _tradeoff(run: Run, x: Metric, y: Metric) -> Picture | None:
     return picture(fig, f"tradeoff-{y.key}-{x.key}", alt)
 
 
-def _metric(run: Run, metric: Metric) -> Picture | None:
+def _metric(run: RunData, metric: Metric) -> Picture | None:
     """The paper's Figure 4 (a, b, d, e): a metric over images seen."""
     start = [run.base] if run.base else []
-    seen, values = points([*start, *run.trained], "images_seen", metric.key)
-    if not points(run.trained, "images_seen", metric.key)[0]:
+    seen, values = points([*start, *run.trained], IMAGES_SEEN, metric.of)
+    if not points(run.trained, IMAGES_SEEN, metric.of)[0]:
         return None
     fig, ax = axes((4.8, 3.5), axis_title(metric), "Images seen")
     ax.plot(seen, values, "o-", color=TRAINED, ms=4, label=run.title)
     if run.control:
-        rows = points([*start, *run.control], "images_seen", metric.key)
-        ax.plot(*rows, "s--", color=CONTROL, ms=4, label="Control (denoising)")
+        rows = points([*start, *run.control], IMAGES_SEEN, metric.of)
+        ax.plot(*rows, "s--", color=CONTROL, ms=4, label=KINDS["control"])
     for row in run.rows("real"):
-        if row.get(metric.key) is not None:
-            ax.axhline(row[metric.key], color=REAL, ls=":", label="Real images")
-    if (turned_at := run.summary.get("turned_at")) is not None:
-        ax.axvline(turned_at, color=MUTED, ls="-.", lw=1, label="FD turns")
+        if metric.of(row) is not None:
+            ax.axhline(metric.of(row), color=REAL, ls=":", label=KINDS["real"])
+    if run.summary.turned_at is not None:
+        ax.axvline(run.summary.turned_at, color=MUTED, ls="-.", lw=1, label="FD turns")
     if run.best:
-        best = points([run.best], "images_seen", metric.key)
+        best = points([run.best], IMAGES_SEEN, metric.of)
         ax.plot(*best, "*", color=TRAINED, ms=14, mec="white", label="Best FD", zorder=4)
     finish(fig, ax, metric)
     ax.xaxis.set_major_formatter(count_formatter())
@@ -159,25 +168,28 @@ def _metric(run: Run, metric: Metric) -> Picture | None:
     return picture(fig, f"metric-{metric.key}", alt)
 
 
-def _loss(run: Run, arm: str) -> Picture | None:
+def _loss(run: RunData, arm: str) -> Picture | None:
     """The training loss of one arm, with its running mean."""
-    seen, loss = points(run.log[arm], "images_seen", "loss")
+    seen, loss = points(run.log[arm], IMAGES_SEEN, attrgetter("loss"))
     if not seen:
         return None
-    color = TRAINED if arm == run.objective else CONTROL
-    fig, ax = axes((4.8, 3.5), f"Loss, {run.label(arm)}", "Images seen")
+    is_own = arm == run.objective  # a run has one other arm, the control
+    color, words = (TRAINED, objective_title(arm)) if is_own else (CONTROL, KINDS["control"])
+    fig, ax = axes((4.8, 3.5), f"Loss, {words}", "Images seen")
     ax.plot(seen, loss, color=color, lw=0.8, alpha=0.4, label="Logged")
     ax.plot(seen, _running_mean(loss), color=color, label="Running mean")
     finish(fig, ax)
     ax.xaxis.set_major_formatter(count_formatter())
-    alt = f"Training loss of {run.label(arm)} from {loss[0]:.3g} to {loss[-1]:.3g}."
+    alt = f"Training loss of {words} from {loss[0]:.3g} to {loss[-1]:.3g}."
     return picture(fig, f"loss-{arm}", alt)
 
 
-def _energies(run: Run) -> Picture | None:
+def _energies(run: RunData) -> Picture | None:
     """Mean energy of the right labels and of the wrong ones: what MCLR pulls apart."""
     lines = run.log.get(run.objective, [])
-    positive, negative = (points(lines, "images_seen", key) for key in ("positive", "negative"))
+    positive, negative = (
+        points(lines, IMAGES_SEEN, attrgetter(energy)) for energy in ("positive", "negative")
+    )
     if not positive[0] or not negative[0]:
         return None
     fig, ax = axes((4.8, 3.5), "Mean energy (low = likely)", "Images seen")
@@ -226,7 +238,7 @@ def note(ax: Axes, row: Row, x: Metric, y: Metric, text: str, color: str, offset
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=3, foreground="white")]
-    for point in zip(*points([row], x.key, y.key), strict=True):
+    for point in zip(*points([row], x.of, y.of), strict=True):
         text_at = ax.annotate(text, point, xytext=offset, textcoords="offset points")
         text_at.set(color=color, fontsize=9, path_effects=halo, zorder=5)
 

@@ -3,87 +3,54 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 
-Row = dict[str, Any]
-SHOWN = 4  # rows of a kind in the same-noise grid
-NAMES = {
-    "real": "Real images",
-    "base": "Base",
-    "denoising": "Denoising",
-    "mclr": "MCLR",
-    "kl-mclr": "KL-MCLR",
-    "weighted-mclr": "Weighted MCLR",
-    "plus-minus": "p+/p\N{MINUS SIGN}",
-    "ccdpo": "CC-DPO",
-    "cca": "CCA",
-    "ddo": "DDO",
-    "gft": "GFT",
-    "model-guidance": "Model guidance",
-}
+from mclr_fast.evaluation.rows import Kind, Row
+from mclr_fast.runtime import formats
 
+from .grid import GridEntry, read_grid
+from .summary import Summary
+from .table_summary import TableSummary
+from .words import objective_title
 
-class Metric(NamedTuple):
-    """A column of the table: its key in a row, its heading and where better lies."""
-
-    key: str
-    title: str
-    arrow: str
-    digits: int = 3
-
-    def text(self, value: float | None) -> str:
-        """The value as printed everywhere: FD with 3 digits, missing as an en dash."""
-        if value is None:
-            return "\N{EN DASH}"
-        if self.key.startswith("fd") and value >= 1:
-            return f"{value:#.3g}" if value < 100 else f"{value:,.0f}"
-        return f"{value:.{self.digits}f}"
-
-
-FD = Metric("fd", "FD", "↓")
-IS = Metric("is", "IS", "↑", digits=2)
-PRECISION = Metric("precision", "Precision", "↑")
-RECALL = Metric("recall", "Recall", "↑")
-CURVES = (FD, IS, PRECISION, RECALL)
-COLUMNS = (
-    FD,
-    Metric("fd_heldout", "FD held out", "↓"),
-    IS,
-    PRECISION,
-    RECALL,
-    Metric("accuracy", "Accuracy", "↑"),
-)
+SHOWN = 4  # entries of a kind in the same-noise grid
+IMAGES_SEEN = attrgetter("images_seen")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run's summary, its log by arm and its grid of same-noise samples.
+class LogLine:
+    """A line of log.jsonl; energies of the right labels and of the wrong ones, where there are any."""
 
-    grid    name -> uint8 [S, num_classes, C, H, W], in the order to be shown
-    """
+    images_seen: int
+    loss: float | None
+    positive: float | None = None
+    negative: float | None = None
 
-    summary: dict[str, Any]
-    log: dict[str, list[Row]]
-    grid: dict[str, np.ndarray]
+
+@dataclass(frozen=True)
+class RunData:
+    """A run's summary, its log by arm and its grid of same-noise samples, in the order to be shown."""
+
+    summary: Summary
+    log: dict[str, list[LogLine]]
+    grid: list[GridEntry]
 
     @property
     def objective(self) -> str:
-        """What the run trained with; also the name of its rows."""
-        return self.summary["objective"]
+        """What the run trained with; also the name of its arm in the log."""
+        return self.summary.objective
 
     @property
     def title(self) -> str:
         """The objective as readers know it."""
-        return NAMES.get(self.objective, self.objective)
-
-    @property
-    def proof(self) -> list[dict[str, Any]]:
-        """One entry a seed, when the run is a proof."""
-        return self.summary.get("proof") or []
+        return objective_title(self.objective)
 
     @property
     def base(self) -> Row | None:
@@ -92,112 +59,99 @@ class Run:
 
     @property
     def guided(self) -> list[Row]:
-        """The base under classifier-free guidance, weakest first."""
-        rows = [row for row in self.summary["rows"] if "cfg-" in row["name"]]
-        return sorted(rows, key=lambda row: guidance(row["name"]))
+        """The base under guidance, weakest first."""
+        return sorted(self.summary.of("guidance"), key=lambda row: row.guidance)
 
     @property
     def control(self) -> list[Row]:
-        """The base trained on with the denoising loss."""
-        return [] if self.objective == "denoising" else self.rows("denoising")
+        """The base trained on with its own loss, over training."""
+        return self.rows("control")
 
     @property
     def trained(self) -> list[Row]:
         """The evaluations of this run's own model, over training."""
-        return self.rows(self.objective)
+        return self.rows("trained")
 
     @property
     def best(self) -> Row | None:
         """The row of the checkpoint that was kept."""
-        return self.summary.get("best")
+        return self.summary.best
+
+    def rows(self, kind: Kind) -> list[Row]:
+        """The rows of that kind, by images seen."""
+        return sorted(self.summary.of(kind), key=IMAGES_SEEN)
+
+    def is_kept(self, entry: GridEntry) -> bool:
+        """Whether these samples are the kept checkpoint's."""
+        best = self.best
+        return best is not None and (entry.kind, entry.images_seen) == (best.kind, best.images_seen)
 
     @property
-    def best_grid(self) -> str | None:
-        """The name of the kept checkpoint's samples in the grid."""
-        return self.best and f"{self.best['name']}-{self.best['images_seen']}"
-
-    @property
-    def shown_grid(self) -> dict[str, np.ndarray]:
+    def shown_grid(self) -> list[GridEntry]:
         """The grid thinned to a page: of guidance and of training each a few, the kept one among them."""
-        shown = set(self.grid)
-        for kind in ("cfg-", f"{self.objective}-"):
-            names = [name for name in self.grid if name.startswith(kind)]
-            kept = (
-                {names[i] for i in np.linspace(0, len(names) - 1, SHOWN).round().astype(int)}
-                if names
-                else set()
-            )
-            shown -= set(names) - kept - {self.best_grid}
-        return {name: images for name, images in self.grid.items() if name in shown}
-
-    def rows(self, name: str) -> list[Row]:
-        """The rows of that name, by images seen."""
-        rows = [row for row in self.summary["rows"] if row["name"] == name]
-        return sorted(rows, key=lambda row: row["images_seen"])
-
-    def is_best(self, row: Row) -> bool:
-        """Whether that row is the kept checkpoint's."""
-        return row == self.best
-
-    def label(self, name: str) -> str:
-        """How a row's name is printed; a grid's name may end in -<images seen>."""
-        stem, _, tail = name.rpartition("-")
-        if "cfg-" in name:
-            return f"CFG {tail}"
-        if name == "denoising" and name != self.objective:
-            return "Control (denoising)"
-        if stem and tail.isdigit():
-            return f"{self.label(stem)}, {int(tail):,} images"
-        return NAMES.get(name, name)
+        shown = set(range(len(self.grid)))
+        for kind in ("guidance", "trained"):
+            found = [i for i, entry in enumerate(self.grid) if entry.kind == kind]
+            spread = np.linspace(0, len(found) - 1, SHOWN).round().astype(int) if found else ()
+            shown -= set(found) - {found[i] for i in spread}
+        return [entry for i, entry in enumerate(self.grid) if i in shown or self.is_kept(entry)]
 
 
-def guidance(name: str) -> float:
-    """The strength in cfg-<g> (1 = none) or varcfg-<t> (0 = none)."""
-    return float(name.rpartition("-")[2])
-
-
-def points(rows: list[Row], x: str, y: str) -> tuple[list[float], list[float]]:
-    """The two columns of the rows that have both."""
-    pairs = [(row[x], row[y]) for row in rows if None not in (row.get(x), row.get(y))]
+def points(
+    rows: Iterable[T], x: Callable[[T], float | None], y: Callable[[T], float | None]
+) -> tuple[list[float], list[float]]:
+    """The two values of the rows that have both."""
+    pairs = [(x(row), y(row)) for row in rows]
+    pairs = [pair for pair in pairs if None not in pair]
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-def read_run(outdir: Path) -> Run:
-    """Read summary.json and, where they exist, log.jsonl and grid.npz.
+def read_summary(outdir: Path) -> Summary | TableSummary:
+    """What summary.json holds, of any format.
 
-    Errors: FileNotFoundError without a summary.json; ValueError where it is not a run's summary.
+    Errors: FileNotFoundError where there is none; ValueError where it is not a run's summary; RunError for
+    a later format than is known here.
     """
     path = outdir / "summary.json"
     if not path.is_file():
         raise FileNotFoundError(f"{outdir} has no summary.json: name the --outdir of a run.")
     try:
-        summary = _loads(path.read_text(encoding="utf-8"))
+        content = _loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): run the same command again.") from None
-    if not isinstance(summary, dict) or not {"recipe", "objective", "rows"} <= summary.keys():
+    if not isinstance(content, dict) or not {"recipe", "objective", "rows"} <= content.keys():
         raise ValueError(f"{path} is not a run's summary: it lacks recipe, objective or rows.")
-    return Run(summary, _read_log(outdir / "log.jsonl"), _read_grid(outdir / "grid.npz"))
+    try:
+        content = formats.summary(content, path)
+        return (TableSummary if content["kind"] == "table" else Summary).from_json(content)
+    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise ValueError(f"{path} is not a run's summary ({error}): run the same command again.") from None
+
+
+def read_run(outdir: Path) -> RunData:
+    """Read summary.json and, where they exist, log.jsonl and grid.npz.
+
+    Errors: those of `read_summary`; ValueError where it is a table's.
+    """
+    summary = read_summary(outdir)
+    if not isinstance(summary, Summary):
+        raise ValueError(f"{outdir} is a table's folder, not a run's.")
+    return RunData(summary, _read_log(outdir / "log.jsonl"), read_grid(outdir, summary.objective))
 
 
 def _loads(text: str) -> Any:
     return json.loads(text, parse_constant=lambda _: None)  # NaN and Infinity count as missing
 
 
-def _read_log(path: Path) -> dict[str, list[Row]]:
+def _read_log(path: Path) -> dict[str, list[LogLine]]:
     """Arm -> its lines by images seen; a line written again after a resume replaces the first."""
-    arms: dict[str, dict[int, Row]] = {}
+    arms: dict[str, dict[int, LogLine]] = {}
     if path.is_file():
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
                 line = _loads(text)
             except ValueError:  # the run was killed while it wrote
                 continue
-            arms.setdefault(line["arm"], {})[line["images_seen"]] = line
+            values = (line.get(name) for name in ("loss", "positive", "negative"))
+            arms.setdefault(line["arm"], {})[line["images_seen"]] = LogLine(line["images_seen"], *values)
     return {arm: [lines[n] for n in sorted(lines)] for arm, lines in arms.items()}
-
-
-def _read_grid(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        return {}
-    with np.load(path, allow_pickle=False) as arrays:
-        return {str(name): arrays[str(name)] for name in arrays["order"]}

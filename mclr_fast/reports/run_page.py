@@ -5,15 +5,17 @@ from __future__ import annotations
 from html import escape
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
+from mclr_fast.evaluation.rows import Row
 from mclr_fast.runtime.files import replacing
 
 from . import run_text as report_text
 from .figures import Picture, draw
 from .html_page import bullets, page, section, table
-from .run_data import COLUMNS, CURVES, FD, Row, Run, read_run
+from .run_data import RunData, read_run
 from .run_text import change, interval_text
+from .summary import SeedResult
+from .words import COLUMNS, CURVES, FD, label
 
 DASH = "\N{EN DASH}"
 
@@ -22,8 +24,7 @@ def write_report(outdir: Path) -> Path:
     """Write figures/*.png and report.html from what the run left in `outdir`; return the page.
 
     Reads summary.json and, where they exist, log.jsonl and grid.npz. Each file is replaced whole.
-    Errors: FileNotFoundError or ValueError for the summary, as `read_run` says; RunError where
-    nothing can be written.
+    Errors: those of `read_run`; RunError where nothing can be written.
     """
     run = read_run(outdir)
     pictures = draw(run)
@@ -35,8 +36,8 @@ def write_report(outdir: Path) -> Path:
     return target
 
 
-def _page(run: Run, pictures: dict[str, list[Picture]]) -> str:
-    title = f"{run.title}: {run.summary['recipe']}"
+def _page(run: RunData, pictures: dict[str, list[Picture]]) -> str:
+    title = f"{run.title}: {run.summary.recipe}"
     grid = section("Samples from the same noise", report_text.grid_note(run), pictures["grid"])
     tradeoffs = section("Trade-offs", report_text.tradeoff_note(run), pictures["tradeoffs"])
     metrics = section("Metrics over images seen", report_text.metrics_note(run), pictures["metrics"])
@@ -52,26 +53,25 @@ def _page(run: Run, pictures: dict[str, list[Picture]]) -> str:
     )
 
 
-def _proof(run: Run) -> str:
+def _proof(run: RunData) -> str:
     """One line a seed: the FDs, the two intervals, the other metrics' changes."""
-    if not run.proof:
+    if not run.summary.proof:
         return ""
     minus = f"{run.title} \N{MINUS SIGN}"
     head = ["Seed", "Result", "FD base", "FD control", f"FD {run.title}"]
     head += [f"{minus} base", f"{minus} control"]
     head += [f"{m.title} {m.arrow}" for m in CURVES[1:]]
 
-    def cells(entry: dict[str, Any]) -> list[str]:
-        base, control, best = (entry[arm] for arm in ("base", "denoising", run.objective))
+    def cells(entry: SeedResult) -> list[str]:
         return [
-            str(entry["seed"]),
-            "passed" if entry["passed"] else "not passed",
-            *(FD.text(row.get("fd")) for row in (base, control, best)),
-            *(interval_text(entry[f"fd_minus_{arm}"]) for arm in ("base", "denoising")),
-            *(change(m, base, best) for m in CURVES[1:]),
+            str(entry.seed),
+            "passed" if entry.passed else "not passed",
+            *(FD.text(FD.of(row)) for row in (entry.base, entry.control, entry.trained)),
+            *(interval_text(interval) for interval in (entry.fd_minus_base, entry.fd_minus_control)),
+            *(change(m, entry.base, entry.trained) for m in CURVES[1:]),
         ]
 
-    body = [(cells(entry), False) for entry in run.proof]
+    body = [(cells(entry), False) for entry in run.summary.proof]
     note = (
         "Passed: both differences of FD have their 95% interval (in brackets) below 0, with higher "
         "IS and precision than the base and the control. The samples' seeds were not used to "
@@ -80,25 +80,25 @@ def _proof(run: Run) -> str:
     return f'<h2>Proof</h2>\n<p class="note">{note}</p>\n{table(head, [body])}'
 
 
-def _table(run: Run) -> str:
+def _table(run: RunData) -> str:
     """Every evaluation; a group a model, the kept checkpoint marked."""
     groups = [run.rows("real"), run.rows("base"), run.guided, run.control, run.trained]
     rows = [row for group in groups for row in group]
     if not rows:
         return ""
-    columns = [m for m in COLUMNS if any(row.get(m.key) is not None for row in rows)]
+    columns = [m for m in COLUMNS if any(m.of(row) is not None for row in rows)]
     head = ["Model", "Images seen", "Network calls", *(f"{m.title} {m.arrow}" for m in columns)]
 
     def cells(row: Row) -> list[str]:
-        name = run.label(row["name"]) + (" ★ best FD" if run.is_best(row) else "")
-        counts = (f"{row[key]:,}" if row.get(key) else DASH for key in ("images_seen", "nfe"))
-        return [name, *counts, *(m.text(row.get(m.key)) for m in columns)]
+        name = label(row) + (" ★ best FD" if row == run.best else "")
+        counts = (f"{count:,}" if count else DASH for count in (row.images_seen, row.nfe))
+        return [name, *counts, *(m.text(m.of(row)) for m in columns)]
 
-    body = [[(cells(row), run.is_best(row)) for row in group] for group in groups if group]
+    body = [[(cells(row), row == run.best) for row in group] for group in groups if group]
     return f"<h2>Numbers</h2>\n{table(head, body)}{bullets(report_text.words(run))}\n"
 
 
-def _measured(run: Run) -> str:
+def _measured(run: RunData) -> str:
     items = "".join(
         f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>\n" for term, text in report_text.measured(run)
     )

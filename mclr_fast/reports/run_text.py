@@ -3,67 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from .run_data import CURVES, FD, Metric, Row, Run
+from mclr_fast.evaluation.rows import Row
+
+from .run_data import RunData
+from .summary import Interval
+from .words import AGAINST, CURVES, FD, FINE_TUNING, PURPOSES, Metric, label
 
 MINUS, NBSP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 
 
-def subtitle(run: Run) -> str:
+def subtitle(run: RunData) -> str:
     """What such a run is for."""
-    if run.objective == "denoising":
-        return "Training a class-conditional generator with the denoising loss."
-    return "Fine-tuning a class-conditional generator so that its unguided samples look guided."
+    return PURPOSES.get(run.objective, FINE_TUNING)
 
 
-def headline(run: Run) -> str:
+def headline(run: RunData) -> str:
     """What the run did, in one sentence made from its numbers."""
-    if run.proof:
-        passed = sum(entry["passed"] for entry in run.proof)
-        before, after = (_mean_row([e[key] for e in run.proof]) for key in ("base", run.objective))
-        count = f"passed with {passed} of {len(run.proof)} seeds"
+    if proof := run.summary.proof:
+        before = _mean_row([entry.base for entry in proof])
+        after = _mean_row([entry.trained for entry in proof])
+        count = f"passed with {sum(entry.passed for entry in proof)} of {len(proof)} seeds"
         return f"{run.title} {count}; on average {_changes(before, after)}{_cost(run, after)}."
-    seen = f"{run.summary['images_seen']:,} images seen"
+    seen = f"{run.summary.images_seen:,} images seen"
     if not run.trained:
         return f"{run.title}, {seen}: no evaluation yet."
     row = run.best if run.best in run.trained else run.trained[-1]
-    at = f"{row['images_seen']:,} images seen"
+    at = f"{row.images_seen:,} images seen"
     if not run.base:
         return f"{run.title}, {at}: {_values(row)}{_cost(run, row)}."
     changes = _changes(run.base, row)
     if not changes:
         return f"{run.title}, {at}: no metric was measured for both it and the base."
-    before, after = run.base.get("fd"), row.get("fd")
+    before, after = run.base.fd, row.fd
     if None not in (before, after) and after >= before:
         return f"{run.title} did not lower FD in this run; at its best, {at}: {changes}."
     return f"{run.title}, {at}: {changes}{_cost(run, row)}."
 
 
-def _cost(run: Run, row: Row) -> str:
-    if not row.get("nfe"):
+def _cost(run: RunData, row: Row) -> str:
+    if not row.nfe:
         return ""
-    guided = max((r["nfe"] or 0 for r in run.guided), default=0)
-    instead = f" instead of guidance's {guided}" if guided > row["nfe"] else ""
-    return f", at {row['nfe']} network calls a sample{instead}"
+    guided = max((guided.nfe for guided in run.guided), default=0)
+    instead = f" instead of guidance's {guided}" if guided > row.nfe else ""
+    return f", at {row.nfe} network calls a sample{instead}"
 
 
 def _changes(before: Row, after: Row) -> str:
     return ", ".join(
         f"{_word(m)}{NBSP}{change(m, before, after)}"
         for m in CURVES
-        if None not in (before.get(m.key), after.get(m.key))
+        if None not in (m.of(before), m.of(after))
     )
 
 
 def change(metric: Metric, before: Row, after: Row) -> str:
     """A metric's value in two rows, with an arrow between them; never broken over lines."""
-    values = (metric.text(row.get(metric.key)) for row in (before, after))
+    values = (metric.text(metric.of(row)) for row in (before, after))
     return f"{NBSP}→{NBSP}".join(values)
 
 
 def _values(row: Row) -> str:
-    values = (f"{_word(m)} {m.text(row[m.key])}" for m in CURVES if row.get(m.key) is not None)
+    values = (f"{_word(m)} {m.text(m.of(row))}" for m in CURVES if m.of(row) is not None)
     return ", ".join(values) or "no metric was measured"
 
 
@@ -72,41 +75,43 @@ def _word(metric: Metric) -> str:
 
 
 def _mean_row(rows: Sequence[Row]) -> Row:
-    def mean(key: str) -> float | None:
-        values = [row.get(key) for row in rows]
+    """The first row, with the means of all rows' metrics."""
+
+    def mean(metric: Metric) -> float | None:
+        values = [metric.of(row) for row in rows]
         return None if None in values else sum(values) / len(values)
 
-    return {"nfe": rows[0].get("nfe"), **{m.key: mean(m.key) for m in CURVES}}
+    return replace(rows[0], metrics={rows[0].chosen_by: {metric.key: mean(metric) for metric in CURVES}})
 
 
-def verdicts(run: Run) -> Iterable[str]:
+def verdicts(run: RunData) -> Iterable[str]:
     """What qualifies the headline: an early stop, intervals, guidance's best, if FD turned or levelled."""
-    if run.proof:
+    summary = run.summary
+    if summary.proof:
         return
-    if stopped := run.summary.get("stopped"):
-        yield f"Stopped at {stopped['images_seen']:,} images seen: {stopped['why']}."
-    if quality := run.summary.get("classifier"):
-        yield classifier_sentence(quality)
-    for arm, interval in (run.summary.get("comparison") or {}).items():
-        against = "the base" if arm == "base" else "the denoising control"
+    if summary.stopped:
+        yield f"Stopped at {summary.stopped.images_seen:,} images seen: {summary.stopped.why}."
+    if summary.classifier:
+        yield classifier_sentence(summary.classifier)
+    for name, interval in summary.comparison.items():
         text = interval_text(interval)
-        yield f"FD, difference from {against} [95% interval]: {text}, {_reading(interval)}."
-    scored = [row for row in run.guided if row.get("fd") is not None]
+        yield f"FD, difference from {AGAINST.get(name, name)} [95% interval]: {text}, {_reading(interval)}."
+    scored = [row for row in run.guided if row.fd is not None]
     if scored and run.trained:
-        row = min(scored, key=lambda row: row["fd"])
-        calls = f" ({row['nfe']} network calls a sample)" if row.get("nfe") else ""
-        yield f"Guidance at its best FD, {run.label(row['name'])}{calls}: {_values(row)}."
-    if (turned_at := run.summary.get("turned_at")) is not None:
-        yield f"FD turned at {turned_at:,} images seen: past it, training makes FD worse."
-    rows = [row for row in run.trained if row.get("fd") is not None]
+        row = min(scored, key=lambda row: row.fd)
+        calls = f" ({row.nfe} network calls a sample)" if row.nfe else ""
+        yield f"Guidance at its best FD, {label(row)}{calls}: {_values(row)}."
+    if summary.turned_at is not None:
+        yield f"FD turned at {summary.turned_at:,} images seen: past it, training makes FD worse."
+    rows = [row for row in run.trained if row.fd is not None]
     if not run.base and len(rows) > 1:
         middle, last = rows[(len(rows) - 1) // 2], rows[-1]
-        change = (last["fd"] - middle["fd"]) / middle["fd"]
+        change = (last.fd - middle.fd) / middle.fd
         yield (
-            f"FD over the second half of training, {middle['images_seen']:,} to "
-            f"{last['images_seen']:,} images: {FD.text(middle['fd'])} → {FD.text(last['fd'])} "
+            f"FD over the second half of training, {middle.images_seen:,} to "
+            f"{last.images_seen:,} images: {FD.text(middle.fd)} → {FD.text(last.fd)} "
             f"({_signed(f'{change:+.0%}')}); "
-            f"lowest {FD.text(min(row['fd'] for row in rows))}."
+            f"lowest {FD.text(min(row.fd for row in rows))}."
         )
 
 
@@ -120,13 +125,13 @@ def classifier_sentence(quality: dict[str, Any]) -> str:
     )
 
 
-def interval_text(interval: Sequence[float]) -> str:
+def interval_text(interval: Interval) -> str:
     """A difference of FDs and, in brackets, its interval."""
     difference, low, high = (_signed(f"{'-' if v < 0 else '+'}{FD.text(abs(v))}") for v in interval)
     return f"{difference} [{low},{NBSP}{high}]"
 
 
-def _reading(interval: Sequence[float]) -> str:
+def _reading(interval: Interval) -> str:
     _, low, high = interval
     if high < 0:
         return "lower"
@@ -137,7 +142,7 @@ def _signed(text: str) -> str:
     return text.replace("-", MINUS)
 
 
-def grid_note(run: Run) -> str:
+def grid_note(run: RunData) -> str:
     """How to read the same-noise grid."""
     marked = " ★ marks the kept checkpoint, the one with the best FD." if run.best else ""
     return (
@@ -146,8 +151,8 @@ def grid_note(run: Run) -> str:
     )
 
 
-def _grid_choice(run: Run) -> str:
-    if not run.base or len(run.summary.get("grid_seeds") or ()) < 2:
+def _grid_choice(run: RunData) -> str:
+    if not run.base or len(run.summary.grid_seeds or ()) < 2:
         return ""
     return (
         " Nobody picked the noises: the first is the first sampling seed's; the other is, of the first 20, "
@@ -155,7 +160,7 @@ def _grid_choice(run: Run) -> str:
     )
 
 
-def tradeoff_note(run: Run) -> str:
+def tradeoff_note(run: RunData) -> str:
     """How to read the trade-off curves."""
     return (
         "CFG is one curve over guidance (the small numbers), "
@@ -163,12 +168,12 @@ def tradeoff_note(run: Run) -> str:
     )
 
 
-def metrics_note(run: Run) -> str:
+def metrics_note(run: RunData) -> str:
     """What the panels over images seen leave out."""
     return "Guidance is not shown here: it trains nothing." if run.guided else ""
 
 
-def words(run: Run) -> Iterable[str]:
+def words(run: RunData) -> Iterable[str]:
     """The table's words, for a reader who meets them here."""
     yield (
         "FD: Fréchet distance of the samples' features to the reference images', the lower the "
@@ -178,19 +183,19 @@ def words(run: Run) -> Iterable[str]:
     )
     yield "Network calls: what one sample costs. Real images: held-out ones, scored like samples."
     if run.guided:
-        none = 0 if run.guided[0]["name"].startswith("varcfg") else 1
-        yield f"CFG: the base with classifier-free guidance of that strength ({none} = none)."
+        none = f"{run.guided[0].unguided:g} = none"
+        yield f"CFG: the base with classifier-free guidance of that strength ({none})."
     if run.control:
         yield "Control: the same base trained on with the denoising loss, for as many images."
 
 
-def measured(run: Run) -> Iterable[tuple[str, str]]:
+def measured(run: RunData) -> Iterable[tuple[str, str]]:
     """How the numbers came about: term and description."""
-    summary, protocol = run.summary, run.summary.get("protocol") or {}
-    seeds = [entry["seed"] for entry in run.proof] or [summary.get("seed", 0)]
-    yield "Run", f"recipe {summary['recipe']}, seed {', '.join(map(str, seeds))}"
-    yield "Images seen", f"{summary['images_seen']:,}"
-    yield "Time", _duration(summary["seconds"])
+    summary, protocol = run.summary, run.summary.protocol
+    seeds = [entry.seed for entry in summary.proof] or [summary.seed]
+    yield "Run", f"recipe {summary.recipe}, seed {', '.join(map(str, seeds))}"
+    yield "Images seen", f"{summary.images_seen:,}"
+    yield "Time", _duration(summary.seconds)
     if protocol:
         first, last = protocol["seeds"]
         yield "Protocol", f"{protocol['name']}; reference: {protocol['reference']}"
@@ -202,7 +207,7 @@ def measured(run: Run) -> Iterable[tuple[str, str]]:
         levels = f", sigma {' to '.join(sigmas)}" if sigmas else ""
         yield "Sampling", f"{protocol['num_steps']} steps{levels}"
         yield "Precision, recall", f"k = {protocol['k']} nearest neighbours"
-    if run.proof:
+    if summary.proof:
         yield "Checkpoint", "chosen by FD on other sampling seeds than the proof's table"
     elif run.best:
         yield (
@@ -210,7 +215,7 @@ def measured(run: Run) -> Iterable[tuple[str, str]]:
             "chosen by FD on these same samples, which flatters it a little; "
             "a proof run scores it on seeds not used to choose",
         )
-    for name, version in (summary.get("versions") or {}).items():
+    for name, version in summary.versions.items():
         yield name, str(version)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from mclr_fast.evaluation.rows import Row
 from mclr_fast.runtime.files import replacing
 
 from .figures import (
@@ -27,8 +27,20 @@ from .figures import (
     picture,
 )
 from .html_page import Html, bullets, page, section, table
-from .run_data import FD, IS, NAMES, PRECISION, RECALL, Metric, Row, guidance, points
-from .table_text import findings, how, judged_rows, number, settings_text, symbol, tried_sentences
+from .run_data import IMAGES_SEEN, points, read_summary
+from .table_summary import Ablation, TableSummary
+from .table_text import (
+    CFG,
+    ablation_title,
+    findings,
+    how,
+    judged_rows,
+    number,
+    settings_text,
+    symbol,
+    tried_sentences,
+)
+from .words import FD, IS, KINDS, OBJECTIVES, PRECISION, RECALL, Metric
 
 COLUMNS = (FD, PRECISION, RECALL, IS)  # the paper's order
 HEAD = ["Method", "Settings", "NFE", *(f"{m.title} {m.arrow}" for m in COLUMNS)]
@@ -47,8 +59,14 @@ SHADES = ("#fdae6b", "#f16913", "#a63603", "#3f1500")  # of an ablation's values
 
 
 def write_table_report(outdir: Path) -> Path:
-    """Write table.md, figures/*.png and report.html from `outdir`'s summary.json; return the page."""
-    summary = json.loads((outdir / "summary.json").read_text(encoding="utf-8"))
+    """Write table.md, figures/*.png and report.html from `outdir`'s summary.json; return the page.
+
+    Errors: those of `read_summary`; ValueError where it is not a table's; RunError where nothing can be
+    written.
+    """
+    summary = read_summary(outdir)
+    if not isinstance(summary, TableSummary):
+        raise ValueError(f"{outdir} is a run's folder, not a table's.")
     pictures = list(draw(summary))
     target = outdir / "report.html"
     files = {outdir / "figures" / f"{p.name}.png": p.png for p in pictures}
@@ -59,12 +77,13 @@ def write_table_report(outdir: Path) -> Path:
     return target
 
 
-def _groups(summary: dict[str, Any]) -> Iterator[tuple[str, list[Row], str]]:
-    (guided,) = judged_rows(summary, "cfg")
-    yield "Base", judged_rows(summary, "base"), ""
-    yield "CFG", [guided], f"guidance {guidance(guided['name']):g}"
-    for name, method in summary["methods"].items():
-        yield NAMES[name], judged_rows(summary, name), settings_text(method["settings"])
+def _groups(summary: TableSummary) -> Iterator[tuple[str, list[Row], str]]:
+    judged = judged_rows(summary)
+    (guided,) = judged[CFG]
+    yield KINDS["base"], judged["base"], ""
+    yield KINDS["guidance"], [guided], f"guidance {guided.guidance:g}"
+    for name, method in summary.methods.items():
+        yield OBJECTIVES[name], judged[name], settings_text(method.settings)
 
 
 class Line(NamedTuple):
@@ -74,20 +93,20 @@ class Line(NamedTuple):
     metrics: list[tuple[str, str]]
 
 
-def lines(summary: dict[str, Any]) -> list[Line]:
+def lines(summary: TableSummary) -> list[Line]:
     """Table 1: method, settings, network calls; means over seeds with their ranges, the best two marked.
 
     The last line says what as many real images as samples score: no method, so never marked.
     """
     groups, marks = list(_groups(summary)), {}
     for metric in COLUMNS:
-        means = [np.mean([row[metric.key] for row in rows]) for _, rows, _ in groups]
+        means = [np.mean([metric.of(row) for row in rows]) for _, rows, _ in groups]
         order = np.argsort(means)[:: 1 if metric.arrow == "↓" else -1]
         marks |= {(order[0], metric.key): "best", (order[1], metric.key): "second"}
-    groups.append(("Real images", [row for row in summary["rows"] if row["name"] == "real"], "held out"))
+    groups.append((KINDS["real"], summary.of("real"), "held out"))
     return [
         Line(
-            [name, settings, str(rows[0]["nfe"])],
+            [name, settings, str(rows[0].nfe)],
             [(_range_text(metric, rows), marks.get((i, metric.key), "")) for metric in COLUMNS],
         )
         for i, (name, rows, settings) in enumerate(groups)
@@ -95,14 +114,14 @@ def lines(summary: dict[str, Any]) -> list[Line]:
 
 
 def _range_text(metric: Metric, rows: list[Row]) -> str:
-    values = [row[metric.key] for row in rows]
+    values = [metric.of(row) for row in rows]
     text = metric.text(float(np.mean(values)))
     if len(values) == 1:
         return text
     return f"{text} ({metric.text(min(values))}\N{EN DASH}{metric.text(max(values))})"
 
 
-def markdown(summary: dict[str, Any]) -> str:
+def markdown(summary: TableSummary) -> str:
     """Table 1 and how it was made, as Markdown: the best of a column bold, the second underlined."""
     wrap = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
     rows = [line.first + [wrap[mark].format(text) for text, mark in line.metrics] for line in lines(summary)]
@@ -110,59 +129,60 @@ def markdown(summary: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in body) + "\n"
 
 
-def draw(summary: dict[str, Any]) -> Iterator[Picture]:
+def draw(summary: TableSummary) -> Iterator[Picture]:
     """Both trade-offs of all methods, then two panels an ablation."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
         for x, y in ((IS, FD), (RECALL, PRECISION)):
             yield _tradeoff(summary, x, y)
-        for ablation in summary["ablations"]:
+        for ablation in summary.ablations:
             for metric in (FD, IS):
                 yield _ablation(ablation, metric)
 
 
-def _tradeoff(summary: dict[str, Any], x: Metric, y: Metric) -> Picture:
+def _tradeoff(summary: TableSummary, x: Metric, y: Metric) -> Picture:
     """The paper's Figure 4 (c, f): every method over training (first seed), CFG over guidance."""
     fig, ax = axes((6.2, 5.4), f"{y.title} against {x.title}", axis_title(x), axis_title(y))
-    curves = {name: method["runs"][0]["curve"] for name, method in summary["methods"].items()}
+    curves = {name: method.runs[0].curve for name, method in summary.methods.items()}
     base = next(iter(curves.values()))[0]
-    ax.plot(*points([base, *summary["guided"]], x.key, y.key), "*--", color=GUIDED, ms=7, label="CFG")
-    for row in summary["guided"]:
-        note(ax, row, x, y, f"{guidance(row['name']):g}", GUIDED)
+    ax.plot(*points([base, *summary.guided], x.of, y.of), "*--", color=GUIDED, ms=7, label=KINDS["guidance"])
+    for row in summary.guided:
+        note(ax, row, x, y, f"{row.guidance:g}", GUIDED)
     for name, rows in curves.items():
         color, marker = LOOKS[name]
-        ax.plot(*points(rows, x.key, y.key), marker=marker, color=color, ms=4, label=NAMES[name])
-    ax.plot(base[x.key], base[y.key], "o", color=BASE, ms=7, label="Base", zorder=5)
-    ax.plot(*points(summary["rows"][:1], x.key, y.key), "d", color=REAL, ms=7, label="Real images", zorder=5)
+        ax.plot(*points(rows, x.of, y.of), marker=marker, color=color, ms=4, label=OBJECTIVES[name])
+    ax.plot(x.of(base), y.of(base), "o", color=BASE, ms=7, label=KINDS["base"], zorder=5)
+    real = points(summary.of("real"), x.of, y.of)
+    ax.plot(*real, "d", color=REAL, ms=7, label=KINDS["real"], zorder=5)
     finish(fig, ax, y)
     if y is FD:
         log_axis(ax)
-    methods = ", ".join(NAMES[name] for name in curves)
+    methods = ", ".join(OBJECTIVES[name] for name in curves)
     alt = f"{y.title} against {x.title}: CFG over guidance, and {methods} over training."
     return picture(fig, f"table-tradeoff-{y.key}-{x.key}", alt)
 
 
-def _ablation(ablation: dict[str, Any], metric: Metric) -> Picture:
+def _ablation(ablation: Ablation, metric: Metric) -> Picture:
     """One metric over images seen, a curve a value of the option."""
-    option, name = ablation["option"], NAMES[ablation["objective"]]
+    option, name = ablation.option, OBJECTIVES[ablation.objective]
     title = f"{name}: {metric.title} by {symbol(option)}"
     fig, ax = axes((4.4, 3.5), title, "Images seen", axis_title(metric))
-    for entry, color in zip(ablation["runs"], SHADES, strict=False):
-        label = f"{symbol(option)} = {number(option, entry['settings'][option])}"
-        ax.plot(*points(entry["rows"], "images_seen", metric.key), "o-", color=color, ms=4, label=label)
+    for entry, color in zip(ablation.runs, SHADES, strict=False):
+        label = f"{symbol(option)} = {number(option, entry.settings[option])}"
+        ax.plot(*points(entry.rows, IMAGES_SEEN, metric.of), "o-", color=color, ms=4, label=label)
     finish(fig, ax, metric, columns=2)
     ax.xaxis.set_major_formatter(count_formatter())
-    stem = f"table-{ablation['objective']}-{option}-{metric.key}"
-    values = ", ".join(f"{value:g}" for value in ablation["values"])
+    stem = f"table-{ablation.objective}-{option}-{metric.key}"
+    values = ", ".join(f"{value:g}" for value in ablation.values)
     return picture(fig, stem, f"{metric.title} of {name} over images seen, for {symbol(option)} {values}.")
 
 
-def _rest(ablation: dict[str, Any]) -> str:
-    return settings_text({k: v for k, v in ablation["settings"].items() if k != ablation["option"]})
+def _rest(ablation: Ablation) -> str:
+    return settings_text({k: v for k, v in ablation.settings.items() if k != ablation.option})
 
 
-def _page(summary: dict[str, Any], pictures: list[Picture]) -> str:
+def _page(summary: TableSummary, pictures: list[Picture]) -> str:
     wrap = {"best": "<b>{}</b>", "second": "<u>{}</u>", "": "{}"}
     body = [
         (line.first + [Html(wrap[mark].format(escape(text))) for text, mark in line.metrics], False)
@@ -170,14 +190,14 @@ def _page(summary: dict[str, Any], pictures: list[Picture]) -> str:
     ]
     parts = [
         section(
-            f"{NAMES[ablation['objective']]} by {symbol(ablation['option'])}",
-            f"{ablation['figure']} of the paper; {_rest(ablation)}. One seed, evaluated as in the grid.",
+            ablation_title(ablation),
+            f"{ablation.figure} of the paper; {_rest(ablation)}. One seed, evaluated as in the grid.",
             pictures[2 + 2 * i : 4 + 2 * i],
         )
-        for i, ablation in enumerate(summary["ablations"])
+        for i, ablation in enumerate(summary.ablations)
     ]
     return page(
-        f"Table: {summary['recipe']}",
+        f"Table: {summary.recipe}",
         f'<p class="note">{escape(how(summary))} Best of a column bold, second underlined.</p>\n',
         table(HEAD, [body[:2], body[2:-1], body[-1:]], text_columns=1),
         "<h2>Found here</h2>\n",

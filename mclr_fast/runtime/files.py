@@ -31,14 +31,19 @@ def replacing(path: Path) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes files that only their owner can read
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RunError(
-            f"cannot write {path}: {reason}. Free some space or choose another --outdir, then run the "
-            "same command again; what was saved before is intact."
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: Exception) -> RunError:
+    """What a user is told when `path` could not be written."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return RunError(
+        f"cannot write {path}: {reason}. Free some space or choose another --outdir, then run the "
+        "same command again; what was saved before is intact."
+    )
 
 
 def _umask() -> int:

@@ -75,14 +75,20 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
-    def gather_rows(self, rows: Tensor) -> Tensor:
-        """Concatenate every rank's share of rows (as `rows()` cuts them), on the CPU, on all ranks."""
-        rows = rows.cpu()
+    def gather(self, value) -> list:
+        """Every rank's value, in the order of ranks, on all ranks; they are pickled."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def gather_on_main(self, value) -> list:
+        """Every rank's value, in the order of ranks, on rank 0; nothing on the others. They are pickled."""
         if self.size == 1:
-            return rows
-        parts: list[Tensor | None] = [None] * self.size
-        dist.all_gather_object(parts, rows)
-        return torch.cat(parts)
+            return [value]
+        values = [None] * self.size if self.is_main else None
+        dist.gather_object(value, values)
+        return values or []
 
     def on_main(self, function, *args):
         """Run function(*args) on rank 0 and give its result, or raise its exception, on all ranks."""
@@ -100,10 +106,7 @@ class Ranks:
 
     def first(self, value):
         """The first rank's value that is not None, on all ranks."""
-        values = [value] * self.size
-        if self.size > 1:
-            dist.all_gather_object(values, value)
-        return next((value for value in values if value is not None), None)
+        return next((value for value in self.gather(value) if value is not None), None)
 
     def background_group(self) -> dist.ProcessGroup | None:
         """A gloo group for threads beside the training; None for one process. Call on all ranks."""

@@ -1,65 +1,64 @@
-"""Sampling for evaluations: seeds spread over the ranks, the same image for a seed at any world size."""
+"""Many samples: seeds dealt to the ranks, batch by batch, the same sample for a seed at any world size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mclr_fast.config import EvalConfig
-from mclr_fast.data import RGBEncoder
-from mclr_fast.models.edm2 import EffectiveWeights, Precond
 from mclr_fast.runtime.logs import progress_bar
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
-from . import Unconditional, edm_sampler, seeded_noise
+from .sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that this rank made.
+
+    Attributes: places, which of the seeds they are of; x [len(places), ...], in the model's own range, on the
+    rank's device.
+    """
+
+    places: range
+    x: Tensor
 
 
 def generate(
-    net: Precond,
+    sampler: Sampler,
     seeds: Sequence[int],
     labels: Tensor,
-    image_shape: tuple[int, int, int],
-    config: EvalConfig,
+    *,
+    batch_size: int,
     ranks: Ranks,
     stop: StopRequest,
-    *,
-    guidance: float = 1.0,
     description: str = "sampling",
-    decode: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Sample one image for each (seed, label).
+) -> Iterator[Batch]:
+    """Sample this rank's part of the (seed, label), a batch at a time; the iterator keeps none of them.
 
-    Shapes    labels: int64 [n] -> uint8 [n,C,H,W] on the CPU, on every rank; with `decode` what it makes
-              of the model's float32 [b,C,H,W].
-    Guidance  classifier-free, against the net's own zero label vector; 1 = none.
+    Shapes    labels: int64 [n], n = len(seeds) -> batches of at most batch_size.
+    Order     The seeds are cut into rounds of one batch a rank, and a round into contiguous shares in the
+              order of ranks: to gather every round is to have the samples in order. All ranks get a batch of
+              every round, in the last one perhaps an empty one.
+    Errors    Interrupted, between batches, after a signal.
     """
-    decode = decode or RGBEncoder().decode
-    rows = ranks.rows(len(seeds))
-    own_seeds, own_labels = list(seeds)[rows], labels[rows].to(ranks.device)
-    images = []
-    with (
-        EffectiveWeights(net).held(),
-        progress_bar(description, len(own_seeds), 0, ranks.is_main, "samples") as bar,
-    ):
-        for first in range(0, len(own_seeds), config.sample_batch):
+    round_size = ranks.size * batch_size
+    with sampler.held(), progress_bar(description, len(seeds), 0, ranks.is_main, "samples") as bar:
+        for first in range(0, len(seeds), round_size):
             stop.check()
-            batch = slice(first, first + config.sample_batch)
-            # Noise is drawn on the CPU, so that a seed gives the same image on every device.
-            noise, _, _ = seeded_noise(own_seeds[batch], image_shape)
-            x = edm_sampler(
-                net,
-                noise.to(ranks.device),
-                own_labels[batch],
-                gnet=Unconditional(net),
-                guidance=guidance,
-                num_steps=config.num_steps,
-                sigma_min=config.sigma_min,
-                sigma_max=config.sigma_max,
-            )
-            images.append(decode(x).cpu())
-            bar.update(len(noise))
-    empty = decode(torch.empty(0, *image_shape, device=ranks.device)).cpu()
-    return ranks.gather_rows(torch.cat([empty, *images]))
+            places = range(first, min(first + round_size, len(seeds)))
+            own = places[ranks.rows(len(places))]
+            x = _sample(sampler, seeds, labels, own or places[:1], ranks.device)
+            yield Batch(own, x[: len(own)])  # where a rank has no share, one sample gives the shape
+            bar.update(len(places))
+
+
+@torch.no_grad()
+def _sample(
+    sampler: Sampler, seeds: Sequence[int], labels: Tensor, places: range, device: torch.device
+) -> Tensor:
+    start = sampler.start([seeds[place] for place in places])
+    return sampler(start, labels[places.start : places.stop].to(device))

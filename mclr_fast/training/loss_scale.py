@@ -31,7 +31,7 @@ class LossScale:
         """Whether gradients that are not finite cannot be the scale's doing."""
         return self.value == self.lowest
 
-    def look(self, finite: bool) -> None:
+    def observe(self, finite: bool) -> None:
         """Take in whether the step's gradients, summed over ranks, were finite."""
         self.good_steps = self.good_steps + 1 if finite else 0
         self.skipped += not finite

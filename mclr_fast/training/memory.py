@@ -6,20 +6,18 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mclr_fast.config import RunConfig
-from mclr_fast.methods.columns import SHARED, num_columns
-from mclr_fast.methods.minibatch import Minibatch
-from mclr_fast.methods.reference import Reference
-from mclr_fast.methods.registry import Aids, make_method
-from mclr_fast.models import model_from_config
-from mclr_fast.models.edm2 import Block, DropoutKey, EffectiveWeights, Precond
+from mclr_fast.methods.losses import Loss
+from mclr_fast.methods.registry import Needs, make_method
+from mclr_fast.models import Model
+from mclr_fast.models.family import Frozen
+from mclr_fast.models.rows import Rows
 
 from .placement import shards
 
@@ -57,16 +55,18 @@ class Memory:
 class StepMemory:
     """Counts a run's step for any number of GPUs and any micro-batch."""
 
-    def __init__(self, config: RunConfig, net_arguments: dict[str, Any]):
-        """net_arguments: of `Precond`."""
+    def __init__(self, config: RunConfig, model: Model):
+        """model: the trained network's description."""
         self.config = config
+        self.model, self.family = model, model.family
         self.method = make_method(config.objective)
-        self.num_columns = num_columns(self.method.tuples, config.objective.num_negatives)
-        dtype = DTYPES.get(config.train.precision, torch.bfloat16)
-        self.model = {"family": "edm2", "net": net_arguments}
-        self.overrides = {"dtype": dtype, "dropout": config.train.dropout}
+        self.num_columns = len(self.method.columns.kinds(config.objective.num_negatives))
+        self.dtype = DTYPES.get(config.train.precision, torch.bfloat16)
         self.net = self._build()
-        self.net.logvar_linear.requires_grad_(self._loss(None).uses_logvar)
+        trained = self.family.trainable(self.net, own_loss=self.method.entry.trains_own_loss)
+        self.trained = list(trained)
+        for parameter in self.net.parameters():
+            parameter.requires_grad_(any(parameter is p for p in self.trained))
         self.micro_batch_bytes = lru_cache(self._micro_batch_bytes)
 
     def of(self, num_gpus: int, micro_batch: int) -> Memory:
@@ -74,8 +74,7 @@ class StepMemory:
         net, train = self.net, self.config.train
         is_sharded = shards(net, num_gpus, train.sharding)
         split = num_gpus if is_sharded else 1
-        trained = [p for p in net.parameters() if p.requires_grad]
-        whole, own = _bytes(trained), _bytes(trained, split)
+        whole, own = _bytes(self.trained), _bytes(self.trained, split)
 
         rows = self.rows(num_gpus)
         height, width = self.part(num_gpus, micro_batch)
@@ -122,57 +121,63 @@ class StepMemory:
 
     @cached_property
     def effective(self) -> int:
-        """Bytes of the effective weights."""
-        with torch.device("meta"), PeakBytes() as count, EffectiveWeights(self.net).held():
+        """Bytes of what is made of the parameters once a step; 0 where a step computes with them."""
+        weights = self.family.step_weights(self.net)
+        with torch.device("meta"), PeakBytes() as count, weights.held():
             return count.live
 
     @property
     def largest_group(self) -> int:
         """Bytes of the parameters that FSDP2 gathers at once."""
-        blocks = [_bytes(m.parameters()) for m in self.net.modules() if isinstance(m, Block)]
-        return max(*blocks, _bytes(self.net.parameters()) - sum(blocks))
+        groups = [_bytes(module.parameters()) for module in self.family.shard_groups(self.net)]
+        return max(*groups, _bytes(self.net.parameters()) - sum(groups))
 
     def _micro_batch_bytes(self, height: int, width: int, is_sharded: bool) -> int:
         """Forward and backward of one, beyond parameters and effective weights."""
+        law = self.model.law(self.config.objective)(0, torch.arange(height))
         with torch.device("meta"):
-            part, reference = self._minibatch(height, width), None
+            rows, reference = self._rows(height, width, law), None
             if self.method.needs_reference:
-                reference = Reference(self._build())
+                reference = self.family.frozen(self._build())
             loss, net = self._loss(reference), self.net
-            net.dropout_key = DropoutKey(0, part.position) if self.config.train.dropout > 0 else None
-            weights = EffectiveWeights(net)
+            weights = self.family.step_weights(net)
             with PeakBytes() as count:
                 if is_sharded:  # each layer makes its own from the gathered parameters
-                    loss.backward(net, part, 0, 1.0)
+                    loss.backward(net, rows)
                 else:
                     with weights.held():
-                        loss.backward(net, part, 0, 1.0)
+                        loss.backward(net, rows)
                         weights.accumulate()
         net.zero_grad()
         return count.peak - self.effective
 
-    def _minibatch(self, height: int, width: int) -> Minibatch:
-        shape = self._image_shape(height, width)
-        labels = torch.empty(height, width, dtype=torch.int64)
-        position = torch.empty(height, dtype=torch.int64)
-        x, sigma, weight = torch.empty(shape), torch.empty(height), torch.empty(height)
-        return Minibatch(x, labels, sigma, weight, position, slice(0, width), self.num_columns)
+    def _rows(self, height: int, width: int, law: dict[str, Tensor]) -> Rows:
+        return Rows(
+            x=torch.empty(self._x_shape(height, width)),
+            labels=torch.empty(height, width, dtype=torch.int64),
+            shared=self.method.columns.shared,
+            law={name: torch.empty_like(value, device="meta") for name, value in law.items()},
+            position=torch.empty(height, dtype=torch.int64),
+            seed=0,
+            scale=torch.empty(()),
+            columns=slice(0, width),
+            num_columns=self.num_columns,
+        )
 
-    def _image_shape(self, height: int, width: int) -> tuple[int, ...]:
-        net = self.net
-        columns = () if self.method.tuples in SHARED else (width,)
-        return (height, *columns, net.img_channels, net.img_resolution, net.img_resolution)
+    def _x_shape(self, height: int, width: int) -> tuple[int, ...]:
+        columns = () if self.method.columns.shared else (width,)
+        return (height, *columns, *self.model.facts.shape)
 
     def _images(self, rows: int) -> int:
-        return 4 * torch.Size(self._image_shape(rows, self.num_columns)).numel()
+        return 4 * torch.Size(self._x_shape(rows, self.num_columns)).numel()
 
-    def _build(self) -> Precond:
+    def _build(self) -> nn.Module:
         with torch.device("meta"):
-            return model_from_config(self.model, **self.overrides)
+            return self.model.build(dtype=self.dtype, dropout=self.config.train.dropout)
 
-    def _loss(self, reference: Reference | None):
+    def _loss(self, reference: Frozen | None) -> Loss:
         ratio = _ones if self.method.needs_ratio else None  # the classifier's own memory is not counted
-        return self.method.loss(self.method.objective, Aids(reference, ratio=ratio))
+        return self.method.loss(self.family, Needs(reference, ratio=ratio))
 
 
 class PeakBytes(TorchDispatchMode):

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 import torch
 
 from mclr_fast.config import RunConfig
+from mclr_fast.models import Model, describe
 from mclr_fast.runtime.errors import RunError
 
 from .memory import GIB, Memory, StepMemory
@@ -46,7 +47,7 @@ def check_memory(step: StepMemory, num_gpus: int, gib: float) -> None:
 
 def memory_lines(step: StepMemory, num_gpus: int, gib: float) -> Iterator[str]:
     """The run's own settings on its own and on other numbers of GPUs, part by part."""
-    parts, dtype = [field.name for field in fields(Memory)], str(step.net.dtype)[6:]
+    parts, dtype = [field.name for field in fields(Memory)], str(step.dtype)[6:]
     yield f"memory          GiB a GPU, in {dtype}; {usable(gib) / GIB:.1f} can be planned with"
     yield "  GPUs  placed   " + "".join(f"{part:>13}" for part in [*parts, "total"])
     for count in sorted({num_gpus, *GPUS}):
@@ -67,9 +68,10 @@ def preset_lines(configs: Iterable[RunConfig], gib: float) -> Iterator[str]:
     heads = (f"{f'{count} GPU(s)':^28}" for count in GPUS)
     yield f"{'recipe':18}{'parameters':>11}{'K':>4}{'micro-batch':>13}  " + "".join(heads)
     for config in configs:
+        model = Model.of(describe(config.net, config.family))
         for num_negatives in NEGATIVES:
             objective = replace(config.objective, num_negatives=num_negatives)
-            step = StepMemory(replace(config, objective=objective), config.net)
+            step = StepMemory(replace(config, objective=objective), model)
             size = f"{sum(p.numel() for p in step.net.parameters()) / 1e6:,.0f}M"
             line = f"{config.recipe:18}{size:>11}{num_negatives:>4}{config.train.micro_batch:>13}  "
             for count in GPUS:

@@ -64,11 +64,14 @@ class AdamWithAverages(ABC):
     def finite(self) -> Tensor:
         """Whether every gradient is finite, of this rank's part, [] bool.
 
-        One element a row is looked at: the normalisation's backward leaves no row half finite.
+        Of normalised parameters one element a row is looked at: their backward leaves no row half finite.
         """
         grads = _locals(p.grad for p in self.params.values())
-        heads = [grad.flatten(1)[:, 0] if grad.ndim > 1 else grad for grad in grads]
-        return torch.cat(heads).isfinite().all()
+        looked_at = [
+            grad.flatten(1)[:, 0] if normalized and grad.ndim > 1 else grad.flatten()
+            for grad, normalized in zip(grads, self.normalized, strict=True)
+        ]
+        return torch.cat(looked_at).isfinite().all()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Moments by "exp_avg/name" and "exp_avg_sq/name", and num_steps, as tensors (no copies)."""

@@ -11,8 +11,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from mclr_fast.methods.minibatch import Minibatch
-from mclr_fast.models.edm2 import Block, EffectiveWeights, Precond
+from mclr_fast.models import Family
+from mclr_fast.models.rows import Rows
 from mclr_fast.runtime.ranks import Ranks
 
 SHARDED_FROM = 1_000_000_000  # parameters
@@ -22,10 +22,11 @@ Sharding = Literal["auto", "replicate", "shard"]
 class Placement(Protocol):
     """A way of spreading a network over ranks. Between steps its parameters hold this rank's part."""
 
-    def over(self, parts: Iterable[Minibatch], scale: float = 1.0) -> Iterator[Minibatch]:
+    def over(self, parts: Iterable[Rows], loss_scale: float = 1.0) -> Iterator[Rows]:
         """The micro-batches of a step, each to be back-propagated before the next is taken.
 
-        After the last, every parameter's gradient is `scale` times the sum over micro-batches and ranks.
+        After the last, every parameter's gradient is the sum over micro-batches and ranks. `loss_scale` is
+        put into the parts, and taken out of the gradients on their way to the parameters: here alone.
         Communication is that of one micro-batch, however many there are, and ranks may have unequal numbers.
         """
         ...
@@ -35,9 +36,9 @@ class Placement(Protocol):
         ...
 
 
-def place(net: Precond, ranks: Ranks, sharding: Sharding) -> Placement:
+def place(net: nn.Module, family: Family, ranks: Ranks, sharding: Sharding) -> Placement:
     """Place a network that every rank holds whole. With one rank there is nothing to shard."""
-    return (Sharded if shards(net, ranks.size, sharding) else Replicated)(net, ranks)
+    return (Sharded if shards(net, ranks.size, sharding) else Replicated)(net, family, ranks)
 
 
 def shards(net: nn.Module, num_ranks: int, sharding: Sharding) -> bool:
@@ -49,20 +50,20 @@ def shards(net: nn.Module, num_ranks: int, sharding: Sharding) -> bool:
 
 
 class Replicated:
-    """Every rank has it all. Effective weights are leaves made once a step, and reduced as one tensor."""
+    """Every rank has it all. What a step computes with is made once, its gradients reduced as one tensor."""
 
-    def __init__(self, net: Precond, ranks: Ranks):
+    def __init__(self, net: nn.Module, family: Family, ranks: Ranks):
         """net: on its device; its parameters are held by reference."""
-        self.weights = EffectiveWeights(net)
+        self.weights = family.step_weights(net)
         self.reduce = ranks.sum if ranks.size > 1 else None
 
-    def over(self, parts: Iterable[Minibatch], scale: float = 1.0) -> Iterator[Minibatch]:
+    def over(self, parts: Iterable[Rows], loss_scale: float = 1.0) -> Iterator[Rows]:
         """As `Placement.over`."""
         with self.weights.held():
             for part in parts:
-                yield part
+                yield part.scaled(loss_scale)
                 self.weights.accumulate()
-        self.weights.backward(self.reduce, scale)
+        self.weights.backward(self.reduce, 1 / loss_scale)
 
     def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `Placement.full`; no copies."""
@@ -70,38 +71,38 @@ class Replicated:
 
 
 class Sharded:
-    """FSDP2, one group a block: parameters, moments and averages are split by output channels.
+    """FSDP2, by the family's groups: parameters, moments and averages are split by output channels.
 
-    A step gathers each block's parameters once, before its first forward, and reduces their gradients once,
+    A step gathers each group's parameters once, before its first forward, and reduces their gradients once,
     in its last backward; between the two they stay gathered, whatever the number of micro-batches. They are
-    gathered in float32, since each layer normalises its own weight, and that of rounded weights would differ.
+    gathered in float32: layers may normalise their own weights, and those of rounded weights would differ.
     """
 
-    def __init__(self, net: Precond, ranks: Ranks):
+    def __init__(self, net: nn.Module, family: Family, ranks: Ranks):
         """net: on its device, whole; it is changed in place, and its parameters become DTensors."""
         self.net = net
         self.mesh = init_device_mesh(ranks.device.type, (ranks.size,))  # the default may be another device's
         precision = MixedPrecisionPolicy(cast_forward_inputs=False)
-        for module in (*(m for m in net.modules() if isinstance(m, Block)), net):
+        for module in (*family.shard_groups(net), net):
             fully_shard(module, mesh=self.mesh, reshard_after_forward=False, mp_policy=precision)
         for module in net.modules():
             if isinstance(module, FSDPModule):
                 module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-        # The network's result is a view (the rows' columns), which nobody writes to.
+        # A network's result may be a view (the rows' columns), which nobody writes to.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
 
-    def over(self, parts: Iterable[Minibatch], scale: float = 1.0) -> Iterator[Minibatch]:
+    def over(self, parts: Iterable[Rows], loss_scale: float = 1.0) -> Iterator[Rows]:
         """As `Placement.over`."""
         parts = list(parts)
         for module in self.net.modules():
             if isinstance(module, FSDPModule):
-                module.set_gradient_divide_factor(1 / scale)  # the sum: the loss has the global batch in it
+                module.set_gradient_divide_factor(loss_scale)  # the sum: the loss has the global batch in it
         for number, part in enumerate(parts, start=1):
             is_last = number == len(parts)
             self.net.set_requires_gradient_sync(is_last)
             self.net.set_reshard_after_backward(is_last)
             self.net.set_is_last_backward(is_last)
-            yield part
+            yield part.scaled(loss_scale)
 
     def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `Placement.full`; gathered one by one, to the CPU."""

@@ -24,7 +24,7 @@ class EnergyGuard:
         self.recent: list[list[float]] = []
         self.why: str | None = None
 
-    def look(self, positive: float, negative: float | None = None, **others: float) -> None:
+    def observe(self, positive: float, negative: float | None = None, **others: float) -> None:
         """Take in one step's mean energies over the global minibatch (so that every rank sees the same)."""
         gap = 0.0 if negative is None else negative - positive
         self.recent = [*self.recent, [positive, gap]][-WINDOW:]

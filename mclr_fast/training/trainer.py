@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from mclr_fast import ops
 from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset
-from mclr_fast.experiments.claim import flat
-from mclr_fast.methods.columns import num_columns
-from mclr_fast.methods.minibatch import MinibatchSource, micro_batches
-from mclr_fast.methods.registry import Aids, make_method
-from mclr_fast.models.edm2 import DropoutKey, force_weight_norm_, normalized_weights, published
-from mclr_fast.objectives import NoiseLevel
+from mclr_fast.methods.minibatch import MinibatchSource
+from mclr_fast.methods.registry import Needs, make_method
+from mclr_fast.models import Model
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.faults import Fault
 from mclr_fast.runtime.logs import RunLog, progress_bar, say
@@ -32,6 +27,7 @@ from .optimizer import OPTIMIZERS
 from .placement import place
 from .schedule import EDM2Schedule, HoldSchedule
 from .states import TrainingStates
+from .step import Step, StepResult
 from .stopping import EnergyGuard
 
 
@@ -40,11 +36,13 @@ class Trainer:
 
     Args:
         arm: names this training in the log ("mclr", or "denoising" for the control).
-        config: the run; net: the unwrapped network, on the CPU; dataset: what it trains on.
-        state_folder: where states are saved, and resumed from if there is one.
+        config: the run; model: the network's description; net: the network, unwrapped, on the CPU.
+        dataset: what it trains on.
+        states: where its states are saved, and resumed from if there is one.
+        run: what the run is, in a few characters; states of another are refused.
         stop: looked at after every step.
 
-    An objective that needs a reference, samples or ratios gets them by `use`, before the first step.
+    What an objective needs beside the network it gets by `use`, before the first step.
 
     Attributes: images_seen, the clock; skipped: bad minibatches left out by request; stopped: why the
     guard stopped it, or None.
@@ -54,69 +52,60 @@ class Trainer:
         self,
         arm: str,
         config: RunConfig,
+        model: Model,
         net: nn.Module,
         dataset: Dataset,
         ranks: Ranks,
         log: RunLog,
-        state_folder: Path,
+        states: Path,
+        run: str,
         stop: StopRequest,
     ):
         self.arm = arm
         self.config = config.train
         self.seed = config.seed
+        self.family = model.family
         self.ranks = ranks
         self.log = log
-        self.stop = stop
         self.images_seen = 0
         self.skipped = 0
         self.seconds = 0.0
 
-        objective = config.objective
-        self.method = make_method(objective)
-        self.num_negatives = objective.num_negatives
-        self.num_columns = num_columns(self.method.tuples, objective.num_negatives)
+        self.num_negatives = config.objective.num_negatives
+        self.method = make_method(config.objective)
         self.guard = EnergyGuard(self.config.stop_factor)
-
-        noise = NoiseLevel(objective.P_mean, objective.P_std, net.sigma_data)
-        self.source = MinibatchSource(
-            dataset,
-            objective,
-            self.method.tuples,
-            self.method.label_dropout,
-            noise,
-            self.config.batch_size,
-            self.seed,
-            ranks,
-            self.config.flip,
-        )
-        self.use(Aids())
-
-        self.net = net.to(ranks.device).train()
-        self.net.logvar_linear.requires_grad_(self.loss.uses_logvar)
-        ranks.share(self.net.parameters())
-        force_weight_norm_(self.net)
-        self.placement = place(self.net, ranks, self.config.sharding)
+        self.net = self._prepared(net)
+        self.placement = place(self.net, self.family, ranks, self.config.sharding)
         params = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
-        self.ema: ParameterEMA
-        if self.config.ema == "power":
-            self.ema = PowerFunctionEMA(params, self.config.ema_stds)
-        else:
-            self.ema = PlainEMA(params, self.config.ema_beta)
+        self.ema = self._averages(params)
         make_optimizer = OPTIMIZERS[self.config.optimizer]
-        self.optimizer = make_optimizer(params, self.ema, normalized_weights(self.net), self.config.betas)
-        self.loss_scale = LossScale(self.net.dtype)
+        normalized = self.family.normalized(self.net)
+        self.optimizer = make_optimizer(params, self.ema, normalized, self.config.betas)
+        self.loss_scale = LossScale(self.family.dtype(self.net))
         self.schedule = EDM2Schedule(self.config.lr, self.config.ref_batches, self.config.warmup_images / 1e6)
         if self.config.lr_schedule == "hold":
             self.schedule = HoldSchedule(self.config.lr, self.config.warmup_images)
+        self.source = self._source(config, model, dataset)
+        self.step = Step(
+            self.net,
+            self.method,
+            self.source,
+            self.placement,
+            self.optimizer,
+            self.config.micro_batch,
+            ranks,
+            stop,
+        )
+        if not self.method.entry.needs:
+            self.use(Needs())
         self.fault = Fault(ranks.rank, self.config.batch_size)
-        run = hashlib.sha256(json.dumps(flat(config), sort_keys=True).encode()).hexdigest()[:16]
-        self.states = TrainingStates(state_folder, ranks, run, self.config.keep_checkpoints, self.fault)
+        self.states = TrainingStates(states, ranks, run, self.config.keep_checkpoints, self.fault)
         self._load()
 
-    def use(self, aids: Aids) -> None:
+    def use(self, needs: Needs) -> None:
         """Train with this reference, these samples or ratios from here on."""
-        self.loss = self.method.loss(self.method.objective, aids)
-        self.source.samples = aids.samples
+        self.step.loss = self.method.loss(self.family, needs)
+        self.source.samples = needs.samples
 
     @property
     def stopped(self) -> str | None:
@@ -135,29 +124,19 @@ class Trainer:
             while self.images_seen < images and not self.stopped:
                 started = time.perf_counter()
                 lr = self.schedule(self.images_seen, config.batch_size)
-                loss, energies, finite, stop_requested = self._accumulate()
+                result = self.step(self.images_seen, self.loss_scale.value)
                 before = self.images_seen
                 self.images_seen += config.batch_size
-                overflow = not finite and math.isfinite(loss) and not self.loss_scale.at_lowest
-                bad = not (finite or overflow)  # a lower loss scale would not mend it
-                if finite:
-                    self.optimizer.step(lr, self.images_seen, config.batch_size)
-                else:
-                    if bad:
-                        self._allow_bad_batch(loss)
-                    self.optimizer.skip(self.images_seen, config.batch_size)
+                bad = self._update(result, lr)
                 elapsed = time.perf_counter() - started
                 self.seconds += elapsed
-                if not bad:
-                    self.loss_scale.look(finite)
-                    self.guard.look(**self._means(energies))
                 self.fault.at("update", self.images_seen)
 
-                bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+                bar.set_postfix_str(f"loss {result.loss:.4g}", refresh=False)
                 bar.update(config.batch_size)
                 if not bad and self._crossed(before, config.log_every or 1):
-                    self._log(loss, energies, lr, config.batch_size / elapsed)
-                if stop_requested:
+                    self._log(result, lr, config.batch_size / elapsed)
+                if result.stop:
                     self.save()
                     self.states.wait()
                     raise Interrupted
@@ -171,7 +150,7 @@ class Trainer:
         """
         averages = self.ema.weights()
         average = averages[label or next(iter(averages))]
-        return published(self.placement.full(self._tensors()["net"] | average))
+        return self.family.published(self.placement.full(self.tensors()["net"] | average))
 
     def save(self) -> None:
         """Begin to save the whole state; it goes on beside the training (`states.wait` waits for it).
@@ -184,32 +163,55 @@ class Trainer:
             )
         meta = {"images_seen": self.images_seen, "seconds": self.seconds, "skipped": self.skipped}
         meta |= {"guard": self.guard.state(), "loss_scale": self.loss_scale.state()}
-        self.states.save(self.images_seen, self._tensors(), meta)
+        self.states.save(self.images_seen, self.tensors(), meta)
 
-    def _accumulate(self) -> tuple[float, list[float], bool, bool]:
-        """Gradients of one step -> mean loss, mean energy per column, finite or not, signal or none."""
-        try:
-            batch = self.source.draw(self.images_seen)
-        except (ValueError, OSError) as error:  # a minibatch without negatives, an unreadable image
-            raise RunError(str(error)) from error
-        # The loss is a mean over the global minibatch.
-        scale = self.loss_scale.value / self.config.batch_size
-        totals = torch.zeros(3 + self.num_columns, dtype=torch.float64, device=self.ranks.device)
-        totals[0] = self.stop.requested
-        parts = micro_batches(batch, self.config.micro_batch, separable=self.method.separable)
-        for part in self.placement.over(parts, 1 / self.loss_scale.value):
-            if self.config.dropout > 0:
-                self.net.dropout_key = DropoutKey(self.seed, part.position)
-            loss, energies = self.loss.backward(self.net, part, self.seed, scale)
-            totals[2] += loss
-            totals[3:] += energies
-        totals[1] = ~self.optimizer.finite()
-        # SYNC: loss and gradients decide whether the update may be made.
-        stop_requested, overflows, loss, *energies = self.ranks.sum(totals).tolist()
-        num_images = self.config.batch_size
-        means = [e / num_images for e in energies]
-        finite = math.isfinite(loss) and overflows == 0
-        return loss / num_images, means, finite, stop_requested > 0
+    def _prepared(self, net: nn.Module) -> nn.Module:
+        """On its device, the same on every rank, with gradients where the objective reaches, normalised."""
+        net = net.to(self.ranks.device).train()
+        own_loss = self.method.entry.trains_own_loss
+        trained = set(map(id, self.family.trainable(net, own_loss=own_loss)))
+        for parameter in net.parameters():
+            parameter.requires_grad_(id(parameter) in trained)
+        self.ranks.share(net.parameters())
+        ops.force_weight_norm_(self.family.normalized(net))
+        return net
+
+    def _averages(self, params: dict[str, nn.Parameter]) -> ParameterEMA:
+        if self.config.ema == "power":
+            return PowerFunctionEMA(params, self.config.ema_stds)
+        return PlainEMA(params, self.config.ema_beta)
+
+    def _source(self, config: RunConfig, model: Model, dataset: Dataset) -> MinibatchSource:
+        return MinibatchSource(
+            dataset,
+            model.codec(dataset),
+            model.law(config.objective),
+            config.objective,
+            self.method.columns,
+            self.method.label_dropout,
+            self.config.batch_size,
+            self.seed,
+            self.ranks,
+            self.config.flip,
+        )
+
+    def _update(self, result: StepResult, lr: float) -> bool:
+        """Apply the gradients of a step, or leave it out; whether it was bad: nothing would mend it.
+
+        Errors    RunError for a bad step that may not be left out.
+        """
+        overflow = not result.finite and math.isfinite(result.loss) and not self.loss_scale.at_lowest
+        bad = not (result.finite or overflow)  # a lower loss scale would not mend it
+        if result.finite:
+            self.optimizer.step(lr, self.images_seen, self.config.batch_size)
+        else:
+            if bad:
+                self._allow_bad_batch(result.loss)
+            self.optimizer.skip(self.images_seen, self.config.batch_size)
+        if not bad:
+            self.loss_scale.observe(result.finite)
+            self.guard.observe(**self._means(result))
+        return bad
 
     def _allow_bad_batch(self, loss: float) -> None:
         """Count a minibatch whose loss or gradients are not finite. RunError if it may not be left out."""
@@ -247,23 +249,18 @@ class Trainer:
         """Whether this step passed a multiple of `interval` images."""
         return self.images_seen // interval > before // interval
 
-    def _log(self, loss: float, energies: list[float], lr: float, images_per_second: float) -> None:
-        line = {"arm": self.arm, "images_seen": self.images_seen, "loss": loss}
-        line |= self._means(energies)
+    def _log(self, result: StepResult, lr: float, images_per_second: float) -> None:
+        line = {"arm": self.arm, "images_seen": self.images_seen, "loss": result.loss}
+        line |= self._means(result)
         line |= {"lr": lr, "seconds": self.seconds, "images_per_second": images_per_second}
         line["data_seconds"] = self.source.waited
         line |= self.loss_scale.line()
         self.log.write(line)
 
-    def _means(self, energies: list[float]) -> dict[str, float]:
-        """What the log calls the columns: positive, the negatives' mean, and a sample that is neither."""
-        negatives, sample = energies[1 : 1 + self.num_negatives], energies[1 + self.num_negatives :]
-        means = {"positive": energies[0]}
-        if negatives:
-            means["negative"] = sum(negatives) / len(negatives)
-        return means | ({"sample": sample[0]} if sample else {})
+    def _means(self, result: StepResult) -> dict[str, float]:
+        return self.method.columns.means(result.energies, self.num_negatives)
 
-    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
         """The state, as it lives: groups of tensors, DTensors where sharded; gains are [1] in all of them."""
         return {
             "net": {n: t.detach() for n, t in (*self.net.named_parameters(), *self.net.named_buffers())},
@@ -273,7 +270,7 @@ class Trainer:
 
     def _load(self) -> None:
         """Go on from the newest sound state, if there is one; the log goes back to it."""
-        live = self._tensors()
+        live = self.tensors()
         try:
             meta = self.states.load(live)
         except ValueError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 from mclr_fast import prepare as door
 from mclr_fast.config import PrepareConfig
@@ -17,10 +18,11 @@ from mclr_fast.data import open_dataset
 from mclr_fast.data import prepare as prepare_data
 from mclr_fast.data.crop import center_crop_dhariwal
 from mclr_fast.data.partial_zip import PartialZip
+from mclr_fast.models.vae import VAEEncoder
 from mclr_fast.runtime.errors import Interrupted, RunError
-from mclr_fast.runtime.ranks import Ranks
 
 RESOLUTION = 16
+CPU = torch.device("cpu")
 NAMES = [f"n{c}/{c}_{i}.{'JPEG' if i else 'png'}" for c in (2, 10) for i in range(5)]  # "n10" before "n2"
 
 
@@ -64,7 +66,9 @@ class Stop:
 
 def run(source, out, stop=None, **options):
     options = {"resolution": RESOLUTION, "threads": 2, **options}
-    prepare_data.prepare(PrepareConfig(source=source, out=out, **options), Ranks("cpu"), stop or Stop())
+    config = PrepareConfig(source=source, out=out, **options)
+    encoder = (lambda: VAEEncoder(config.latents, CPU)) if config.latents else None
+    prepare_data.prepare(config, encoder, stop or Stop())
     return out
 
 
@@ -113,9 +117,7 @@ def test_latents_of_both_mirror_images(folder, tmp_path, tiny_vae, small_chunks)
     pixels = open_dataset(run(folder, tmp_path / "p.zip", mirror=True))
     assert latents.names[11] == "00000/img-mean-std-00000011.npy"
     assert latents.image_shape == (8, 8, 8) and latents.labels.tolist() == pixels.labels.tolist()
-    from mclr_fast.data.vae import VAEEncoder
-
-    expected = VAEEncoder(str(tiny_vae), Ranks("cpu").device)(pixels.images(range(20)))
+    expected = VAEEncoder(str(tiny_vae), CPU)(pixels.images(range(20)))
     np.testing.assert_allclose(latents.images(range(20)), expected, atol=1e-5)
     assert np.abs(expected[10:] - expected[:10, :, :, ::-1]).max() > 1e-3  # mirrored latents would be others
 

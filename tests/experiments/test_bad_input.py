@@ -136,7 +136,7 @@ def test_negatives_that_cannot_be_made_or_read(refused, files):
 
 
 def test_a_classifier_of_other_noise_levels(refused, tiny_run, files):
-    tiny_run("other", "weighted-mclr", classifier=files / "classifier.safetensors").aids.make()
+    tiny_run("other", "weighted-mclr", classifier=files / "classifier.safetensors").needs.make()
     words = "--classifier .* was trained for something else: its P_std is 0.5, this run's 0.75"
     refused(words, "weighted-mclr", classifier=files / "classifier.safetensors", P_std=0.75)
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from mclr_fast import evaluate, sample, train
+from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.experiments import run as run_module
 from mclr_fast.experiments.cfg_rows import stored_cfg_rows
-from mclr_fast.experiments.run import Run, milestones
+from mclr_fast.experiments.run import Run
 from mclr_fast.models import load, resolve
 from mclr_fast.recipes import get_recipe
+from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors
 
@@ -66,7 +68,7 @@ def test_best_folder_holds_the_best_model(run):
     states = {int(folder.name) for folder in (run / "checkpoints" / "mclr-state").iterdir()}
     assert states == {64, 96, best["images_seen"]}
     groups, row = load_tensors(run / "evaluations" / f"mclr-{best['images_seen']}.safetensors")
-    assert row == best
+    assert row == {"format": 2, **best}
     config = get_recipe("mnist16").eval
     assert groups["grid"]["images"].shape == (config.grid_noises, 10, 1, 16, 16)
     net = load(run / "checkpoints" / "best")
@@ -148,20 +150,40 @@ def test_patience_ends_the_run_and_keeps_the_best(tmp_path, monkeypatch, capsys)
         assert f"stopped at {seen} images: FD has not improved for 1 evaluations" in capsys.readouterr().out
 
 
+def test_a_kill_between_the_best_model_and_its_evaluation_loses_nothing(tmp_path, monkeypatch):
+    """The model is saved first: what is kept as an evaluation is not made again."""
+    monkeypatch.setattr(run_module, "write_report", lambda outdir: None)  # takes seconds
+    options = [*SMALL, "--num-samples", "40", "--control", "none", "--cfg-scales", "--grid-noises", "1"]
+    outdirs = tmp_path / "whole", tmp_path / "killed"
+    assert train.main([*options, "--outdir", str(outdirs[0])]) == 0
+    best = outdirs[1] / "checkpoints" / "best" / "model.safetensors"
+
+    def killed(self, evaluation):
+        if evaluation.row.kind == "trained":
+            assert best.exists()
+            raise RunError("killed")
+        keep(self, evaluation)
+
+    keep = Evaluator.keep
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "keep", killed)
+        assert train.main([*options, "--outdir", str(outdirs[1])]) == 1
+    assert not list(outdirs[1].glob("evaluations/mclr-*"))
+    best.unlink()  # as if the process had been killed a little earlier
+    assert train.main([*options, "--outdir", str(outdirs[1])]) == 0
+    models = [(outdir / "checkpoints" / "best" / "model.safetensors").read_bytes() for outdir in outdirs]
+    assert models[0] == models[1]
+    whole, resumed = (json.loads((outdir / "summary.json").read_text()) for outdir in outdirs)
+    untimed = [[{**row, "seconds": None} for row in summary["rows"]] for summary in (whole, resumed)]
+    assert untimed[0] == untimed[1]
+
+
 @pytest.mark.parametrize("name", ["mnist16-autoguidance", "mnist16-cfgrl"])
 def test_plus_minus_recipes_resolve(name, tmp_path, capsys):
     assert train.main(["--recipe", name, "--dry-run", "--outdir", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert "plus-minus: PlusMinus(eta=1.0)" in out
     assert "128 a step = 32 images x 4 columns" in out
-
-
-def test_milestones_are_whole_steps():
-    config = get_recipe("mnist16")
-    marks = milestones(config, True)
-    assert all(mark % config.train.batch_size == 0 for mark in marks)
-    assert marks[-1] == config.train.duration
-    assert milestones(config, False) == [config.train.duration]
 
 
 def test_shipped_guided_rows_belong_to_the_default_run(tmp_path):
@@ -171,10 +193,10 @@ def test_shipped_guided_rows_belong_to_the_default_run(tmp_path):
 
     config = replace(get_recipe("mnist16"), outdir=tmp_path / "run", device="cpu")
     run = Run(config, Ranks("cpu"), StopRequest())
-    protocol = run.protocol_description(run.evaluator())
+    protocol = run.evaluator().description()
     stored = stored_cfg_rows(resolve("mnist16-base"), run.base_sha256, protocol)
-    assert list(stored) == [f"cfg-{scale:g}" for scale in config.eval.cfg_scales]
-    assert all(row["nfe"] == 46 for row in stored.values())
+    assert list(stored) == list(config.eval.cfg_scales)
+    assert all(row.nfe == 46 for row in stored.values())
 
 
 def test_shipped_base_is_small_and_has_levelled_off():

@@ -1,18 +1,21 @@
 """A table: the grid chooses, seeds repeat, a judge with fresh samples decides; nothing is made twice."""
 
 import contextlib
-import json
 from dataclasses import replace
 
 import pytest
 
 from mclr_fast import report
+from mclr_fast.evaluation.rows import Row
 from mclr_fast.experiments import cells as cells_module
 from mclr_fast.experiments.cells import name_of
 from mclr_fast.experiments.claim import claim_outdir
 from mclr_fast.experiments.table import every_setting, gather, make_table
 from mclr_fast.recipes import get_recipe
+from mclr_fast.reports.run_data import read_summary
+from mclr_fast.reports.summary import Summary
 from mclr_fast.reports.table_page import markdown
+from mclr_fast.reports.table_summary import Final, MethodResults, TableSummary
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.locks import held
@@ -55,22 +58,22 @@ def make(tiny):
 def test_a_table_from_grid_to_report(config, make, monkeypatch):
     summary = make(config)
 
-    tried = summary["methods"]["mclr"]["grid"]
-    assert summary["methods"]["mclr"]["settings"] == min(tried, key=lambda entry: entry["fd"])["settings"]
-    assert [entry["settings"]["lr"] for entry in tried[:2]] == [1e-4, 1e-2]
-    best = min(tried[:2], key=lambda entry: entry["fd"])["settings"]
-    (ablation,) = summary["ablations"]
-    assert [e["settings"] for e in ablation["runs"]] == [best | {"num_negatives": k} for k in (1, 3)]
-    assert [e["settings"] for e in tried[2:]] == [best | {"num_negatives": 1}]  # K = 3 is the grid's own
-    assert [row["name"] for row in summary["rows"][:2]] == ["real", "base"]
-    cheapest = min(summary["guided"], key=lambda row: row["fd"])
-    assert summary["rows"][2]["name"] == cheapest["name"]
-    judged = [run["judged"] for method in summary["methods"].values() for run in method["runs"]]
+    tried = summary.methods["mclr"].grid
+    assert summary.methods["mclr"].settings == min(tried, key=lambda entry: entry.fd).settings
+    assert [entry.settings["lr"] for entry in tried[:2]] == [1e-4, 1e-2]
+    best = min(tried[:2], key=lambda entry: entry.fd).settings
+    (ablation,) = summary.ablations
+    assert [e.settings for e in ablation.runs] == [best | {"num_negatives": k} for k in (1, 3)]
+    assert [e.settings for e in tried[2:]] == [best | {"num_negatives": 1}]  # K = 3 is the grid's own
+    assert [row.name for row in summary.rows[:2]] == ["real", "base"]
+    cheapest = min(summary.guided, key=lambda row: row.fd)
+    assert (summary.rows[2].name, summary.rows[2].guidance) == (cheapest.name, cheapest.guidance)
+    judged = [run.judged for method in summary.methods.values() for run in method.runs]
     assert len(judged) == 4
-    assert {row["samples"] for row in [*judged, *summary["rows"][1:3]]} == {50}
-    assert {run["seed"] for run in summary["methods"]["gft"]["runs"]} == {0, 1}
+    assert {row.samples for row in [*judged, *summary.rows[1:3]]} == {50}
+    assert {run.seed for run in summary.methods["gft"].runs} == {0, 1}
     outdir = config.folder
-    assert json.loads((outdir / "summary.json").read_text())["best"] == summary["best"]
+    assert read_summary(outdir) == summary
     assert {path.name for path in outdir.glob("figures/*.png")} >= {
         "table-tradeoff-fd-is.png",
         "table-mclr-num_negatives-fd.png",
@@ -101,12 +104,18 @@ def test_processes_share_the_runs(config, monkeypatch):
     def fake(self, config):
         ran.append(config.folder.name)
         fd = config.train.lr / config.objective.num_negatives
-        return None, {"best": {"fd": fd}, "rows": [], "objective": "", "seconds": 1.0, "stopped": None}
+        row = Row("mclr", "trained", 64, 3, 60, {"p": {"fd": fd}}, "p")
+        summary = Summary(
+            recipe="", objective="mclr", settings="", seed=0, images_seen=64, seconds=1.0, rows=[row],
+            best=row, turned_at=None, stopped=None, skipped_batches={}, classifier=None, comparison={},
+            grid_seeds=None, protocol=None, versions={},
+        )  # fmt: skip
+        return None, summary
 
     def wait(self):
         """Meanwhile the other process finishes its run."""
         assert ran == ["mclr,lr=0.01-0"]
-        write_json(config.folder / "tried" / "mclr-0" / "summary.json", fake(self, config)[1])
+        write_json(config.folder / "tried" / "mclr-0" / "summary.json", fake(self, config)[1].to_json())
         others.close()
 
     monkeypatch.setattr(cells_module.Cells, "_execute", fake)
@@ -154,13 +163,18 @@ def test_the_recipe_stays_within_its_grid():
 
 
 def test_markdown_marks_the_best_two():
-    row = {"nfe": 23, "precision": 0.5, "recall": 0.5, "is": 8.0}
-    real, base, guided = (
-        row | {"name": name, "fd": fd} for name, fd in (("real", 0.01), ("base", 0.3), ("cfg-1.5", 0.2))
-    )
-    runs = [{"judged": row | {"fd": fd}} for fd in (0.05, 0.15)]
-    methods = {"mclr": {"settings": {"lr": 1e-4}, "runs": runs}}
-    text = markdown({"rows": [real, base, guided], "methods": methods})
+    def row(kind, fd, guidance=1.0):
+        metrics = {"precision": 0.5, "recall": 0.5, "is": 8.0, "fd": fd}
+        return Row("x", kind, 0, 23, 40, {"p": metrics}, "p", guidance)
+
+    rows = [row("real", 0.01), row("base", 0.3), row("guidance", 0.2, 1.5)]
+    runs = [Final(0, row("trained", fd), [], None, 1.0) for fd in (0.05, 0.15)]
+    table = TableSummary(
+        recipe="", seeds=[0], images_seen=0, seconds=0.0, rows=rows, guided=[],
+        methods={"mclr": MethodResults({"lr": 1e-4}, "", [], runs)}, ablations=[], classifier=None,
+        best=runs[0].judged, protocol={}, judged_on=[0, 1], versions={},
+    )  # fmt: skip
+    text = markdown(table)
     assert "**0.100 (0.050\N{EN DASH}0.150)**" in text
     assert "<u>0.200</u>" in text
     assert text.splitlines()[-1].startswith("| Real images | held out | 23 | 0.010 |")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mclr_fast.data import LatentEncoder
 from mclr_fast.integrations.samples import Samples
+from mclr_fast.models.codecs import LatentCodec
 
 LABELS = [2, 0, 1, 0, 0, 1, 2]
 
@@ -30,8 +30,7 @@ def test_latents(latents):
     labels = torch.arange(3).repeat(100)
     drawn = Samples(latents).draw(labels, 10, 3, like=torch.zeros(300, 4, 2, 2))
     assert drawn.shape == (300, 10, 4, 2, 2) and drawn.dtype == torch.float32
-    encoder = LatentEncoder()
-    raw = (drawn - encoder.bias) / encoder.scale  # i + 0.5 normal
+    raw = LatentCodec((4, 2, 2)).unscale(drawn)  # i + 0.5 normal
     source = raw.mean(dim=(2, 3, 4)).round().long()  # 16 values: 0.5 / 4 around i
     assert torch.equal(torch.tensor(LABELS)[source], labels[:, None].expand(-1, 10))
     assert raw.sub(source[:, :, None, None, None]).std().item() == pytest.approx(0.5, rel=0.02)

@@ -11,9 +11,13 @@ import torch
 
 from mclr_fast.config import ObjectiveConfig
 from mclr_fast.data import open_dataset
-from mclr_fast.methods import columns as tuples
+from mclr_fast.data.samples import ClassSamples
+from mclr_fast.methods import columns
 from mclr_fast.methods.minibatch import MinibatchSource
 from mclr_fast.methods.prefetch import DEPTH
+from mclr_fast.models.codecs import codec_for
+from mclr_fast.models.denoiser import DenoiserLaw
+from mclr_fast.models.scalings import EDM
 from mclr_fast.objectives import NoiseLevel
 
 BATCH = 8
@@ -32,11 +36,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-def source(dataset, rank=0, size=1, flip=True, which=tuples.other_images):
+def source(dataset, rank=0, size=1, flip=True, which=columns.other_images):
     rows = lambda n: slice(n * rank // size, n * (rank + 1) // size)  # noqa: E731
     ranks = SimpleNamespace(rows=rows, device=torch.device("cpu"))
     objective = ObjectiveConfig(num_negatives=2)
-    return MinibatchSource(dataset, objective, which, 0.0, NoiseLevel(0.0, 1.0), BATCH, 3, ranks, flip)
+    codec, law = codec_for(dataset.image_shape), DenoiserLaw(EDM(NoiseLevel(0.0, 1.0)))
+    return MinibatchSource(dataset, codec, law, objective, which, 0.0, BATCH, 3, ranks, flip)
 
 
 @pytest.fixture
@@ -74,14 +79,14 @@ def test_flips(rows):
     flipped = (maybe == plain.flip(-1)).flatten(2).all(2)
     assert (flipped ^ (maybe == plain).flatten(2).all(2)).all()
     assert 4 < flipped.sum() < 20 and len({tuple(row) for row in flipped.tolist()}) > 3
-    shared = rows(4, which=tuples.other_labels)
+    shared = rows(4, which=columns.other_labels)
     assert shared.shape == (BATCH, 3, 6, 6)
     assert torch.equal(shared, maybe[:, 0])
 
 
 def test_every_image_once_an_epoch(folder):
     dataset = open_dataset(folder)
-    running = source(dataset, flip=False, which=tuples.own_label)
+    running = source(dataset, flip=False, which=columns.own_label)
     drawn = torch.cat([running.draw(step * BATCH).x for step in range(15)])  # 120 = 4 epochs
     for epoch in drawn.split(30):
         assert len(epoch.flatten(1).unique(dim=0)) == 30
@@ -118,12 +123,12 @@ def test_the_next_steps_images_are_read_during_the_step(folder):
 
 def test_new_samples_are_used_from_the_next_step_on(folder):
     dataset = open_dataset(folder)
-    running = source(dataset, which=tuples.class_samples)
-    classes = [tuples.ClassSamples(dataset, np.flatnonzero(dataset.labels >= 0)[i::2]) for i in (0, 1)]
-    running.samples = tuples.Samples(minus=classes[0])
+    running = source(dataset, which=columns.class_samples)
+    classes = [ClassSamples(dataset, np.flatnonzero(dataset.labels >= 0)[i::2]) for i in (0, 1)]
+    running.samples = columns.SampleSources(minus=classes[0])
     first = running.draw(0).x
-    running.samples = tuples.Samples(minus=classes[1])
-    fresh = source(dataset, which=tuples.class_samples)
-    fresh.samples = tuples.Samples(minus=classes[1])
+    running.samples = columns.SampleSources(minus=classes[1])
+    fresh = source(dataset, which=columns.class_samples)
+    fresh.samples = columns.SampleSources(minus=classes[1])
     assert torch.equal(running.draw(BATCH).x, fresh.draw(BATCH).x)
     assert not torch.equal(running.draw(0).x[:, 1:], first[:, 1:])

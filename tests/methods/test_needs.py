@@ -1,6 +1,7 @@
 """What a run makes for its objective: samples, rounds of references, the classifier; made once, resumable."""
 
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ import torch
 from run_log import column
 
 from mclr_fast.config import SamplerConfig
-from mclr_fast.data import encoder_for, open_dataset
+from mclr_fast.data import open_dataset
 from mclr_fast.data.image_files import write_zip
-from mclr_fast.methods.model_samples import stored_latents, write_samples
+from mclr_fast.methods.model_samples import write_samples
 from mclr_fast.methods.ratio import best_samples
 from mclr_fast.models import describe, load, save_model
+from mclr_fast.models.codecs import LatentCodec, PixelCodec, codec_for
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
@@ -31,8 +33,8 @@ def same(one, other):
 
 
 def test_samples_are_balanced_and_repeatable(tiny, tmp_path):
-    data, sampler = tiny.TinyData(), SamplerConfig(num_steps=2, sample_batch=3)
-    arguments = (tiny.tiny_net(), 10, 2**31, data, sampler, Ranks("cpu"), tiny.StopAfter(0))
+    sampler, data = tiny.MODEL.sampler(tiny.tiny_net(), SamplerConfig(num_steps=2)), tiny.TinyData()
+    arguments = (sampler, 10, 2**31, data, PixelCodec((1, 8, 8)), 3, Ranks("cpu"), tiny.StopAfter(0))
     for name in ("one.zip", "two.zip"):
         write_samples(tmp_path / name, *arguments)
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
@@ -45,10 +47,10 @@ def test_samples_are_balanced_and_repeatable(tiny, tmp_path):
 
 def test_latent_samples_read_back_as_the_model_made_them(tmp_path):
     x = torch.randn(5, 4, 8, 8)
-    write_zip(tmp_path / "latents.zip", stored_latents(x).numpy(), np.arange(5) % 2)
+    write_zip(tmp_path / "latents.zip", LatentCodec((4, 8, 8)).stored(x).numpy(), np.arange(5) % 2)
     latents = open_dataset(str(tmp_path / "latents.zip"))
     raw = torch.from_numpy(latents.images(np.arange(5)))
-    read = encoder_for(latents).encode(raw, torch.randn(5, 4, 8, 8))
+    read = codec_for(latents.image_shape).encode(raw, torch.randn(5, 4, 8, 8))
     torch.testing.assert_close(read, x, rtol=0, atol=1e-5)
 
 
@@ -98,11 +100,11 @@ def test_runs_and_runs_again(tiny_run, files, objective, options):
     kept = {path: path.stat().st_mtime_ns for path in (files / "run").glob("*.safetensors")}
     assert bool(kept) == (objective in ("weighted-mclr", "plus-minus"))
     if kept:
-        assert 0 <= first["classifier"]["accuracy"] <= 1
+        assert 0 <= first.classifier["accuracy"] <= 1
         _, meta = load_tensors(files / "run" / "classifier.safetensors")
-        assert meta["quality"] == first["classifier"]
+        assert meta["quality"] == first.classifier
     second = tiny_run("run", objective, **options).execute()
-    assert second == {**first, "seconds": second["seconds"]}
+    assert second == replace(first, seconds=second.seconds)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
@@ -111,7 +113,7 @@ def test_a_classifier_may_be_shared_and_must_fit(tiny_run, files):
     options = {"objective": "weighted-mclr", "classifier": path}
     first = tiny_run("one", **options).execute()
     stamp = path.stat().st_mtime_ns
-    assert tiny_run("two", **options).execute()["classifier"] == first["classifier"]
+    assert tiny_run("two", **options).execute().classifier == first.classifier
     assert path.stat().st_mtime_ns == stamp
     groups, meta = load_tensors(path)
     save_tensors(path, groups, {**meta, "arguments": {**meta["arguments"], "image_shape": [3, 8, 8]}})
@@ -147,7 +149,7 @@ def test_best_samples_are_a_share_of_each_class():
         def ratio(self, x, sigma, labels):
             return x[:, 0, 0]
 
-    chosen = best_samples(Classifier(), Bright(), 0.2, 0.1, 0, torch.device("cpu"))
+    chosen = best_samples(Classifier(), Bright(), PixelCodec((1, 1, 1)), 0.2, 0.1, 0, torch.device("cpu"))
     brightness = np.arange(20) * 7 % 20
     expected = [np.argsort(-brightness[first : first + 10])[:2] + first for first in (0, 10)]
     assert sorted(chosen) == sorted(np.concatenate(expected))

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 
 from mclr_fast.methods import prefetch
-from mclr_fast.methods.prefetch import DEPTH, Ahead
+from mclr_fast.methods.prefetch import DEPTH, Prefetch
 
 HANGS = 60  # seconds after which a test that waits for what never comes is ended
 
 
 def test_the_following_steps_are_begun_and_no_other():
     called = []
-    ahead = Ahead(lambda n: called.append(n) or n * n, 10)
+    ahead = Prefetch(lambda n: called.append(n) or n * n, 10)
     assert [ahead(n) for n in (0, 10, 20)] == [0, 100, 400]
     assert ahead(100) == 10_000  # after a resume, say
     assert ahead(110) == 12_100
@@ -24,7 +24,7 @@ def test_the_following_steps_are_begun_and_no_other():
 
 
 def test_in_a_thread_of_its_own():
-    ahead = Ahead(lambda n: threading.current_thread().name, 1)
+    ahead = Prefetch(lambda n: threading.current_thread().name, 1)
     assert ahead(0) == ahead(1) != threading.current_thread().name
 
 
@@ -34,7 +34,7 @@ def test_an_error_comes_with_its_step():
             raise ValueError("image 2")
         return n
 
-    ahead = Ahead(function, 1)
+    ahead = Prefetch(function, 1)
     assert [ahead(0), ahead(1)] == [0, 1]
     with pytest.raises(ValueError, match="image 2"):
         ahead(2)
@@ -49,7 +49,7 @@ def test_forget_drops_what_was_worked_out_before_the_function_changed():
             last.set()
         return n * factor[0]
 
-    ahead = Ahead(function, 1)
+    ahead = Prefetch(function, 1)
     assert ahead(1) == 1
     assert last.wait(HANGS)  # the values of the following steps were worked out with the old factor
     factor[0] = 5
@@ -60,7 +60,7 @@ def test_forget_drops_what_was_worked_out_before_the_function_changed():
 def test_the_following_steps_are_worked_out_during_the_step():
     """While nobody asks for them; so the next calls find them there."""
     done = {n: threading.Event() for n in range(1 + 2 * DEPTH)}
-    ahead = Ahead(lambda n: done[n].set(), 1)
+    ahead = Prefetch(lambda n: done[n].set(), 1)
     ahead(0)
     assert all(done[n].wait(HANGS) for n in range(1, 1 + DEPTH))
     assert not done[1 + DEPTH].is_set()
@@ -91,7 +91,7 @@ def test_waited_is_the_time_from_the_question_to_the_value(monkeypatch):
             last.set()
         return n
 
-    ahead = Ahead(function, 1)
+    ahead = Prefetch(function, 1)
     assert ahead(0) == 0 and ahead.waited == 3
     assert last.wait(HANGS)
     clock.now += 100  # the step

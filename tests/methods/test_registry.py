@@ -8,11 +8,11 @@ import torch
 
 from mclr_fast.config import ObjectiveConfig
 from mclr_fast.evaluation.gaussian_mixture import GaussianMixture
-from mclr_fast.methods.losses import ContrastLoss
-from mclr_fast.methods.minibatch import Minibatch, noisy
-from mclr_fast.methods.reference import Reference
-from mclr_fast.methods.registry import METHODS, Aids, make_method, options_of
+from mclr_fast.methods.losses import LinearLoss
+from mclr_fast.methods.registry import METHODS, Needs, make_method, options_of
+from mclr_fast.models import get_family
 from mclr_fast.models.edm2 import Precond, force_weight_norm_
+from mclr_fast.models.rows import Rows
 from mclr_fast.objectives import NoiseLevel, WeightedMCLR
 
 LABELLED, COMPARED = {"gft", "model-guidance", "denoising"}, {"ccdpo", "cca", "ddo"}
@@ -48,15 +48,16 @@ def plain_loss(tiny, options, trainer):
     net, other = tiny.tiny_net(), tiny.tiny_net(1)
     force_weight_norm_(net)
     batch = trainer.source.draw(0)
-    x_noisy, _ = noisy(batch, trainer.seed, net.sigma_data, net.dtype)
-    weight = NoiseLevel(0.0, 0.5, net.sigma_data).weight(batch.sigma)
+    sigma = batch.law["sigma"]
+    x_noisy = trainer.family.inputs(net, batch).x_noisy
+    weight = NoiseLevel(0.0, 0.5, net.sigma_data).weight(sigma)
 
     def column(values, k):
         return values[:, k] if values.ndim == 5 else values
 
     def denoised(model, k, labels=None):
         labels = batch.labels[:, k] if labels is None else labels
-        return model(column(x_noisy, k), batch.sigma, labels)
+        return model(column(x_noisy, k), sigma, labels)
 
     def squared(difference):
         return weight * difference.square().sum(dim=(1, 2, 3))
@@ -75,13 +76,13 @@ def plain_loss(tiny, options, trainer):
             error = cond - batch.x - objective.w * (cond.detach() - uncond)
         return squared(error).mean(), net
     if name == "denoising":
-        _, u = net(x_noisy, batch.sigma, batch.labels[:, 0], return_logvar=True)
+        _, u = net(x_noisy, sigma, batch.labels[:, 0], return_logvar=True)
         return objective(table(net)[:, 0], u.flatten(), batch.x[0].numel()).loss_N.mean(), net
     reference = table(other).detach() if trainer.method.needs_reference else None
     ratio = None
-    if getattr(trainer.loss, "ratio", None):
+    if getattr(trainer.step.loss, "ratio", None):
         negatives = x_noisy[:, 1:] if x_noisy.ndim == 5 else x_noisy
-        ratio = tiny.tiny_ratio(negatives, batch.sigma, batch.labels[:, 1:])
+        ratio = tiny.tiny_ratio(negatives, sigma, batch.labels[:, 1:])
     return objective(table(net), reference, ratio_NK=ratio).loss_N.mean(), net
 
 
@@ -96,7 +97,7 @@ def test_gradients_with_the_ratio_of_eq_141(tiny, trainer, micro_batch):
     """Its weights are of each negative's own noisy image, wherever the row is cut."""
     options = {"objective": "plus-minus", "eta": 0.7}
     run = trainer(options, micro_batch=micro_batch)
-    run.use(Aids(samples=run.source.samples, ratio=tiny.tiny_ratio))
+    run.use(Needs(samples=run.source.samples, ratio=tiny.tiny_ratio))
     check_gradients(tiny, options, run)
 
 
@@ -110,13 +111,17 @@ def test_the_exact_ratio_of_a_mixture_plugs_in():
     net = Precond(1, 2, 2, model_channels=8, channel_mult=(1,), num_blocks=1, channels_per_head=8)
     net.unet.out_gain.data.fill_(1.0)
     weight = NoiseLevel(0.0, 0.5).weight(sigma)
-    part = Minibatch(x.float().view(6, 2, 1, 1), labels, sigma, weight, torch.arange(6), slice(0, 4), 4)
+    part = Rows(
+        x.float().view(6, 2, 1, 1), labels, True, {"sigma": sigma, "weight": weight}, torch.arange(6), 0,
+        torch.tensor(1.0), slice(0, 4), 4,
+    )  # fmt: skip
 
     def exact(x_noisy, sigma, labels):
         return mixture.log_ratio(x_noisy.flatten(1)[:, None], sigma[:, None], labels).exp()
 
-    loss, _ = ContrastLoss(WeightedMCLR(0.8), exact).backward(net, part, 0, 1.0)
-    x_noisy, _ = noisy(part, 0, net.sigma_data, net.dtype)
+    family = get_family("edm2")
+    loss, _ = LinearLoss(family, WeightedMCLR(0.8), exact).backward(net, part)
+    x_noisy = family.inputs(net, part).x_noisy
     error = net(x_noisy, sigma, labels) - part.x[:, None]
     energy = weight[:, None] * error.square().sum(dim=(2, 3, 4))
     ratio = exact(x_noisy, sigma, labels[:, 1:])
@@ -126,7 +131,7 @@ def test_the_exact_ratio_of_a_mixture_plugs_in():
 
 
 def check_gradients(tiny, options, ours):
-    loss, *_ = ours._accumulate()
+    loss = ours.step(0).loss
     expected, net = plain_loss(tiny, options, ours)
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-4)
@@ -152,7 +157,7 @@ def test_evaluations_a_step(tiny, trainer, options, micro_batch):
 
     count(run.net, "policy")
     if run.method.needs_reference:
-        count(run.loss.reference.net, "reference")
+        count(run.step.loss.reference.net, "reference")
     run.train_until(tiny.BATCH)
     columns = {"kl-mclr": 5, "gft": 2, "model-guidance": 2, "denoising": 1}.get(options["objective"], 4)
     assert counts["policy"] == columns * tiny.BATCH
@@ -168,13 +173,13 @@ def test_a_reference_from_the_same_file_starts_at_the_policys_energies(tiny, tra
     for module in (*run.net.modules(), *net.modules()):
         if hasattr(module, "dropout"):
             module.dropout = 0.5
-    run.use(Aids(Reference(net)))
-    assert run._accumulate()[0] == pytest.approx(start, rel=1e-6)
+    run.use(Needs(run.family.frozen(net)))
+    assert run.step(0).loss == pytest.approx(start, rel=1e-6)
 
 
 def test_the_reference_is_frozen(tiny, trainer):
     run = trainer({"objective": "ccdpo"})
-    reference = run.loss.reference
+    reference = run.step.loss.reference
 
     def weights():
         return [module.held.clone() for module in reference.net.modules() if hasattr(module, "held")]

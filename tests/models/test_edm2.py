@@ -249,8 +249,8 @@ class TestDropout:
 
     def run(self, position, rows=slice(None), seed=3, **kwargs):
         net, (x, sigma) = tiny(dropout=0.5, **kwargs).train(), batch(3)
-        net.dropout_key = DropoutKey(seed, torch.tensor(position)[rows])
-        return net(x[rows], sigma[rows], self.LABELS[rows]).detach()
+        key = DropoutKey(seed, torch.tensor(position)[rows])
+        return net(x[rows], sigma[rows], self.LABELS[rows], dropout_key=key).detach()
 
     def test_columns_of_a_row_share_their_masks(self):
         """The same label in every column: the same output, so the same masks."""

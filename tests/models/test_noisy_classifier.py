@@ -13,11 +13,12 @@ from mclr_fast.models.noisy_classifier import (
     expected_calibration_error,
     train_noisy_classifier,
 )
+from mclr_fast.objectives import NoiseLevel
 
 MIXTURE = GaussianMixture.isotropic(
     [0.3, 0.2, 0.5], [[-0.6, 0.0], [0.5, 0.4], [0.2, -0.5]], [0.25, 0.3, 0.2], [0, 1, 2]
 )
-NOISE = dict(P_mean=-1.0, P_std=1.0)
+NOISE = NoiseLevel(P_mean=-1.0, P_std=1.0)
 
 
 def train(num_steps=200, seed=0):
@@ -25,7 +26,7 @@ def train(num_steps=200, seed=0):
     x, labels = MIXTURE.sample(4000, torch.Generator().manual_seed(1))
     images = x.float().view(-1, 2, 1, 1)
     return train_noisy_classifier(
-        lambda index: images[index], labels.numpy(), 3, **NOISE, num_steps=num_steps, seed=seed
+        lambda index: images[index], labels.numpy(), 3, NOISE, num_steps=num_steps, seed=seed
     )
 
 
@@ -37,7 +38,7 @@ def trained():
 def noisy_points(num_points, seed=2):
     generator = torch.Generator().manual_seed(seed)
     x, labels = MIXTURE.sample(num_points, generator)
-    sigma = (NOISE["P_mean"] + NOISE["P_std"] * torch.randn(num_points, generator=generator)).exp()
+    sigma = NOISE.sigma(torch.randn(num_points, generator=generator))
     return x.float() + sigma[:, None] * torch.randn(num_points, 2, generator=generator), sigma, labels
 
 
@@ -101,8 +102,8 @@ def test_calibration_error_by_hand():
 
 
 def test_bins_are_equally_probable():
-    net = NoisyClassifier((1, 8, 8), [0.5, 0.5], **NOISE)
-    sigma = (NOISE["P_mean"] + NOISE["P_std"] * torch.randn(8000)).exp()
+    net = NoisyClassifier((1, 8, 8), [0.5, 0.5], NOISE.P_mean, NOISE.P_std)
+    sigma = NOISE.sigma(torch.randn(8000))
     counts = torch.bincount(net.bins(sigma), minlength=NUM_BINS)
     assert (counts - 1000).abs().max() < 150
     assert net.bins(torch.tensor([1e-9, 1e9])).tolist() == [0, NUM_BINS - 1]
@@ -110,12 +111,12 @@ def test_bins_are_equally_probable():
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 64, 64), (4, 9, 7), (2, 1, 1)])
 def test_image_shapes(shape):
-    net = NoisyClassifier(shape, [0.25] * 4, **NOISE).eval()
+    net = NoisyClassifier(shape, [0.25] * 4, NOISE.P_mean, NOISE.P_std).eval()
     assert net(torch.randn(3, *shape), torch.ones(3)).shape == (3, 4)
 
 
 def test_too_few_images():
     with pytest.raises(ValueError, match="5 images are too few"):
         train_noisy_classifier(
-            lambda index: torch.zeros(len(index), 1, 4, 4), np.zeros(5, np.int64), 1, **NOISE
+            lambda index: torch.zeros(len(index), 1, 4, 4), np.zeros(5, np.int64), 1, NOISE
         )

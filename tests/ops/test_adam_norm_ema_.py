@@ -92,7 +92,7 @@ def test_force_weight_norm_():
 
 def test_opcheck():
     lists = [[torch.rand(3, 2), torch.rand(1)] for _ in range(6)]
-    arguments = (*lists, [True, False], [0.1, 0.9, 0.99, 1e-8, 0.1, 0.1, 0.5, 0.5])
+    arguments = (*lists, [True, False], 3, 0.1, 0.9, 0.99, 1e-8, [0.5, 0.5])
     torch.library.opcheck(torch.ops.mclr_fast.adam_norm_ema_.default, arguments)
 
 

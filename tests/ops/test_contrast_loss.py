@@ -27,14 +27,18 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("per_column", [False, True])
-@pytest.mark.parametrize("output", ["network", "denoised"])
+@pytest.mark.parametrize("output", ["network", "denoised", "network with scalings"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_loss_and_gradient_are_those_of_the_energies(layout, shape, per_column, output, dtype):
-    pred, *rest = inputs(shape, per_column, layout)
+    pred, x, x_noisy, sigma, weight = inputs(shape, per_column, layout)
+    given = {"sigma_data": 0.6, "output": output}
+    if output == "network with scalings":
+        sigma, given = None, dict(zip(("c_skip", "c_out"), torch.randn(2, shape[0]), strict=True))
+    rest = x, x_noisy, sigma, weight
     coefficients = torch.randn(shape[:2])
     one, two = (pred.to(dtype).requires_grad_() for _ in range(2))
-    loss, found = contrast_loss(one, *rest, coefficients, sigma_data=0.6, output=output)
-    energies = weighted_sq_error(two, *rest, sigma_data=0.6, output=output)
+    loss, found = contrast_loss(one, *rest, coefficients, **given)
+    energies = weighted_sq_error(two, *rest, **given)
     torch.testing.assert_close(found, energies.detach(), rtol=1e-6, atol=0)
 
     products = coefficients.double() * energies.detach().double()
@@ -98,7 +102,10 @@ def test_registration_and_compile(implementation):
     coefficients = torch.randn(2, 3)
     pred.requires_grad_()
     op = torch.ops.mclr_fast.contrast_loss.default
-    torch.library.opcheck(op, (pred, *rest, coefficients, 0.5, "network"))
+    torch.library.opcheck(op, (pred, *rest, coefficients, 0.5, "network", None, None))
+    x, x_noisy, sigma, weight = rest
+    scalings = (0.5, "network", sigma, sigma)
+    torch.library.opcheck(op, (pred, x, x_noisy, None, weight, coefficients, *scalings))
     compiled = torch.compile(ops.contrast_loss, fullgraph=True, backend="aot_eager")
     grads = [
         torch.autograd.grad(op(pred, *rest, coefficients)[0] * 3, pred)[0] for op in (compiled, contrast_loss)

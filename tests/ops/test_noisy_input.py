@@ -11,11 +11,12 @@ def keyed(num_images):
     return 1, 2, torch.arange(num_images) + 2**33
 
 
-def scaled(x_noisy, sigma):
+def scaled(x_noisy, sigma, c_in=None, ones=True):
     """c_in x_noisy and the channel of ones, in float64."""
     images = x_noisy.double().flatten(0, -4)
-    sigma = sigma.double().repeat_interleave(x_noisy.shape[1:-3].numel()).view(-1, 1, 1, 1)
-    return torch.cat([images / (sigma**2 + SIGMA_DATA**2).sqrt(), torch.ones_like(images[:, :1])], dim=1)
+    c_in = (sigma.double() ** 2 + SIGMA_DATA**2) ** -0.5 if c_in is None else c_in.double()
+    images = images * c_in.repeat_interleave(x_noisy.shape[1:-3].numel()).view(-1, 1, 1, 1)
+    return torch.cat([images, torch.ones_like(images[:, :1])], dim=1) if ones else images
 
 
 SHAPES = [
@@ -80,6 +81,32 @@ def test_given_noise(shape, dtype):
     torch.testing.assert_close(net_input.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=0)
 
 
+@pytest.mark.parametrize(
+    "shape", [*SHAPES, (2, 3, 1, 4, 4), (1, 3, 2, 70, 70), (2, 2, 17, 3, 5), (0, 2, 1, 2, 2)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("given", "ones"), [(True, False), (True, True), (False, False)])
+def test_inputs_of_another_denoiser(shape, dtype, given, ones):
+    """A c_in of its own, no channel of ones; the noise and x_noisy are the same as ever."""
+    x, sigma = torch.randn(shape), torch.rand(shape[0]) * 9
+    wider = torch.randn(shape[0], 2)
+    c_in = wider[:, 1] if given else None  # strided
+    eps = torch.randn((*shape[-3:], shape[0])).movedim(-1, 0)
+    how = {"sigma_data": SIGMA_DATA, "dtype": dtype}
+    for noise in ({"eps": eps}, dict(zip(("seed", "stream", "position"), keyed(shape[0]), strict=True))):
+        found, net_input = noisy_input(x, sigma, c_in=c_in, ones=ones, **noise, **how)
+        assert torch.equal(found, noisy_input(x, sigma, **noise, **how)[0])
+        assert net_input.dtype == dtype and net_input.is_contiguous(memory_format=torch.channels_last)
+        expected = scaled(found, sigma, c_in, ones)
+        torch.testing.assert_close(net_input.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=0)
+
+
+def test_c_in_of_any_dtype():
+    x, sigma, c_in = torch.randn(3, 2, 5, 7), torch.rand(3), torch.randn(3).double()
+    net_inputs = [noisy_input(x, sigma, *keyed(3), c_in=c)[1] for c in (c_in, c_in.float())]
+    torch.testing.assert_close(*net_inputs, rtol=2e-7, atol=0)
+
+
 def test_no_noise_and_other_keys():
     x, ones, position = torch.randn(2, 1, 4, 4), torch.ones(2), torch.tensor([0, 1])
     assert torch.equal(noisy_input(x, 0 * ones, 1, 2, position)[0], x)
@@ -107,6 +134,8 @@ X, SIGMA, POSITION, EPS = torch.zeros(2, 1, 4, 4), torch.ones(2), torch.arange(2
         ("^sigma must be", {"x": X, "sigma": SIGMA[:1], "position": POSITION}),
         ("^position must be", {"x": X, "sigma": SIGMA, "position": POSITION[:1]}),
         ("^eps must be", {"x": X, "sigma": SIGMA, "eps": EPS[:1]}),
+        ("^c_in must be", {"x": X, "sigma": SIGMA, "eps": EPS, "c_in": SIGMA[:1]}),
+        ("^c_in must be", {"x": X, "sigma": SIGMA, "eps": EPS, "c_in": SIGMA.view(2, 1)}),
     ],
 )
 def test_errors(message, arguments):
@@ -116,17 +145,18 @@ def test_errors(message, arguments):
 
 @pytest.mark.parametrize("implementation", ["fused"], indirect=True)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("num_channels", [1, 3])
-def test_large_results_are_those_of_their_parts(implementation, num_channels, dtype):
+@pytest.mark.parametrize(("num_channels", "ones"), [(1, True), (3, True), (1, False), (4, False)])
+def test_large_results_are_those_of_their_parts(implementation, num_channels, ones, dtype):
     """Past 64 MB they are stored around the caches."""
     x, sigma, position = (
         torch.randn(17, num_channels, 1024, 1024 // num_channels),
         torch.rand(17),
         torch.arange(17),
     )
-    whole, whole_input = noisy_input(x, sigma, 1, 2, position, dtype=dtype)
+    how = {"dtype": dtype, "ones": ones}
+    whole, whole_input = noisy_input(x, sigma, 1, 2, position, **how)
     for i in (0, 16):
-        part, part_input = noisy_input(x[i : i + 1], sigma[i : i + 1], 1, 2, position[i : i + 1], dtype=dtype)
+        part, part_input = noisy_input(x[i : i + 1], sigma[i : i + 1], 1, 2, position[i : i + 1], **how)
         assert torch.equal(part[0], whole[i]) and torch.equal(part_input[0], whole_input[i])
 
 
@@ -134,10 +164,11 @@ def test_large_results_are_those_of_their_parts(implementation, num_channels, dt
 def test_registration_and_compile(implementation):
     x, sigma, position = torch.randn(2, 3, 1, 4, 4), torch.rand(2), torch.arange(2)
     op = torch.ops.mclr_fast.noisy_input.default
-    torch.library.opcheck(op, (x, sigma, None, 1, 2, position, 0.5, torch.bfloat16))
-    torch.library.opcheck(op, (x[:, 0], sigma, x[:, 1], 0, 0, None, 0.5, torch.float32))
+    torch.library.opcheck(op, (x, sigma, None, 1, 2, position, 0.5, torch.bfloat16, None, True))
+    torch.library.opcheck(op, (x[:, 0], sigma, x[:, 1], 0, 0, None, 0.5, torch.float32, None, True))
+    torch.library.opcheck(op, (x, sigma, None, 1, 2, position, 0.5, torch.bfloat16, sigma, False))
     compiled = torch.compile(ops.noisy_input, fullgraph=True, backend="aot_eager")
-    for found, expected in zip(
-        compiled(x, sigma, 1, 2, position), noisy_input(x, sigma, 1, 2, position), strict=True
-    ):
-        assert torch.equal(found, expected) and found.stride() == expected.stride()
+    for given in ({}, {"c_in": sigma, "ones": False}):
+        results = [function(x, sigma, 1, 2, position, **given) for function in (compiled, noisy_input)]
+        for found, expected in zip(*results, strict=True):
+            assert torch.equal(found, expected) and found.stride() == expected.stride()

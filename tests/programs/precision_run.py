@@ -12,6 +12,7 @@ import sharded_run as sharded
 import torch
 
 from mclr_fast.data import SampleOrder
+from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.logs import RunLog
 from mclr_fast.runtime.ranks import Ranks
@@ -38,7 +39,8 @@ def train(case, outdir, ranks, sharding, first_scale):
     net.load_state_dict(sharded.color_net(0).state_dict())
     log = RunLog(outdir / "log.jsonl" if ranks.is_main else None)
     data = sharded.ColorData(SampleOrder(40, config.seed))
-    trainer = Trainer("tiny", config, net, data, ranks, log, outdir / "states", sharded.tiny.StopAfter(0))
+    model, stop = Model.of(describe(sharded.NET)), sharded.tiny.StopAfter(0)
+    trainer = Trainer("tiny", config, model, net, data, ranks, log, outdir / "states", "", stop)
     grads = sharded.gradients(trainer)
     if trainer.loss_scale.moves:
         trainer.loss_scale.value = first_scale

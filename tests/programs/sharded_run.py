@@ -15,8 +15,9 @@ import torch
 from torch.distributed.tensor.debug import CommDebugMode
 
 from mclr_fast.data import SampleOrder
-from mclr_fast.methods.reference import Reference
-from mclr_fast.methods.registry import Aids, make_method
+from mclr_fast.experiments.claim import run_hash
+from mclr_fast.methods.registry import Needs, make_method
+from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.errors import Interrupted
 from mclr_fast.runtime.files import write_json
@@ -70,15 +71,16 @@ def make_trainer(case, outdir, ranks, micro_batch=None, stop_after=0, sharding="
     data = ColorData(SampleOrder(40, config.seed))
     stop = tiny.StopAfter(stop_after)
     net = color_net(0)
-    trainer = Trainer("tiny", config, net, data, ranks, log, outdir / "states", stop)
+    model, run = Model.of(describe(NET)), run_hash(config)
+    trainer = Trainer("tiny", config, model, net, data, ranks, log, outdir / "states", run, stop)
     needs_reference = make_method(config.objective).needs_reference
-    trainer.use(Aids(Reference(color_net(1)) if needs_reference else None))
+    trainer.use(Needs(model.family.frozen(color_net(1)) if needs_reference else None))
     return trainer
 
 
 def gradients(trainer):
     """Those of the first step, whole."""
-    trainer._accumulate()
+    trainer.step(trainer.images_seen)
     params = trainer.optimizer.params
     found = trainer.placement.full({name: p.grad for name, p in params.items()})
     for parameter in params.values():
@@ -110,9 +112,9 @@ def run(case, outdir, ranks, **options):
 def sent(case, outdir, ranks, micro_batch):
     """Collectives of one step's gradients, by name."""
     trainer = make_trainer(case, outdir / "unused", ranks, micro_batch)
-    trainer._accumulate()  # the first pass also sets up
+    trainer.step(trainer.images_seen)  # the first pass also sets up
     with CommDebugMode() as mode:
-        trainer._accumulate()
+        trainer.step(trainer.images_seen)
     return {str(op): count for op, count in mode.get_comm_counts().items()}
 
 
@@ -121,8 +123,9 @@ def memory(outdir, ranks, micro_batch):
     config = tiny.tiny_config("mclr", micro_batch, sharding="shard", precision="fp32")
     data = ColorData(SampleOrder(40, config.seed))
     log, stop = RunLog(None), tiny.StopAfter(0)
-    trainer = Trainer("tiny", config, Precond(**WIDE), data, ranks, log, outdir / "unused", stop)
-    counted = StepMemory(config, WIDE).of(ranks.size, micro_batch)
+    model, net = Model.of(describe(WIDE)), Precond(**WIDE)
+    trainer = Trainer("tiny", config, model, net, data, ranks, log, outdir / "unused", "", stop)
+    counted = StepMemory(config, model).of(ranks.size, micro_batch)
     trainer.train_until(tiny.BATCH)
     measured = tiny.allocated(lambda: trainer.train_until(2 * tiny.BATCH))
     lasting = counted.parameters + counted.moments + counted.averages

@@ -12,9 +12,10 @@ import torch
 
 from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.data.samples import ClassSamples
-from mclr_fast.methods.columns import Samples
-from mclr_fast.methods.reference import Reference
-from mclr_fast.methods.registry import Aids, make_method
+from mclr_fast.experiments.claim import run_hash
+from mclr_fast.methods.columns import SampleSources
+from mclr_fast.methods.registry import Needs, make_method
+from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.errors import Interrupted
 from mclr_fast.runtime.logs import RunLog
@@ -27,6 +28,7 @@ NET = dict(
     img_resolution=8, img_channels=1, label_dim=4, model_channels=8, channel_mult=[1, 2], num_blocks=1,
     attn_resolutions=[4], channels_per_head=8, logvar_channels=8,
 )  # fmt: skip
+MODEL = Model.of(describe(NET))
 
 
 class TinyData:
@@ -58,15 +60,15 @@ def tiny_net(seed=0, dtype=torch.float32):
     return net
 
 
-def tiny_aids(objective, dtype=torch.float32):
+def tiny_needs(objective, dtype=torch.float32):
     """Another net as the reference, other images as samples, weights that vary with image and label."""
     method = make_method(objective)
-    samples = Samples(minus=ClassSamples(TinyData(1)))
+    samples = SampleSources(minus=ClassSamples(TinyData(1)))
     if method.chooses_positives:
-        samples = Samples(ClassSamples(TinyData(2)), samples.minus)
-    return Aids(
-        Reference(tiny_net(1, dtype)) if method.needs_reference else None,
-        samples if method.uses_samples else Samples(),
+        samples = SampleSources(ClassSamples(TinyData(2)), samples.minus)
+    return Needs(
+        MODEL.family.frozen(tiny_net(1, dtype)) if method.needs_reference else None,
+        samples if method.uses_samples else SampleSources(),
         tiny_ratio if method.needs_ratio else None,
     )
 
@@ -95,14 +97,15 @@ def tiny_trainer(outdir, config, stop, dataset=None, ranks=None):
     log = RunLog(Path(outdir) / "log.jsonl" if ranks.is_main else None)
     path = Path(outdir) / "states"
     dtype = torch.float16 if config.train.precision == "fp16" else torch.float32
-    trainer = Trainer("tiny", config, tiny_net(dtype=dtype), dataset or TinyData(), ranks, log, path, stop)
-    trainer.use(tiny_aids(config.objective, dtype))
+    net, data, run = tiny_net(dtype=dtype), dataset or TinyData(), run_hash(config)
+    trainer = Trainer("tiny", config, MODEL, net, data, ranks, log, path, run, stop)
+    trainer.use(tiny_needs(config.objective, dtype))
     return trainer
 
 
 def all_tensors(trainer):
     """Everything a step changes, by name; copies."""
-    groups = trainer._tensors().items()
+    groups = trainer.tensors().items()
     return {f"{group}/{name}": value.clone() for group, part in groups for name, value in part.items()}
 
 

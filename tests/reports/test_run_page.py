@@ -1,4 +1,7 @@
-"""The report: what it says and shows for each kind of run."""
+"""The report: what it says and shows for each kind of run, whatever the format of its files.
+
+Folders are written as of format 1 here, whose rows are short; `in_todays_format` writes them again.
+"""
 
 import json
 import re
@@ -11,7 +14,11 @@ import pytest
 from mclr_fast.report import main
 from mclr_fast.reports import run_data as report_data
 from mclr_fast.reports import run_text as report_text
+from mclr_fast.reports.grid import write_grid
 from mclr_fast.reports.run_page import write_report
+from mclr_fast.reports.summary import Summary
+from mclr_fast.reports.words import FD
+from mclr_fast.runtime import formats
 
 METRICS = ("fd", "fd_heldout", "is", "precision", "recall", "accuracy")
 
@@ -75,6 +82,13 @@ def make_run(outdir, summary, *, log=True, grid=None):
     return outdir
 
 
+def in_todays_format(outdir):
+    """Write summary.json and grid.npz again, as runs write them now."""
+    run = report_data.read_run(outdir)
+    (outdir / "summary.json").write_text(json.dumps(run.summary.to_json()))
+    write_grid(outdir, run.grid)
+
+
 class Page(HTMLParser):
     """The page's visible text, its tags and its images."""
 
@@ -109,10 +123,12 @@ CHARTS = {"tradeoff-fd-is", "tradeoff-precision-recall", "loss-mclr", "loss-deno
 CHARTS |= {"metric-fd", "metric-is", "metric-precision", "metric-recall"}
 
 
-@pytest.fixture(scope="module")
-def full(tmp_path_factory):
+@pytest.fixture(scope="module", params=[1, formats.SUMMARY_FORMAT])
+def full(tmp_path_factory, request):
     names = ["base", "cfg-1.5", "mclr-320", "mclr-640", "mclr-960"]
     outdir = make_run(tmp_path_factory.mktemp("runs") / "full", make_summary(), grid=names)
+    if request.param > 1:
+        in_todays_format(outdir)
     return outdir, Page(write_report(outdir))
 
 
@@ -200,7 +216,8 @@ def test_base_training(tmp_path):
     assert "Control" not in page.text
 
 
-def test_proof_leads_with_its_seeds(tmp_path):
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_proof_leads_with_its_seeds(tmp_path, rewritten):
     entries = [
         {
             "seed": seed,
@@ -215,7 +232,10 @@ def test_proof_leads_with_its_seeds(tmp_path):
     ]
     rows = [make_row("base"), *(entry["mclr"] for entry in entries)]
     summary = make_summary(rows=rows, best=None, seed=None, proof=entries)
-    page = Page(write_report(make_run(tmp_path, summary, log=False)))
+    make_run(tmp_path, summary, log=False)
+    if rewritten:
+        in_todays_format(tmp_path)
+    page = Page(write_report(tmp_path))
     assert "MCLR passed with 2 of 3 seeds; on average FD 0.410 → 0.290" in page.text
     assert "2 not passed 0.410 0.400 0.290 -0.120 [-0.150, -0.090] -0.110" in page.text
     assert "chosen by FD on other sampling seeds" in page.text
@@ -228,8 +248,8 @@ def test_a_line_logged_again_after_a_resume_replaces_the_first(tmp_path):
     with open(tmp_path / "log.jsonl", "a") as log:
         log.write('{"arm": "mclr", "images_seen": 64, "loss": 7.0}\n{"arm": "mcl')
     log = report_data.read_run(tmp_path).log["mclr"]
-    assert [line["images_seen"] for line in log] == [32, 64, 96]
-    assert log[1]["loss"] == 7.0
+    assert [line.images_seen for line in log] == [32, 64, 96]
+    assert log[1].loss == 7.0
 
 
 @pytest.mark.parametrize(
@@ -237,7 +257,7 @@ def test_a_line_logged_again_after_a_resume_replaces_the_first(tmp_path):
     [(None, "\N{EN DASH}"), (0.4096, "0.410"), (4.04, "4.04"), (12.4, "12.4"), (712, "712")],
 )
 def test_fd_text(value, text):
-    assert report_data.FD.text(value) == text
+    assert FD.text(value) == text
 
 
 def test_door_writes_the_page(tmp_path, capsys):
@@ -249,9 +269,15 @@ def test_door_writes_the_page(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no summary.json"), ("{", "not JSON"), ("[]", "not a run's summary")],
+    [
+        (None, "no summary.json"),
+        ("{", "not JSON"),
+        ("[]", "not a run's summary"),
+        ('{"recipe": "a", "objective": "mclr", "rows": [{}]}', "not a run's summary"),
+        ('{"recipe": "a", "objective": "mclr", "rows": [], "format": 3}', "upgrade mclr_fast"),
+    ],
 )
-def test_door_refuses_a_folder_without_a_summary(tmp_path, capsys, content, message):
+def test_door_refuses_a_folder_without_a_summary_it_knows(tmp_path, capsys, content, message):
     if content is not None:
         (tmp_path / "summary.json").write_text(content)
     with pytest.raises(SystemExit) as stop:
@@ -271,11 +297,11 @@ def test_a_failed_write_leaves_the_old_page_and_one_line(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "report.html"}
 
 
-def test_a_long_grid_is_thinned_and_keeps_the_best():
+def test_a_long_grid_is_thinned_and_keeps_the_best(tmp_path):
     names = ["base", *(f"cfg-{g}" for g in (1.1, 1.2, 1.5, 2, 3)), *(f"mclr-{n}" for n in range(10, 110, 10))]
-    summary = {"objective": "mclr", "rows": [], "best": {"name": "mclr", "images_seen": 20}}
-    run = report_data.Run(summary, {}, {name: np.zeros(0) for name in names})
-    shown = list(run.shown_grid)
+    summary = Summary.from_json(formats.summary(make_summary(best=make_row("mclr", 20))))
+    make_run(tmp_path, summary.to_json(), log=False, grid=names)
+    shown = [entry.key for entry in report_data.read_run(tmp_path).shown_grid]
     assert shown[0] == "base"
     assert [name for name in shown if "cfg" in name] == ["cfg-1.1", "cfg-1.2", "cfg-2", "cfg-3"]
     assert [name for name in shown if "mclr" in name] == [
@@ -285,3 +311,11 @@ def test_a_long_grid_is_thinned_and_keeps_the_best():
         "mclr-70",
         "mclr-100",
     ]
+
+
+@pytest.mark.parametrize(("name", "none"), [("cfg-1.5", "1 = none"), ("varcfg-1.5", "0 = none")])
+def test_the_strength_that_is_none_is_the_familys(tmp_path, name, none):
+    summary = make_summary(rows=[make_row("base"), make_row(name, nfe=46)], best=None)
+    page = Page(write_report(make_run(tmp_path, summary, log=False)))
+    assert f"guidance of that strength ({none})" in page.text
+    assert "CFG 1.5" in page.text

@@ -1,9 +1,14 @@
 """A table in words: what was better, by how much the weight closes the gap, what stopped."""
 
+from dataclasses import replace
+
 import pytest
 
-from mclr_fast.reports.run_data import Run
+from mclr_fast.evaluation.rows import Row
+from mclr_fast.reports.run_data import RunData
 from mclr_fast.reports.run_text import verdicts
+from mclr_fast.reports.summary import Stop, Summary
+from mclr_fast.reports.table_summary import Ablation, Final, MethodResults, TableSummary, Tried
 from mclr_fast.reports.table_text import findings, settings_text, tried_sentences
 
 QUALITY = {
@@ -12,19 +17,23 @@ QUALITY = {
 }  # fmt: skip
 
 
-def row(fd, inception=8.0, name="x"):
-    return {"name": name, "fd": fd, "is": inception, "precision": 0.5, "recall": 0.5, "nfe": 23}
+def row(fd, inception=8.0, kind="trained", guidance=1.0):
+    metrics = {"fd": fd, "is": inception, "precision": 0.5, "recall": 0.5}
+    return Row("x", kind, 0, 23, 40, {"p": metrics}, "p", guidance)
 
 
-def method(*rows, stopped=None):
-    runs = [{"seed": i, "judged": r, "stopped": stopped, "seconds": 60.0} for i, r in enumerate(rows)]
-    tried = {"settings": {"lr": 5e-5, "num_negatives": 3}, "fd": 0.25, "stopped": stopped, "rows": []}
-    return {"runs": runs, "grid": [tried], "settings": tried["settings"]}
+def method(*rows, stopped=None, **settings):
+    runs = [Final(i, judged, [], stopped, 60.0) for i, judged in enumerate(rows)]
+    settings = settings or {"lr": 5e-5, "num_negatives": 3}
+    return MethodResults(settings, "", [Tried(settings, 0.25, [], stopped, 60.0)], runs)
 
 
 def summary(methods):
-    rows = [row(0.02, name="real"), row(0.9, name="base"), row(0.3, 9.0, "cfg-1.25")]
-    return {"rows": rows, "methods": methods, "ablations": []}
+    rows = [row(0.02, kind="real"), row(0.9, kind="base"), row(0.3, 9.0, "guidance", 1.25)]
+    return TableSummary(
+        recipe="table", seeds=[0], images_seen=1, seconds=1.0, rows=rows, guided=[], methods=methods,
+        ablations=[], classifier=None, best=rows[0], protocol={}, judged_on=[0, 1], versions={},
+    )  # fmt: skip
 
 
 def test_better_is_what_every_seed_says():
@@ -55,29 +64,32 @@ def test_the_gap_to_guidance(fd, words):
 
 @pytest.mark.parametrize(("weight", "same"), [(0.2, True), (0.35, False)])
 def test_two_methods_that_are_one(weight, same):
-    methods = {"gft": method(row(0.1)), "model-guidance": method(row(0.1))}
-    methods["gft"]["settings"] = {"lr": 3e-4, "beta": 0.8}
-    methods["model-guidance"]["settings"] = {"lr": 3e-4, "guidance_weight": weight}
+    guided = method(row(0.1), lr=3e-4, guidance_weight=weight)
+    methods = {"gft": method(row(0.1), lr=3e-4, beta=0.8), "model-guidance": guided}
     assert any("is GFT" in sentence for sentence in findings(summary(methods))) == same
 
 
 def test_ablations_and_the_classifier():
     runs = [
-        {"settings": {"beta": 0.01}, "fd": 0.2, "stopped": None},
-        {"settings": {"beta": 0.05}, "fd": 0.1, "stopped": {"images_seen": 1600, "why": ""}},
+        Tried({"beta": 0.01}, 0.2, [], None, 60.0),
+        Tried({"beta": 0.05}, 0.1, [], Stop("", 1600), 60.0),
     ]
-    ablation = {"objective": "ccdpo", "option": "beta", "figure": "Figure 21", "runs": runs}
-    found = list(findings({**summary({}), "ablations": [ablation], "classifier": QUALITY}))
+    ablation = Ablation("Figure 21", "ccdpo", "beta", [0.01, 0.05], True, {}, runs)
+    found = list(findings(replace(summary({}), ablations=[ablation], classifier=QUALITY)))
     words = "CC-DPO by β (Figure 21), lowest FD: 0.01: 0.200; 0.05: 0.100 (stopped at 1,600 images)."
     assert f"{words} Best at 0.05." in found
     assert "1,500 held-out images" in found[-1]
     assert "calibration error 0.050 before and 0.010 after" in found[-1]
-    single = Run({"classifier": QUALITY, "rows": [], "objective": "weighted-mclr"}, {}, {})
-    assert found[-1] in verdicts(single)
+    single = Summary(
+        recipe="", objective="weighted-mclr", settings="", seed=0, images_seen=0, seconds=0.0, rows=[],
+        best=None, turned_at=None, stopped=None, skipped_batches={}, classifier=QUALITY, comparison={},
+        grid_seeds=None, protocol=None, versions={},
+    )  # fmt: skip
+    assert found[-1] in verdicts(RunData(single, {}, []))
 
 
 def test_what_was_tried_and_what_stopped():
-    stopped = {"images_seen": 960, "why": "the mean energy rose"}
+    stopped = Stop("the mean energy rose", 960)
     (sentence,) = tried_sentences(summary({"mclr": method(row(0.1), row(0.2), stopped=stopped)}))
     assert "lr 5e-5, K 3: 0.250 (stopped at 960 images)." in sentence
     assert sentence.endswith(

@@ -24,7 +24,7 @@ def trainer(outdir, objective="mclr", stop_after=0, **train):
 
 def gradients(run):
     """Of the first step, unscaled."""
-    *_, finite, _ = run._accumulate()
+    finite = run.step(0, run.loss_scale.value).finite
     return finite, {name: p.grad.clone() for name, p in run.optimizer.params.items()}
 
 
@@ -176,9 +176,9 @@ def test_the_scale_doubles_after_a_run_of_good_steps(monkeypatch):
     monkeypatch.setattr(loss_scale, "GROWTH_STEPS", 3)
     scale = LossScale(torch.float16)
     for finite in [True] * 3 + [False, True, True]:
-        scale.look(finite)
+        scale.observe(finite)
     assert scale.value == loss_scale.START  # doubled, halved, and two good steps are not three
-    scale.look(True)
+    scale.observe(True)
     assert (scale.value, scale.skipped) == (2 * loss_scale.START, 1)
     again = LossScale(torch.float16)
     again.load(json.loads(json.dumps(scale.state())))
@@ -189,7 +189,7 @@ def test_the_scale_doubles_after_a_run_of_good_steps(monkeypatch):
 def test_other_dtypes_have_none(dtype):
     scale = LossScale(dtype)
     for _ in range(2 * loss_scale.GROWTH_STEPS):
-        scale.look(True)
+        scale.observe(True)
     assert scale.value == 1 and scale.at_lowest and scale.line() == {}
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mclr_fast import doctor, train
-from mclr_fast.methods.reference import Reference
-from mclr_fast.methods.registry import Aids
+from mclr_fast.methods.registry import Needs
+from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import PRESETS, Precond
 from mclr_fast.recipes import get_recipe
 from mclr_fast.runtime.errors import RunError
@@ -23,6 +23,10 @@ NET = dict(
     img_resolution=16, img_channels=3, label_dim=4, model_channels=32, channel_mult=[1, 2], num_blocks=1,
     attn_resolutions=[8], channels_per_head=32,
 )  # fmt: skip
+
+
+def described(net):
+    return Model.of(describe(net))
 
 
 def run_config(tiny, objective="mclr", micro_batch=0, batch_size=16, precision="fp32", **options):
@@ -40,10 +44,11 @@ def make_trainer(tiny, config, net, ranks, outdir):
             return np.zeros((len(indices), *shape), dtype=np.uint8)
 
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    state, stop = outdir / "state", tiny.StopAfter(0)
-    trainer = Trainer("tiny", config, Precond(**net, dtype=dtype), Images(), ranks, RunLog(None), state, stop)
+    state, stop, model = outdir / "state", tiny.StopAfter(0), Model.of(describe(net))
+    network, log = Precond(**net, dtype=dtype), RunLog(None)
+    trainer = Trainer("tiny", config, model, network, Images(), ranks, log, state, "", stop)
     if trainer.method.needs_reference:
-        trainer.use(Aids(Reference(Precond(**net, dtype=dtype).to(ranks.device))))
+        trainer.use(Needs(model.family.frozen(Precond(**net, dtype=dtype).to(ranks.device))))
     return trainer
 
 
@@ -71,7 +76,7 @@ def skip_where_convolutions_take_buffers(tiny, dtype):
 )
 def test_counted_is_what_a_step_takes(tiny, tmp_path, fused_ops, objective, micro_batch, precision):
     config = run_config(tiny, objective, micro_batch, precision=precision)
-    counted = StepMemory(config, NET).of(1, micro_batch)
+    counted = StepMemory(config, described(NET)).of(1, micro_batch)
     lasting = counted.parameters + counted.moments + counted.averages + counted.reference
     trainer = make_trainer(tiny, config, NET, Ranks("cpu"), tmp_path)
     skip_where_convolutions_take_buffers(tiny, trainer.net.dtype)
@@ -86,7 +91,7 @@ def test_counted_is_what_a_step_takes_on_a_gpu(tiny, tmp_path):
     net = PRESETS["edm2-img64-s"].net
     torch.cuda.reset_peak_memory_stats()
     make_trainer(tiny, config, net, Ranks("cuda"), tmp_path).train_until(96)
-    counted, measured = StepMemory(config, net).of(1, 64).total, torch.cuda.max_memory_allocated()
+    counted, measured = StepMemory(config, described(net)).of(1, 64).total, torch.cuda.max_memory_allocated()
     print(f"counted {counted / GIB:.2f} GiB, measured {measured / GIB:.2f} GiB")
     assert measured == pytest.approx(counted, rel=0.1)  # cuDNN's workspaces are not counted
 
@@ -94,9 +99,9 @@ def test_counted_is_what_a_step_takes_on_a_gpu(tiny, tmp_path):
 def test_lasting_memory_is_that_of_the_tensors(tiny, tmp_path):
     config = run_config(tiny, "denoising", ema="power", ema_stds=(0.05, 0.1))
     trainer = make_trainer(tiny, config, NET, Ranks("cpu"), tmp_path)
-    groups = trainer._tensors()
+    groups = trainer.tensors()
     sizes = {name: sum(t.nbytes for t in group.values()) for name, group in groups.items()}
-    counted = StepMemory(config, NET).of(1, 0)
+    counted = StepMemory(config, described(NET)).of(1, 0)
     buffers, clock = sum(b.nbytes for b in trainer.net.buffers()), 8
     assert counted.parameters == sizes["net"] - buffers
     assert counted.moments == sizes["optimizer"] - clock
@@ -104,14 +109,14 @@ def test_lasting_memory_is_that_of_the_tensors(tiny, tmp_path):
 
 
 def test_shards_divide_what_lasts(tiny):
-    step = StepMemory(run_config(tiny, sharding="shard"), NET)
+    step = StepMemory(run_config(tiny, sharding="shard"), described(NET))
     whole, parts = step.of(1, 4), step.of(4, 4)
     for name in ("parameters", "moments", "averages"):
         assert 1 / 4 <= getattr(parts, name) / getattr(whole, name) < 0.26  # shards are not all even
 
 
 def test_the_largest_micro_batch_is_the_last_that_fits(tiny):
-    step = StepMemory(run_config(tiny, batch_size=64), NET)
+    step = StepMemory(run_config(tiny, batch_size=64), described(NET))
     columns = step.num_columns
     for rows in (1, 5, 20, 63):
         room = step.of(1, rows * columns).total
@@ -123,7 +128,7 @@ def test_the_largest_micro_batch_is_the_last_that_fits(tiny):
 
 
 def test_rows_that_stay_together_are_not_cut(tiny):
-    step = StepMemory(run_config(tiny, "ccdpo"), NET)
+    step = StepMemory(run_config(tiny, "ccdpo"), described(NET))
     assert step.largest(1, step.of(1, 4).total) == 4
     assert step.largest(1, step.of(1, 4).total - 1) == 0
 
@@ -143,7 +148,7 @@ def test_peak_counts_what_is_alive():
 
 def test_what_cannot_fit_is_refused(tiny):
     config = get_recipe("edm2-img512-xxl")
-    step = StepMemory(config, config.net)
+    step = StepMemory(config, described(config.net))
     check_memory(step, 1, 80)
     with pytest.raises(RunError, match=r"needs 54\.\d GiB on each of 1 GPU.*--micro-batch 12\."):
         check_memory(step, 1, 40)
@@ -166,4 +171,4 @@ def test_doors_print_it(monkeypatch, capsys):
     assert doctor.main(["--memory", "--gpu-memory-gib", "10"]) == 0
     row = capsys.readouterr().out.splitlines()[-1].split()
     assert row[:4] == ["edm2-img512-xxs", "31M", "3", "64"]
-    assert int(row[6]) < StepMemory(get_recipe(xxs[1]), PRESETS[xxs[1]].net).largest(1, usable(12))
+    assert int(row[6]) < StepMemory(get_recipe(xxs[1]), described(PRESETS[xxs[1]].net)).largest(1, usable(12))

@@ -94,9 +94,9 @@ def test_one_process_goes_on_where_two_shards_stopped(sharded, whole, tmp_path, 
     trainer, alone = (program.make_trainer(case, f, Ranks("cpu")) for f in (tmp_path, whole(case)))
     assert trainer.images_seen == alone.images_seen == trainer.config.duration
     assert trainer.optimizer.num_steps == alone.optimizer.num_steps == program.STEPS
-    for name, group in alone._tensors().items():
+    for name, group in alone.tensors().items():
         actual, expected = (
-            {k: v for k, v in g.items() if k != "num_steps"} for g in (trainer._tensors()[name], group)
+            {k: v for k, v in g.items() if k != "num_steps"} for g in (trainer.tensors()[name], group)
         )
         close(actual, expected, 1e-3)
 

@@ -9,7 +9,7 @@ import pytest
 from mclr_fast.experiments.run import Run
 from mclr_fast.recipes import get_recipe
 from mclr_fast.reports import run_text as report_text
-from mclr_fast.reports.run_data import Run as ReportRun
+from mclr_fast.reports.run_data import RunData
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.training.stopping import WINDOW, EnergyGuard, out_of_patience
 
@@ -24,7 +24,7 @@ def energies(growth, num_steps=200, noise=0.12, seed=0):
 
 def fired_at(guard, positive, negative):
     for step, (p, n) in enumerate(zip(positive, negative, strict=True)):
-        guard.look(p, n)
+        guard.observe(p, n)
         if guard.why:
             return step
     return None
@@ -45,7 +45,7 @@ def test_guard_names_what_grew():
     assert guard.why.endswith("times its start; --stop-factor allows 2")
     alone = EnergyGuard(2.0)  # an objective without negatives
     for value in [50.0] * 10 + [120.0] * 10:
-        alone.look(value)
+        alone.observe(value)
     assert "energy of the images" in alone.why
 
 
@@ -83,19 +83,19 @@ def test_patience(fds, patience, stops):
 def test_a_stopped_run_ends_normally_and_stays_ended(tiny_run, files):
     train = {"lr": 0.05, "stop_factor": 1.5, "duration": 40 * 12}
     summary = tiny_run("run", train=train).execute()
-    why, seen = summary["stopped"]["why"], summary["stopped"]["images_seen"]
+    why, seen = summary.stopped.why, summary.stopped.images_seen
     assert "times its start" in why
     assert WINDOW * 12 <= seen < 40 * 12
-    assert summary["images_seen"] == seen
+    assert summary.images_seen == seen
     assert (files / "run" / "checkpoints" / "final-mclr" / "model.safetensors").exists()
-    assert json.loads((files / "run" / "summary.json").read_text()) == summary
+    assert json.loads((files / "run" / "summary.json").read_text()) == summary.to_json()
     again = tiny_run("run", train=train).execute()
-    assert again["stopped"] == summary["stopped"]
-    assert again["seconds"] == summary["seconds"]  # nothing was trained
-    (sentence,) = report_text.verdicts(ReportRun(summary, {}, {}))
+    assert again.stopped == summary.stopped
+    assert again.seconds == summary.seconds  # nothing was trained
+    (sentence,) = report_text.verdicts(RunData(summary, {}, []))
     assert sentence == f"Stopped at {seen:,} images seen: {why}."
     quiet = tiny_run("quiet", train={**train, "lr": 1e-5, "duration": 12 * 12})
-    assert quiet.execute()["stopped"] is None
+    assert quiet.execute().stopped is None
 
 
 @pytest.mark.slow
@@ -110,6 +110,6 @@ def test_guard_on_the_embedded_run(tiny, tmp_path, lr, stops_by):
         train=replace(run.train, lr=lr),
         eval=replace(run.eval, eval_every=0, control="none"),
     )
-    stopped = Run(config, Ranks("cpu"), tiny.StopAfter(0)).execute()["stopped"]
+    stopped = Run(config, Ranks("cpu"), tiny.StopAfter(0)).execute().stopped
     assert (stopped is None) == (stops_by is None)
-    assert stopped is None or stopped["images_seen"] <= 32 * stops_by
+    assert stopped is None or stopped.images_seen <= 32 * stops_by

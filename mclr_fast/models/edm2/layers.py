@@ -129,7 +129,7 @@ class Block(nn.Module):
         else:
             x, y = (upsample(x), upsample(activated)) if self.resample == "up" else (x, activated)
         y = self.conv_res0(y)
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.dropout if self.training or dropout_key is not None else 0.0
         y = ops.modulate_silu(y, self.emb_linear(emb, self.emb_gain), dropout, dropout_key)
         y = self.conv_res1(y)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mclr_fast import ops
+from mclr_fast.data.rng import DROPOUT_STREAM
 
 from .layers import Block, DropoutKey, MPConv, MPFourier
 
@@ -143,9 +144,6 @@ class UNet(nn.Module):
         return self.out_conv(x, self.out_gain)
 
 
-DROPOUT_STREAM = 1 << 16  # Philox streams above this are dropout masks, one a block.
-
-
 class Precond(nn.Module):
     """The denoiser D(x; sigma, c).
 
@@ -198,7 +196,7 @@ class Precond(nn.Module):
         self.label_dim = label_dim
         self.sigma_data = sigma_data
         self.dtype = dtype
-        self.dropout_key: DropoutKey | None = None
+        self.dropout = dropout
         self.unet = UNet(
             img_resolution,
             img_channels,
@@ -230,6 +228,7 @@ class Precond(nn.Module):
         *,
         return_logvar: bool = False,
         output: str = "denoised",
+        dropout_key: DropoutKey | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Denoise x.
 
@@ -241,6 +240,7 @@ class Precond(nn.Module):
         Network   output="network" leaves the preconditioning to the caller: x is `ops.noisy_input`'s scaled
                   input, [N,C+1,H,W] or [N R,C+1,H,W] channels_last in the net's dtype, and the result the
                   raw output F in that dtype, shaped as D.
+        Dropout   dropout_key's masks, in either mode; without a key torch's own, in training mode.
         Cost      what comes before the first modulation runs once an image for its R labels.
         Errors    ValueError for labels of another shape, or (on the CPU) outside [-1, label_dim).
         """
@@ -258,7 +258,7 @@ class Precond(nn.Module):
             )
         c_noise = sigma.log() / 4
         emb = self.unet.embed(c_noise, labels)
-        key = self.dropout_key
+        key = dropout_key
         if key is not None:
             key = key._replace(position=key.position.repeat_interleave(num_columns))
         if output == "network":

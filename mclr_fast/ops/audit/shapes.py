@@ -187,6 +187,12 @@ def calls(
     add("weighted_sq_error", "forward", pred, x, x, *level)
     add("weighted_sq_error", "backward", table, pred, x, x, *level)
     add("contrast_loss", "forward", pred, x, x, sigma, sigma, table, 0.5, "network")
+    # As denoisers with scalings of their own call them.
+    add("noisy_input", "forward", x, sigma, None, 1, 2, position, 0.5, dtype, sigma, False)
+    scalings = (None, sigma, 0.5, "network", sigma, sigma)
+    add("weighted_sq_error", "forward", pred, x, x, *scalings)
+    add("weighted_sq_error", "backward", table, pred, x, x, *scalings)
+    add("contrast_loss", "forward", pred, x, x, None, sigma, table, 0.5, "network", sigma, sigma)
     y = Spec(network_input.shape)
     heun = (y, 2.0, y, 2.0, 1.0)
     guide = network_input

@@ -9,12 +9,14 @@ def contrast_loss(
     pred: Tensor,
     x: Tensor,
     x_noisy: Tensor,
-    sigma: Tensor,
+    sigma: Tensor | None,
     weight: Tensor,
     coefficients: Tensor,
     sigma_data: float,
     output: str,
+    c_skip: Tensor | None = None,
+    c_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(sum of coefficients * energies, energies without gradient); coefficients: [N,R]. Eq. 22."""
-    energy = weighted_sq_error(pred, x, x_noisy, sigma, weight, sigma_data, output)
+    energy = weighted_sq_error(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out)
     return (coefficients * energy).sum(), energy.detach()

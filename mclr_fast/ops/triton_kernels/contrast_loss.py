@@ -15,6 +15,8 @@ def _contrast_loss_kernel(
     x,
     x_noisy,
     sigma,
+    c_skip,
+    c_out,
     weight,
     coefficients,
     partial,
@@ -33,12 +35,13 @@ def _contrast_loss_kernel(
 ):
     group, chunk, in_pred, in_x, inside = locate(num_pixels, C, BLOCK, CHANNELS_LAST)
     size = C * num_pixels
-    c_skip, c_out, level_weight = load_level(sigma, weight, group * LOOP // R, sigma_data, NETWORK)
-    target = load_target(x, x_noisy, group * LOOP, in_x, inside, c_skip, size, X_ROWS, NOISY_ROWS, NETWORK)
+    n = group * LOOP // R
+    skip, out, level_weight = load_level(sigma, c_skip, c_out, weight, n, sigma_data, NETWORK)
+    target = load_target(x, x_noisy, group * LOOP, in_x, inside, skip, size, X_ROWS, NOISY_ROWS, NETWORK)
     for first in range(0, LOOP, ROWS):
         row, exists, value = load_rows(pred, group, first, size, in_pred, inside, LOOP, ROWS)
-        error = tl.where(inside, c_out * value + target, 0.0)
-        grad = 2 * c_out * level_weight * tl.load(coefficients + row, mask=exists, other=0.0) * error
+        error = tl.where(inside, out * value + target, 0.0)
+        grad = 2 * out * level_weight * tl.load(coefficients + row, mask=exists, other=0.0) * error
         tl.store(grad_pred + row * size + in_pred, grad.to(grad_pred.dtype.element_ty), mask=inside & exists)
         total = level_weight * tl.sum(error * error, axis=1, keep_dims=True)
         tl.store(partial + row * tl.cdiv(size, BLOCK) + chunk, total, mask=exists)
@@ -59,11 +62,13 @@ def forward(
     pred: Tensor,
     x: Tensor,
     x_noisy: Tensor,
-    sigma: Tensor,
+    sigma: Tensor | None,
     weight: Tensor,
     coefficients: Tensor,
     sigma_data: float,
     output: str,
+    c_skip: Tensor | None = None,
+    c_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(sum of coefficients times energies, the energies, d loss / d pred).
 
@@ -71,7 +76,7 @@ def forward(
               -> (float32 [], float32 [N,R], pred's shape, dtype and format).
     Cost      reads pred, x and x_noisy once, writes the gradient once.      Source    eq. 22.
     """
-    e = prepare(pred, x, x_noisy, sigma, weight, output)
+    e = prepare(pred, x, x_noisy, sigma, weight, output, c_skip, c_out)
     coefficients = coefficients.contiguous()
     partial = torch.empty((*pred.shape[:2], e.num_chunks), dtype=torch.float32, device=pred.device)
     grad_pred = e.empty_like_pred()

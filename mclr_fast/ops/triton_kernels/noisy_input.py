@@ -41,6 +41,7 @@ def _standard_normal(
 def _noisy_input_kernel(
     x,
     sigma,
+    c_in,
     eps,
     position,
     x_noisy,
@@ -55,6 +56,7 @@ def _noisy_input_kernel(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     ALIGNED: tl.constexpr,
+    INPUT_CHANNELS: tl.constexpr,
 ):
     num_blocks = tl.cdiv(num_pixels, PIXELS)
     n = (tl.program_id(0) // num_blocks).to(tl.int64)
@@ -73,16 +75,16 @@ def _noisy_input_kernel(
 
     level = tl.load(sigma + n)
     noise = level * noise
-    c_in = 1 / tl.sqrt(level * level + sigma_data * sigma_data)
+    scale = 1 / tl.sqrt(level * level + sigma_data * sigma_data) if c_in is None else tl.load(c_in + n)
     for r in range(R):
         row = n * R + r
         offset = row * C * num_pixels + element
         noisy = tl.load(x + offset, mask=inside, other=0.0) + noise
         tl.store(x_noisy + offset, noisy, mask=inside)
-        out = net_input + row * (C + 1) * num_pixels + pixel * (C + 1)
-        scaled = tl.where(channel < C, c_in * noisy, 1.0).to(net_input.dtype.element_ty)
-        tl.store(out + channel, scaled, mask=(pixel < num_pixels) & (channel < C + 1))
-        if CHANNELS < C + 1:
+        out = net_input + row * INPUT_CHANNELS * num_pixels + pixel * INPUT_CHANNELS
+        scaled = tl.where(channel < C, scale * noisy, 1.0).to(net_input.dtype.element_ty)
+        tl.store(out + channel, scaled, mask=(pixel < num_pixels) & (channel < INPUT_CHANNELS))
+        if CHANNELS < INPUT_CHANNELS:
             ones = tl.full((PIXELS, 1), 1.0, tl.float32).to(net_input.dtype.element_ty)
             tl.store(out + C, ones, mask=pixel < num_pixels)
 
@@ -96,12 +98,15 @@ def forward(
     position: Tensor | None,
     sigma_data: float,
     dtype: torch.dtype,
+    c_in: Tensor | None = None,
+    ones: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """x_noisy = x + sigma eps, and c_in x_noisy with a channel of ones behind it.
+    """x_noisy = x + sigma eps, and c_in x_noisy, with a channel of ones behind it unless `ones` is False.
 
     Shapes    x: [N,C,H,W] or [N,R,C,H,W]; sigma: [N]; eps: [N,C,H,W] or None, then Philox draws it at
-              `position` int64 [N] -> (x's shape, [N or N R, C+1, H, W] channels_last).
-    Dtypes    x, sigma, eps and x_noisy float32; the input `dtype`.      Gradient  none.
+              `position` int64 [N]; c_in: [N], or None for EDM's
+              -> (x's shape, [N or N R, C+1 or C, H, W] channels_last).
+    Dtypes    x, sigma, eps, c_in and x_noisy float32; the input `dtype`.      Gradient  none.
     Cost      reads x once, writes both results once.
     Source    Algorithms 1 and 2; c_in: EDM (arXiv 2206.00364), Table 1.
     """
@@ -110,7 +115,7 @@ def forward(
     num_pixels = height * width
     x = x.contiguous()
     x_noisy = torch.empty_like(x)
-    net_input = empty_channels_last((num_images * columns, channels + 1, height, width), x, dtype)
+    net_input = empty_channels_last((num_images * columns, channels + ones, height, width), x, dtype)
     lanes = triton.next_power_of_2(channels)
     pixels = pixel_block(num_pixels, lanes, x.element_size())
     launch(
@@ -118,6 +123,7 @@ def forward(
         num_images * triton.cdiv(num_pixels, pixels),
         x,
         sigma.contiguous(),
+        None if c_in is None else c_in.contiguous(),
         None if eps is None else eps.contiguous(),
         None if eps is not None else position.contiguous(),
         x_noisy,
@@ -131,5 +137,6 @@ def forward(
         PIXELS=pixels,
         CHANNELS=lanes,
         ALIGNED=num_pixels % 4 == 0,
+        INPUT_CHANNELS=channels + ones,
     )
     return x_noisy, net_input

@@ -11,16 +11,21 @@ from ._common import launch, own_format
 
 
 @triton.jit
-def load_level(sigma, weight, n, sigma_data, NETWORK: tl.constexpr):
-    """(c_skip, c_out, weight) of image n; (0, 1, weight) where pred is the denoised image itself."""
-    c_skip = 0.0
-    c_out = 1.0
+def load_level(sigma, c_skip, c_out, weight, n, sigma_data, NETWORK: tl.constexpr):
+    """(c_skip, c_out, weight) of image n: c_skip and c_out as they are given, or sigma's where that is, or
+    (0, 1) where pred is the denoised image itself."""
+    skip = 0.0
+    out = 1.0
     if NETWORK:
-        level = tl.load(sigma + n)
-        total = level * level + sigma_data * sigma_data
-        c_skip = sigma_data * sigma_data / total
-        c_out = level * sigma_data / tl.sqrt(total)
-    return c_skip, c_out, tl.load(weight + n)
+        if sigma is None:
+            skip = tl.load(c_skip + n)
+            out = tl.load(c_out + n)
+        else:
+            level = tl.load(sigma + n)
+            total = level * level + sigma_data * sigma_data
+            skip = sigma_data * sigma_data / total
+            out = level * sigma_data / tl.sqrt(total)
+    return skip, out, tl.load(weight + n)
 
 
 @triton.jit
@@ -68,6 +73,8 @@ def _weighted_sq_error_forward_kernel(
     x,
     x_noisy,
     sigma,
+    c_skip,
+    c_out,
     weight,
     partial,
     sigma_data,
@@ -84,11 +91,12 @@ def _weighted_sq_error_forward_kernel(
 ):
     group, chunk, in_pred, in_x, inside = locate(num_pixels, C, BLOCK, CHANNELS_LAST)
     size = C * num_pixels
-    c_skip, c_out, level_weight = load_level(sigma, weight, group * LOOP // R, sigma_data, NETWORK)
-    target = load_target(x, x_noisy, group * LOOP, in_x, inside, c_skip, size, X_ROWS, NOISY_ROWS, NETWORK)
+    n = group * LOOP // R
+    skip, out, level_weight = load_level(sigma, c_skip, c_out, weight, n, sigma_data, NETWORK)
+    target = load_target(x, x_noisy, group * LOOP, in_x, inside, skip, size, X_ROWS, NOISY_ROWS, NETWORK)
     for first in range(0, LOOP, ROWS):
         row, exists, value = load_rows(pred, group, first, size, in_pred, inside, LOOP, ROWS)
-        error = tl.where(inside, c_out * value + target, 0.0)
+        error = tl.where(inside, out * value + target, 0.0)
         total = level_weight * tl.sum(error * error, axis=1, keep_dims=True)
         tl.store(partial + row * tl.cdiv(size, BLOCK) + chunk, total, mask=exists)
 
@@ -100,6 +108,8 @@ def _weighted_sq_error_backward_kernel(
     x,
     x_noisy,
     sigma,
+    c_skip,
+    c_out,
     weight,
     grad_pred,
     sigma_data,
@@ -116,12 +126,13 @@ def _weighted_sq_error_backward_kernel(
 ):
     group, _, in_pred, in_x, inside = locate(num_pixels, C, BLOCK, CHANNELS_LAST)
     size = C * num_pixels
-    c_skip, c_out, level_weight = load_level(sigma, weight, group * LOOP // R, sigma_data, NETWORK)
-    target = load_target(x, x_noisy, group * LOOP, in_x, inside, c_skip, size, X_ROWS, NOISY_ROWS, NETWORK)
+    n = group * LOOP // R
+    skip, out, level_weight = load_level(sigma, c_skip, c_out, weight, n, sigma_data, NETWORK)
+    target = load_target(x, x_noisy, group * LOOP, in_x, inside, skip, size, X_ROWS, NOISY_ROWS, NETWORK)
     for first in range(0, LOOP, ROWS):
         row, exists, value = load_rows(pred, group, first, size, in_pred, inside, LOOP, ROWS)
-        slope = 2 * c_out * level_weight * tl.load(grad_energy + row, mask=exists, other=0.0)
-        grad = slope * (c_out * value + target)
+        slope = 2 * out * level_weight * tl.load(grad_energy + row, mask=exists, other=0.0)
+        grad = slope * (out * value + target)
         tl.store(grad_pred + row * size + in_pred, grad.to(grad_pred.dtype.element_ty), mask=inside & exists)
 
 
@@ -154,7 +165,7 @@ def sum_chunks(partial: Tensor) -> Tensor:
 class Evaluations(NamedTuple):
     """The operands as the kernels take them, and how to launch one over them."""
 
-    operands: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    operands: tuple[Tensor | None, ...]
     num_programs: int
     num_chunks: int
     constexprs: dict[str, int]
@@ -165,7 +176,14 @@ class Evaluations(NamedTuple):
 
 
 def prepare(
-    pred: Tensor, x: Tensor, x_noisy: Tensor, sigma: Tensor, weight: Tensor, output: str
+    pred: Tensor,
+    x: Tensor,
+    x_noisy: Tensor,
+    sigma: Tensor | None,
+    weight: Tensor,
+    output: str,
+    c_skip: Tensor | None,
+    c_out: Tensor | None,
 ) -> Evaluations:
     """Bring the operands into the formats that the kernels read, and choose the tile."""
     num_images, columns, channels, height, width = pred.shape
@@ -187,7 +205,8 @@ def prepare(
         "ROWS": min(triton.next_power_of_2(max(loop, 1)), 4),
         "BLOCK": block,
     }
-    operands = tuple(v.contiguous() for v in (x, x_noisy, sigma, weight))
+    others = (x, x_noisy, sigma, c_skip, c_out, weight)
+    operands = tuple(None if v is None else v.contiguous() for v in others)
     num_groups = num_images if shared else num_rows
     return Evaluations((images, *operands), num_groups * num_chunks, num_chunks, constexprs)
 
@@ -196,19 +215,21 @@ def forward(
     pred: Tensor,
     x: Tensor,
     x_noisy: Tensor,
-    sigma: Tensor,
+    sigma: Tensor | None,
     weight: Tensor,
     sigma_data: float,
     output: str,
+    c_skip: Tensor | None = None,
+    c_out: Tensor | None = None,
 ) -> Tensor:
     """energy = weight |D - x|^2, summed over C, H, W.
 
     Shapes    pred: [N,R,C,H,W], images contiguous or channels_last; x, x_noisy: float32 [N,C,H,W] or
-              [N,R,C,H,W]; sigma, weight: float32 [N] -> float32 [N,R].
+              [N,R,C,H,W]; weight, and sigma or c_skip and c_out: float32 [N] -> float32 [N,R].
     Cost      reads pred once; x and, for the network's output, x_noisy once an image.
-    Source    eq. 22 and 151; preconditioning: EDM (arXiv 2206.00364), Table 1.
+    Source    eq. 22 and 151; scalings: EDM (arXiv 2206.00364), Table 1.
     """
-    e = prepare(pred, x, x_noisy, sigma, weight, output)
+    e = prepare(pred, x, x_noisy, sigma, weight, output, c_skip, c_out)
     partial = torch.empty((*pred.shape[:2], e.num_chunks), dtype=torch.float32, device=pred.device)
     num_pixels = pred.shape[3] * pred.shape[4]
     launch(
@@ -228,13 +249,15 @@ def backward(
     pred: Tensor,
     x: Tensor,
     x_noisy: Tensor,
-    sigma: Tensor,
+    sigma: Tensor | None,
     weight: Tensor,
     sigma_data: float,
     output: str,
+    c_skip: Tensor | None = None,
+    c_out: Tensor | None = None,
 ) -> Tensor:
     """grad_pred, in pred's dtype and format; the error is computed again. Reads pred, writes it once."""
-    e = prepare(pred, x, x_noisy, sigma, weight, output)
+    e = prepare(pred, x, x_noisy, sigma, weight, output, c_skip, c_out)
     grad_pred = e.empty_like_pred()
     num_pixels = pred.shape[3] * pred.shape[4]
     launch(

@@ -115,21 +115,24 @@ def hold():
     return hold
 
 
-def _energies(pred, x, x_noisy, sigma, weight, sigma_data, output):
-    """Eq. 22, with EDM's preconditioning: in float64 for float64, else in float32."""
+def _energies(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip=None, c_out=None):
+    """Eq. 22, with EDM's scalings or those given: in float64 for float64, else in float32."""
     wide = torch.promote_types(pred.dtype, torch.float32)
     pred, x, x_noisy = (v.to(wide) for v in (pred, x, x_noisy))
     x, x_noisy = (v if v.ndim == 5 else v[:, None] for v in (x, x_noisy))
     if output == "network":
-        level = sigma.to(wide).view(-1, 1, 1, 1, 1)
-        total = level**2 + sigma_data**2
-        pred = sigma_data**2 / total * x_noisy + level * sigma_data / total.sqrt() * pred
+        if sigma is not None:
+            level = sigma.to(wide)
+            total = level**2 + sigma_data**2
+            c_skip, c_out = sigma_data**2 / total, level * sigma_data / total.sqrt()
+        c_skip, c_out = (c.to(wide).view(-1, 1, 1, 1, 1) for c in (c_skip, c_out))
+        pred = c_skip * x_noisy + c_out * pred
     return (pred - x).square().flatten(2).sum(2) * weight.to(wide)[:, None]
 
 
 @pytest.fixture
 def energies():
-    """energies(pred, x, x_noisy, sigma, weight, sigma_data, output): the formula."""
+    """energies(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out): the formula."""
     return _energies
 
 

@@ -6,21 +6,25 @@ from mclr_fast.ops.triton_kernels import contrast_loss
 SIGMA_DATA = 0.6
 
 
-@pytest.fixture(params=["network", "denoised"])
+@pytest.fixture(params=["network", "denoised", "network with scalings"])
 def check(request, energies, near, randn):
     """check(pred, ...): loss, energies and gradient are the formula's in float64. Returns the gradient."""
 
-    def check(*inputs):
-        coefficients = randn(*inputs[0].shape[:2])
-        found = contrast_loss.forward(*inputs, coefficients, SIGMA_DATA, request.param)
+    def check(pred, x, x_noisy, sigma, weight):
+        coefficients, output = randn(*pred.shape[:2]), request.param.split()[0]
+        scalings = (None, None)
+        if request.param == "network with scalings":
+            sigma, scalings = None, (randn(len(x)), randn(len(x)))
+        inputs = (pred, x, x_noisy, sigma, weight, *scalings)
+        found = contrast_loss.forward(*inputs[:5], coefficients, SIGMA_DATA, output, *scalings)
 
         def evaluate(pred, *others):
             pred = pred.detach().requires_grad_()
-            energy = energies(pred, *others, SIGMA_DATA, request.param)
+            energy = energies(pred, *others[:4], SIGMA_DATA, output, *others[4:])
             loss = (coefficients.to(energy.dtype) * energy).sum()
             return loss.detach(), energy.detach(), torch.autograd.grad(loss, pred)[0]
 
-        eager, truth = evaluate(*inputs), evaluate(*(v.double() for v in inputs))
+        eager, truth = evaluate(*inputs), evaluate(*(v if v is None else v.double() for v in inputs))
         assert found[0].shape == () and found[0].dtype == torch.float32
         # The terms cancel, so the last places that count are those of what is summed, not of the sum: one
         # for the energies, one for adding them up.

@@ -7,23 +7,41 @@ from mclr_fast.ops.triton_kernels import noisy_input
 SIGMA_DATA = 0.5
 
 
-def formula_of(eps, dtype):
-    """eps: [N,C,H,W]. The results with eps known."""
+def formula_of(eps, dtype, ones=True):
+    """eps: [N,C,H,W]. The results with eps known; without c_in it is EDM's."""
 
-    def formula(x, sigma):
+    def formula(x, sigma, c_in=None):
         columns = (slice(None),) + (None,) * (x.ndim - 4)
         level = sigma.view(-1, *[1] * (x.ndim - 1))
         x_noisy = x + level * eps.to(x)[columns]
-        scaled = (x_noisy / (level**2 + SIGMA_DATA**2).sqrt()).flatten(0, x.ndim - 4)
-        net_input = torch.cat([scaled, torch.ones_like(scaled[:, :1])], dim=1)
+        if c_in is None:
+            scaled = x_noisy / (level**2 + SIGMA_DATA**2).sqrt()
+        else:
+            scaled = c_in.view(level.shape) * x_noisy
+        scaled = scaled.flatten(0, x.ndim - 4)
+        net_input = torch.cat([scaled, torch.ones_like(scaled[:, :1])], dim=1) if ones else scaled
         return x_noisy, net_input if x.dtype == torch.float64 else net_input.to(dtype)
 
     return formula
 
 
-@pytest.mark.parametrize(
-    "shape", [(0, 3, 2, 2), (1, 1, 1, 1), (2, 3, 7, 5), (2, 4, 4, 6), (2, 3, 3, 18, 18), (2, 2, 4, 5, 5)]
-)
+SHAPES = [(0, 3, 2, 2), (1, 1, 1, 1), (2, 3, 7, 5), (2, 4, 4, 6), (2, 3, 3, 18, 18), (2, 2, 4, 5, 5)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("ones", [True, False])
+def test_c_in_of_another_denoiser(hold, randn, dtype, shape, ones):
+    x, sigma, eps, c_in = randn(*shape), randn(shape[0]).exp(), randn(shape[0], *shape[-3:]), randn(shape[0])
+
+    def forward(x, sigma, c_in):
+        return noisy_input.forward(x, sigma, eps, 0, 0, None, SIGMA_DATA, dtype, c_in, ones)
+
+    (x_noisy, net_input), _ = hold(forward, None, formula_of(eps, dtype, ones), x, sigma, c_in)
+    assert x_noisy.is_contiguous() and net_input.is_contiguous(memory_format=torch.channels_last)
+    assert not ones or torch.equal(net_input[:, -1], torch.ones_like(net_input[:, -1]))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_given_eps(hold, randn, dtype, shape):
     x, sigma, eps = randn(*shape), randn(shape[0]).exp(), randn(shape[0], *shape[-3:])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mclr_fast.data.encoders import LatentEncoder, RGBEncoder
+from mclr_fast.models.codecs import LatentCodec, PixelCodec
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def assert_equal(actual, expected):
 
 
 def test_rgb(arrays):
-    encoder = RGBEncoder()
+    encoder = PixelCodec((3, 8, 8))
     encoded = encoder.encode(arrays["rgbenc/bytes"])
     assert_equal(encoded, arrays["rgbenc/encoded"])
     assert_equal(encoder.decode(encoded), arrays["rgbenc/roundtrip"])
@@ -30,7 +30,7 @@ def test_rgb(arrays):
 
 
 def test_latents(arrays):
-    encoder = LatentEncoder()
+    encoder = LatentCodec(arrays["vae/normals"].shape[1:])
     encoded = encoder.encode(arrays["latents/images"], arrays["vae/normals"])
     assert_equal(encoder.scale.flatten(), arrays["vae/scale"])
     assert_equal(encoder.bias.flatten(), arrays["vae/bias"])
@@ -40,6 +40,6 @@ def test_latents(arrays):
 
 def test_latents_of_another_vae(golden, arrays):
     vae = json.loads(str(golden("edm2_dataset")["config_json"]))["vae"]
-    encoder = LatentEncoder(**vae["custom"])
+    encoder = LatentCodec((4, 8, 8), **vae["custom"])
     assert_equal(encoder.scale.flatten(), arrays["vae_custom/scale"])
     assert_equal(encoder.bias.flatten(), arrays["vae_custom/bias"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mclr_fast.data import vae
+from mclr_fast.models import vae
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from mclr_fast.data import open_dataset
-from mclr_fast.data.edm2_zip import EDM2Dataset
+from mclr_fast.data.on_disk import EDM2Dataset
 
 
 @pytest.fixture(params=["zip", "folder"])

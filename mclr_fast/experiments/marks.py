@@ -1,0 +1,48 @@
+"""When training pauses, and what for: an arm's whole schedule as one list, made from the options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mclr_fast.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A number of images seen at which an arm pauses, and what is done there, in this order.
+
+    Attributes:
+        images_seen: whole steps.
+        snapshot: every average is kept.
+        evaluate: the average is evaluated (or the state saved, where nothing judges).
+        new_round: the average becomes the reference.
+    """
+
+    images_seen: int
+    snapshot: bool = False
+    evaluate: bool = False
+    new_round: bool = False
+
+
+def make_marks(
+    train: TrainConfig, *, evaluate_every: int = 0, refresh_every: int = 0, snapshot_every: int = 0
+) -> list[Mark]:
+    """An arm's marks, in order; each kind after every so many images, in whole steps, and 0 = never.
+
+    The end is always a mark, and evaluated; a snapshot is taken there if any is, and no round begins.
+    """
+
+    def whole_steps(images: int) -> int:
+        return -(-images // train.batch_size) * train.batch_size
+
+    def multiples(every: int) -> set[int]:
+        return {whole_steps(images) for images in range(every, train.duration, every)} if every else set()
+
+    end = whole_steps(train.duration)
+    evaluated = multiples(evaluate_every) | {end}
+    kept = multiples(snapshot_every) | ({end} if snapshot_every else set())
+    refreshed = multiples(refresh_every) - {end}
+    return [
+        Mark(seen, snapshot=seen in kept, evaluate=seen in evaluated, new_round=seen in refreshed)
+        for seen in sorted(evaluated | kept | refreshed)
+    ]

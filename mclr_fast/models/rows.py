@@ -1,0 +1,53 @@
+"""Rows of a step as a family is given them: images, labels, places in the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One rank's rows of a step, or a part of them.
+
+    Attributes:
+        x: [n,*shape], shared by the row's columns, or [n,w,*shape] (`shared` says which).
+        labels: int64 [n,w]; -1 is none.
+        law: what the family draws a row, by name (a noise level and its weight); each [n,...].
+        position: of each row in the run, int64 [n]; with `seed` it keys whatever is drawn on the way.
+        scale: [] float32, what the loss is multiplied by before its gradient is taken.
+        columns: which columns these are, of rows of `num_columns`.
+    """
+
+    x: Tensor
+    labels: Tensor
+    shared: bool
+    law: dict[str, Tensor]
+    position: Tensor
+    seed: int
+    scale: Tensor
+    columns: slice
+    num_columns: int
+
+    def part(self, rows: slice, columns: slice) -> Rows:
+        """These rows and columns of whole rows."""
+        return replace(
+            self,
+            x=self.x[rows] if self.shared else self.x[rows, columns],
+            labels=self.labels[rows, columns],
+            law={name: value[rows] for name, value in self.law.items()},
+            position=self.position[rows],
+            columns=columns,
+        )
+
+    def scaled(self, factor: float) -> Rows:
+        """The same with the loss multiplied by a further factor."""
+        return self if factor == 1 else replace(self, scale=self.scale * factor)
+
+    def column_sums(self, energy: Tensor) -> Tensor:
+        """Energies [n,w] -> their sum by column of the whole row, float64 [R], zero where there is none."""
+        sums = torch.zeros(self.num_columns, dtype=torch.float64, device=energy.device)
+        sums[self.columns] = energy.detach().double().sum(dim=0)
+        return sums

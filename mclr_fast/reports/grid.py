@@ -1,0 +1,71 @@
+"""The samples of a run from the same few initial noises: grid.npz, written and read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mclr_fast.evaluation.rows import Kind, Row
+from mclr_fast.runtime import formats
+from mclr_fast.runtime.files import replacing
+
+ORDER, ABOUT = "order", "about"  # names of the other arrays, in the order to be shown; JSON: what they are
+
+
+@dataclass(frozen=True, eq=False)
+class GridEntry:
+    """One model's samples, uint8 [noises, num_classes, C, H, W]; the rest as in its row."""
+
+    name: str
+    kind: Kind
+    images_seen: int
+    guidance: float
+    images: np.ndarray
+
+    @classmethod
+    def of(cls, row: Row, images: np.ndarray) -> GridEntry:
+        """The samples of what this row scored."""
+        return cls(row.name, row.kind, row.images_seen, row.guidance, images)
+
+    def meaning(self) -> dict[str, Any]:
+        """What its array is, as JSON."""
+        return {name: value for name, value in vars(self).items() if name != "images"}
+
+    @property
+    def key(self) -> str:
+        """Its array's name in the file."""
+        return f"{self.name}-{self.images_seen}" if self.images_seen else self.name
+
+
+def write_grid(outdir: Path, entries: Sequence[GridEntry]) -> None:
+    """Write outdir/grid.npz in this order, whole or not at all; nothing where there is no entry."""
+    if not entries:
+        return
+    arrays = {entry.key: entry.images for entry in entries}
+    about = {"format": formats.GRID_FORMAT, "entries": [entry.meaning() for entry in entries]}
+    with replacing(outdir / "grid.npz") as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **{ORDER: np.array(list(arrays)), ABOUT: json.dumps(about)}, **arrays)
+
+
+def read_grid(outdir: Path, objective: str) -> list[GridEntry]:
+    """What `write_grid` wrote, in its order; [] where there is no file.
+
+    objective: what the run trained with, without which names of format 1 cannot be understood.
+    """
+    path = outdir / "grid.npz"
+    if not path.is_file():
+        return []
+    with np.load(path, allow_pickle=False) as arrays:
+        names = arrays[ORDER].tolist()
+        about = json.loads(str(arrays[ABOUT])) if ABOUT in arrays else {}
+        meaning = formats.grid(about, names, objective, path)
+        known = ("name", "kind", "images_seen", "guidance")
+        return [
+            GridEntry(**{field: entry[field] for field in known}, images=arrays[name])
+            for name, entry in zip(names, meaning, strict=True)
+        ]

@@ -1,0 +1,98 @@
+"""One step, up to its gradients: data, micro-batches, loss, backward, and what all ranks then know of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mclr_fast.methods.losses import Loss
+from mclr_fast.methods.minibatch import MinibatchSource, micro_batches
+from mclr_fast.methods.registry import Method
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.signals import StopRequest
+
+from .optimizer import AdamWithAverages
+from .placement import Placement
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step came to, the same on every rank.
+
+    Attributes: loss: mean over the global minibatch; energies: mean of each column; finite: whether loss and
+    gradients are; stop: whether a rank was asked to stop.
+    """
+
+    loss: float
+    energies: list[float]
+    finite: bool
+    stop: bool
+
+
+class Step:
+    """Makes the gradients of any step.
+
+    Attributes: loss, how micro-batches are scored: set before the first step, and again between steps.
+    """
+
+    loss: Loss
+
+    def __init__(
+        self,
+        net: nn.Module,
+        method: Method,
+        source: MinibatchSource,
+        placement: Placement,
+        optimizer: AdamWithAverages,
+        micro_batch: int,
+        ranks: Ranks,
+        stop: StopRequest,
+    ):
+        """micro_batch: evaluations a rank holds at once, 0 = all."""
+        self.net = net
+        self.method = method
+        self.source = source
+        self.placement = placement
+        self.optimizer = optimizer
+        self.micro_batch = micro_batch
+        self.ranks = ranks
+        self.stop = stop
+
+    def __call__(self, images_seen: int, loss_scale: float = 1.0) -> StepResult:
+        """Leave the gradients of the step after `images_seen` in the parameters.
+
+        loss_scale: what losses are multiplied by for their backward passes, and gradients then divided by.
+        Errors    RunError for a minibatch without negatives, or an image that cannot be read.
+        """
+        try:
+            batch = self.source.draw(images_seen)
+        except (ValueError, OSError) as error:
+            raise RunError(str(error)) from error
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
+        energy_sums = torch.zeros(batch.num_columns, dtype=torch.float64, device=self.ranks.device)
+        parts = micro_batches(batch, self.micro_batch, separable=self.method.separable)
+        for part in self.placement.over(parts, loss_scale):
+            loss, energies = self.loss.backward(self.net, part)
+            loss_sum += loss
+            energy_sums += energies
+        return self._result(loss_sum, energy_sums)
+
+    def _result(self, loss_sum: torch.Tensor, energy_sums: torch.Tensor) -> StepResult:
+        flags = torch.stack([~self.optimizer.finite(), self._stop_requested()]).double()
+        totals = torch.cat([flags, loss_sum[None], energy_sums])
+        # SYNC: loss and gradients decide whether the update may be made.
+        overflows, stops, loss, *energies = self.ranks.sum(totals).tolist()
+        num_images = self.source.batch_size
+        return StepResult(
+            loss=loss / num_images,
+            energies=[energy / num_images for energy in energies],
+            finite=math.isfinite(loss) and overflows == 0,
+            stop=stops > 0,
+        )
+
+    def _stop_requested(self) -> torch.Tensor:
+        return torch.tensor(self.stop.requested, device=self.ranks.device)
