@@ -146,7 +146,7 @@ def test_sigterm_saves_and_the_same_command_resumes(door, tmp_path, monkeypatch)
     assert code == 143
     assert "run the same command again" in out
     states = (tmp_path / "run" / "checkpoints" / "mclr-state").glob("[0-9]*/complete.json")
-    assert [int(path.parent.name) for path in states] == [4 * BATCH]  # after the next step: ranks look once a step
+    assert [int(path.parent.name) for path in states] == [4 * BATCH]  # ranks look once a step
     assert door(small=LONG)[0] == 0
     whole, resumed = final_weights(tmp_path, "whole"), final_weights(tmp_path)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
