@@ -9,7 +9,6 @@ import torch
 from run_log import column, lines
 
 from mclr_fast.runtime.errors import Interrupted, RunError
-from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.training import loss_scale
 from mclr_fast.training.loss_scale import LossScale
 
@@ -199,7 +198,3 @@ def test_other_dtypes_have_none(dtype):
     for _ in range(2 * loss_scale.GROWTH_STEPS):
         scale.observe(True)
     assert scale.value == 1 and scale.at_lowest and scale.line() == {}
-
-
-def test_the_word():
-    assert choose_dtype("fp16", torch.device("cpu")) == torch.float16

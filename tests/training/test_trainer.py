@@ -9,7 +9,6 @@ import torch
 from run_log import assert_same_losses, column, lines
 
 from mclr_fast.runtime.errors import Interrupted, RunError
-from mclr_fast.runtime.files import replacing
 
 BATCH = tiny.BATCH
 
@@ -62,16 +61,6 @@ def test_minibatch_of_one_class_is_one_clear_line(tmp_path):
     data.labels = np.zeros(40, dtype=np.int64)
     with pytest.raises(RunError, match="1 distinct class in this minibatch of 12"):
         trainer(tmp_path, dataset=data).train_until(BATCH)
-
-
-def test_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file.txt"
-    path.write_text("old")
-    with pytest.raises(RunError, match="No space left"), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise OSError(28, "No space left on device")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_log_is_rewound_on_resume(tmp_path):
