@@ -151,6 +151,17 @@ def tiny_run(run_config, tiny, monkeypatch):
     return make
 
 
+@pytest.fixture
+def fused_ops():
+    """The test skips itself where the CPU's ops are not the fused ones."""
+    from mclr_fast import ops
+    from mclr_fast.ops import _choice
+
+    for found in (ops.implementations()[0], _choice.available("modulate_silu", "cpu")):
+        if found.implementation == "reference":
+            pytest.skip(f"no fused ops here: {found.reason}")
+
+
 def pytest_collection_modifyitems(items):
     """Tests marked gpu skip themselves where there is none."""
     if not torch.cuda.is_available():

@@ -12,12 +12,62 @@ PACKAGE = Path(mclr_fast.__file__).parent
 DOORS = sorted(f"mclr_fast.{p.stem}" for p in PACKAGE.glob("*.py") if "def main(" in p.read_text())
 DOORS += ["mclr_fast.theory.__main__"]
 OPTION = re.compile(r"^ {0,2}(-{1,2}[a-zA-Z].*?|[A-Z][A-Z_]+)(?: {2,}(.*))?$")
-# What a number counts or measures, or where it lies.
-UNIT = re.compile(
-    r"images|evaluations|steps|batches|calls|samples|seeds?\b|threads|minutes|negatives an|neighbours|noises|"
-    r"states|GiB|ln sigma|1/energy|1/guidance|times its start|1 = none|at least \d|above \d|[\[(]-?\d",
-    re.IGNORECASE,
-)
+MEASURES = {  # number -> the words in which its help says what it counts or measures, or where it lies
+    "--P-mean": "Mean of ln sigma.",
+    "--P-std": "Standard deviation of ln sigma.",
+    "--alpha": "weight of the model's samples, above 0",
+    "--batch-size": "N, images a step",
+    "--best-share": "in (0, 1]",
+    "--beta": "1/energy",
+    "--betas": "decays a step, each in [0, 1)",
+    "--cfg-scales": "EDM2's g, 1 = none",
+    "--checkpoint-every": "Images between saves",
+    "--classifier-steps": "training steps of the noise-conditional classifier",
+    "--dropout": "probability of the network, in [0, 1)",
+    "--dsm-weight": "the share of denoising, at least 0",
+    "--duration": "in images seen",
+    "--ema": "std, in (0, 0.2886]",
+    "--ema-beta": "decay a step, in [0, 1]",
+    "--ema-snapshot-every": "images between snapshots",
+    "--ema-stds": "relative widths, each in (0, 0.2886]",
+    "--eta": "strength of the contrast, at least 0",
+    "--eval-every": "Images between evaluations",
+    "--first-seed": "sampling seeds are first_seed, first_seed + 1",
+    "--gpu-memory-gib": "memory, in GiB",
+    "--grid-noises": "Initial noises of the same-noise grid",
+    "--guidance": "EDM2's guidance g against the net's own zero label vector; 1 = none",
+    "--guidance-weight": "w, the target's shift, in [0, 1)",
+    "--images": "Images seen at which the average ends",
+    "--keep-checkpoints": "States kept",
+    "--label-dropout": "probability of no label, in [0, 1)",
+    "--lambda-coef": "weight of the negatives, above 0",
+    "--loader-threads": "Threads of a rank's loader",
+    "--log-every": "Images between lines",
+    "--lr": "Learning rate, at least 0",
+    "--micro-batch": "Network evaluations a rank holds at once",
+    "--model-samples": "samples that are made of a model",
+    "--neighbors": "k, the neighbours of precision and recall",
+    "--num-negatives": "K, negatives an image",
+    "--num-samples": "Samples an evaluation draws",
+    "--num-steps": "Heun steps",
+    "--patience": "so many evaluations without a better FD",
+    "--proof-first-seed": "first sampling seed",
+    "--proof-samples": "samples of the final judgement",
+    "--proof-seeds": "Repeat the run with these seeds",
+    "--ref-batches": "steps before the decay sets in",
+    "--refresh-every": "images until the average replaces it",
+    "--resolution": "Side of the images, in pixels",
+    "--sample-batch": "Images sampled at once",
+    "--seed": "Seed of everything drawn",
+    "--sigma-max": "noise level of the sampler; pixels lie in [-1, 1]",
+    "--sigma-min": "noise level of the sampler; pixels lie in [-1, 1]",
+    "--skip-bad-batches": "Minibatches that may be left out",
+    "--std": "relative to the training so far, in (0, 0.2886]",
+    "--stop-factor": "times its start",
+    "--table-minutes": "minutes after which",
+    "--threads": "Threads that read",
+    "--warmup-images": "warm-up, in images",
+}
 
 
 def options(door, capsys, monkeypatch):
@@ -37,7 +87,13 @@ def options(door, capsys, monkeypatch):
             found[signature] += " " + text.strip()
         else:
             signature = None
-    return {s: re.sub(r"\((default|required|repeatable).*", "", help).strip() for s, help in found.items()}
+    texts = {s: re.sub(r"\((default|required|repeatable).*", "", help) for s, help in found.items()}
+    return {signature: " ".join(text.split()) for signature, text in texts.items()}
+
+
+def numbers(found):
+    """Option -> explanation, of those that are numbers."""
+    return {s.split()[0]: text for s, text in found.items() if re.search(r"\b(INT|FLOAT)\b", s)}
 
 
 def test_all_doors_are_found():
@@ -60,15 +116,18 @@ def test_every_option_is_explained(door, capsys, monkeypatch):
 
 @pytest.mark.parametrize("door", DOORS)
 def test_every_number_has_a_unit_or_a_range(door, capsys, monkeypatch):
-    found = options(door, capsys, monkeypatch)
-    numbers = {s: text for s, text in found.items() if re.search(r"\b(INT|FLOAT)\b", s)}
-    assert {s: text for s, text in numbers.items() if not UNIT.search(text)} == {}
+    for option, text in numbers(options(door, capsys, monkeypatch)).items():
+        assert MEASURES[option] in text, f"{door}: {option}: {text!r}"
+
+
+def test_every_measure_is_of_an_option(capsys, monkeypatch):
+    found = set().union(*(numbers(options(door, capsys, monkeypatch)) for door in DOORS))
+    assert found == MEASURES.keys()
 
 
 def test_the_numbers_are_seen(capsys, monkeypatch):
-    """The two tests above would pass on help that they cannot read."""
+    """The tests above would pass on help that they cannot read."""
     found = options("mclr_fast.train", capsys, monkeypatch)
     assert found["--lr FLOAT"].startswith("Learning rate")
     assert "--ema-stds [FLOAT [FLOAT ...]]" in found and len(found) > 60
-    numbers = [s for s in found if re.search(r"\b(INT|FLOAT)\b", s)]
-    assert len(numbers) > 35
+    assert len(numbers(found)) > 35

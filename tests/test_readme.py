@@ -93,8 +93,9 @@ def test_the_classifiers_accuracy():
     heldout = open_dataset("mnist16", "heldout")
     with torch.no_grad():
         _, logits = DigitClassifier.pretrained()(torch.from_numpy(heldout.images(range(len(heldout)))))
-    accuracy = (logits.argmax(1).numpy() == heldout.labels).mean()
-    assert f"gets {accuracy:.1%} of the held-out digits right" in README
+    accuracy = 100 * (logits.argmax(1).numpy() == heldout.labels).mean()
+    stated = re.search(r"gets ([\d.]+)% of the held-out digits right", README)[1]
+    assert accuracy == pytest.approx(float(stated), abs=0.1)  # two of 2,000 may lie at an edge elsewhere
 
 
 def test_speeds_are_those_of_the_recorded_run():

@@ -5,18 +5,19 @@ import json
 import os
 import resource
 import signal
-import threading
-import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from run_log import column
 from safetensors.torch import load_file, save_file
 
 from mclr_fast import evaluate, sample, train
 from mclr_fast.models import describe, load
 from mclr_fast.models.edm2 import Precond
+from mclr_fast.recipes import RECIPES
+from mclr_fast.runtime.logs import RunLog
 
 NET = dict(
     img_resolution=8,
@@ -32,6 +33,7 @@ NET = dict(
 BATCH = 8
 QUIET = ["--eval-every", "0", "--control", "none", "--device", "cpu"]
 SMALL = [*QUIET, "--batch-size", str(BATCH), "--duration", str(6 * BATCH), "--log-every", "1"]
+LONG = [*SMALL, "--duration", "400"]
 
 
 def write_model(folder, net_arguments):
@@ -110,8 +112,7 @@ def test_run_writes_what_the_api_says(door, tmp_path):
     assert {"recipe", "objective", "images_seen", "seconds", "rows", "best", "versions"} <= (summary.keys())
     assert summary["images_seen"] == 6 * BATCH
     assert summary["skipped_batches"] == {"mclr": 0}
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert [line["images_seen"] for line in lines] == [BATCH * (i + 1) for i in range(6)]
+    assert column(run, "images_seen").tolist() == [BATCH * (i + 1) for i in range(6)]
     assert (run / "config.json").is_file()
     assert "data:image/png;base64" in (run / "report.html").read_text()
     assert str(run / "report.html") in out
@@ -129,22 +130,24 @@ def test_same_command_again_trains_nothing(door, tmp_path):
     assert (tmp_path / "run" / "log.jsonl").read_text() == log
 
 
-def test_sigterm_saves_and_the_same_command_resumes(door, tmp_path):
-    assert door(outdir="whole", small=[*SMALL, "--duration", "400"])[0] == 0
+def test_sigterm_saves_and_the_same_command_resumes(door, tmp_path, monkeypatch):
+    assert door(outdir="whole", small=LONG)[0] == 0
 
-    def stop_at_the_first_step():
-        while not (tmp_path / "run" / "log.jsonl").exists():
-            time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGTERM)
+    write = RunLog.write
 
-    sender = threading.Thread(target=stop_at_the_first_step)
-    sender.start()
-    code, out, _ = door(small=[*SMALL, "--duration", "400"])
-    sender.join()
+    def write_and_be_told_to_stop(self, line):
+        write(self, line)
+        if line["images_seen"] == 3 * BATCH:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "write", write_and_be_told_to_stop)
+        code, out, _ = door(small=LONG)
     assert code == 143
     assert "run the same command again" in out
-    assert list((tmp_path / "run" / "checkpoints" / "mclr-state").glob("[0-9]*/complete.json"))
-    assert door(small=[*SMALL, "--duration", "400"])[0] == 0
+    states = (tmp_path / "run" / "checkpoints" / "mclr-state").glob("[0-9]*/complete.json")
+    assert [int(path.parent.name) for path in states] == [4 * BATCH]  # ranks look once a step
+    assert door(small=LONG)[0] == 0
     whole, resumed = final_weights(tmp_path, "whole"), final_weights(tmp_path)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -353,13 +356,15 @@ def test_samples_of_the_sample_door_are_negatives(door, base, tmp_path):
     assert not (tmp_path / "run" / "samples").exists()
 
 
-def test_help_lists_options_with_examples(capsys):
+def test_help_shows_examples_options_and_every_recipe(capsys):
     with pytest.raises(SystemExit) as end:
         train.main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for words in ("--micro-batch", "--outdir", "torchrun", "edm2-img512-l", "images"):
+    for words in ("\n  torchrun -m mclr_fast.train --recipe", "--micro-batch INT", "--outdir {None}|PATH"):
         assert words in text
+    (line,) = (line for line in text.splitlines() if line.startswith("Recipes ("))
+    assert set(line.partition("): ")[2].rstrip(".").split(", ")) == RECIPES.keys()
 
 
 @pytest.mark.parametrize("name", ["edm2-img64-s", "edm2-img512-l"])

@@ -49,7 +49,7 @@ def test_the_packages_step_has_the_formulas_flops(batch):
     assert least < everything
 
 
-def test_bytes_of_the_fused_ops_are_counted_once():
+def test_bytes_of_the_fused_ops_are_counted_once(fused_ops):
     y = torch.randn(2, 8, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
     emb = torch.randn(2, 8, requires_grad=True)
     with ops.using("fused"), floor.BytesMoved() as moved:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mclr_fast.models.codecs import LatentCodec, PixelCodec
+from mclr_fast.data import open_dataset
+from mclr_fast.data.image_files import write_zip
+from mclr_fast.models.codecs import LatentCodec, PixelCodec, codec_for
 
 
 @pytest.fixture
@@ -43,3 +45,12 @@ def test_latents_of_another_vae(golden, arrays):
     encoder = LatentCodec((4, 8, 8), **vae["custom"])
     assert_equal(encoder.scale.flatten(), arrays["vae_custom/scale"])
     assert_equal(encoder.bias.flatten(), arrays["vae_custom/bias"])
+
+
+def test_latent_samples_read_back_as_the_model_made_them(tmp_path):
+    x = torch.randn(5, 4, 8, 8)
+    write_zip(tmp_path / "latents.zip", LatentCodec((4, 8, 8)).stored(x).numpy(), np.arange(5) % 2)
+    latents = open_dataset(str(tmp_path / "latents.zip"))
+    raw = torch.from_numpy(latents.images(np.arange(5)))
+    read = codec_for(latents.image_shape).encode(raw, torch.randn(5, 4, 8, 8))
+    torch.testing.assert_close(read, x, rtol=0, atol=1e-5)

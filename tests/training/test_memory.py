@@ -74,7 +74,7 @@ def skip_where_convolutions_take_buffers(tiny, dtype):
         ("gft", 5, "fp32"),
     ],
 )
-def test_counted_is_what_a_step_takes(tiny, tmp_path, objective, micro_batch, precision):
+def test_counted_is_what_a_step_takes(tiny, tmp_path, fused_ops, objective, micro_batch, precision):
     config = run_config(tiny, objective, micro_batch, precision=precision)
     counted = StepMemory(config, described(NET)).of(1, micro_batch)
     lasting = counted.parameters + counted.moments + counted.averages + counted.reference

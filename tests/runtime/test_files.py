@@ -1,0 +1,27 @@
+"""Files written whole or not at all."""
+
+import hashlib
+
+import pytest
+
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.files import file_sha256, replacing, write_json
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(RunError, match="No space left"), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_written_is_readable_by_others_and_known_by_its_hash(tmp_path):
+    """As any new file, whatever the library that wrote the temporary one allowed."""
+    (tmp_path / "plain.json").write_text("{}\n")
+    write_json(tmp_path / "new" / "own.json", {})
+    plain, own = tmp_path / "plain.json", tmp_path / "new" / "own.json"
+    assert own.stat().st_mode == plain.stat().st_mode
+    assert file_sha256(own) == file_sha256(plain) == hashlib.sha256(b"{}\n").hexdigest()
