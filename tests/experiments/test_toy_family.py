@@ -49,7 +49,8 @@ def test_trained_and_judged_on_one_rank_as_on_two(folder, tmp_path, tiny, object
     summary = fine_tuned(folder, tmp_path / "one", objective, tiny)
     two = folder / "two" / objective
     for arm in (objective, "denoising"):
-        np.testing.assert_allclose(losses(tmp_path / "one", arm), losses(two, arm), rtol=1e-5)
+        one = losses(tmp_path / "one", arm)  # differences of energies of some 250
+        np.testing.assert_allclose(one, losses(two, arm), rtol=1e-5, atol=1e-3)
     kinds = [row.kind for row in summary.rows]
     assert kinds == ["real", "base", "guidance", "control", "trained", "trained"]
     assert [row.name for row in summary.rows[-2:]] == [objective] * 2
@@ -60,7 +61,7 @@ def test_trained_and_judged_on_one_rank_as_on_two(folder, tmp_path, tiny, object
 
 
 def test_mclr_makes_an_image_likelier_under_its_own_class_than_under_others(folder, tmp_path, tiny):
-    fine_tuned(folder, tmp_path / "run", "mclr", tiny)
+    fine_tuned(folder, tmp_path / "run", "mclr", tiny, lr=0.5)
     lines = list(map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines()))
     first, *_, last = (line for line in lines if line["arm"] == "mclr")
     assert last["negative"] - last["positive"] > first["negative"] - first["positive"] + 10
@@ -105,7 +106,7 @@ def test_resumed_with_the_same_losses_and_weights(folder, tmp_path, tiny):
 
 def test_a_base_from_nothing(tmp_path, tiny):
     """With its own loss, -log p, under the class: the base is fitted."""
-    run = Run(toy.run_config(tmp_path, "denoising"), Ranks("cpu"), tiny.StopAfter(0))
+    run = Run(toy.run_config(tmp_path, "denoising", lr=0.5), Ranks("cpu"), tiny.StopAfter(0))
     run.execute()
     found = losses(tmp_path, "denoising")
     assert len(found) == toy.STEPS and found[-1] < 0.8 * found[0]
