@@ -125,7 +125,7 @@ class Evaluator:
         if not self.ranks.on_main(path.exists):
             return None
         groups, meta = self.ranks.on_main(load_tensors, path)
-        row = Row.from_json(evaluation_row(meta, self.objective))
+        row = Row.from_json(evaluation_row(meta, self.objective, path))
         return Evaluation(row, groups["seen"]["features"], groups["grid"]["images"])
 
     def keep(self, evaluation: Evaluation) -> None:

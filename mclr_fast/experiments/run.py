@@ -74,40 +74,25 @@ class Run:
     def _execute(self) -> Summary:
         self._announce()
         judge = self.evaluator()
-        real, base, guided, control = None, None, [], None
+        rows: list[Row] = []
+        shown: list[tuple[Row, Tensor]] = []  # rows and their pictures, of the same-noise grid
+        base = control = None
         if judge is not None:
-            real = self._said(judge.real_row())
-            if self.config.init:
-                base = self.evaluate_base(judge)
-                guided = self._guided(judge)
+            rows.append(self._said(judge.real_row()))
+        if judge is not None and self.config.init:
+            base = self.evaluate_base(judge)
+            shown += [(base.row, base.grid), *self._guided(judge)]
+            rows += [row for row, _ in shown]
         if plan := control_plan(self.config, judged=judge is not None):
             control = self._train(plan, judge)
+            rows += control.rows
         plan = trained_plan(self.config, judged=judge is not None, refreshes=self._refreshes)
         trained = self._train(plan, judge, self.needs)
-        others = {"base": base, "denoising": control and control.best}
+        rows += trained.rows
+        shown += [(made.row, made.grid) for made in trained.evaluations]
 
-        rows = [*filter(None, (real, base and base.row)), *(row for row, _ in guided)]
-        rows += [*(control.rows if control else ()), *trained.rows]
-        summary = Summary(
-            recipe=self.config.recipe,
-            objective=self.config.objective.objective,
-            settings=repr(self.needs.method.objective),
-            seed=self.config.seed,
-            images_seen=trained.stopped.images_seen if trained.stopped else self.config.train.duration,
-            seconds=sum(arm.seconds for arm in (control, trained) if arm) + sum(r.seconds or 0 for r in rows),
-            rows=rows,
-            best=trained.best and trained.best.row,
-            turned_at=trained.turned_at,
-            stopped=trained.stopped,
-            skipped_batches={arm.name: arm.skipped for arm in (control, trained) if arm},
-            classifier=self.needs.quality,
-            comparison=compare(judge, trained.best, others),
-            grid_seeds=judge and judge.grid_seeds,
-            protocol=judge and judge.description(),
-            versions=versions(self.ranks.device, self.base_sha256),
-        )
-        shown = [(base.row, base.grid)] if base else []
-        shown += [*guided, *((made.row, made.grid) for made in trained.evaluations)]
+        compared = compare(judge, trained.best, {"base": base, "denoising": control and control.best})
+        summary = self._summary(judge, rows, control, trained, compared)
         self.ranks.on_main(self._write, summary, shown)
         say(self.ranks.is_main, f"report: {self.outdir / 'report.html'}")
         return summary
@@ -192,6 +177,34 @@ class Run:
         description = describe(self.model.arguments, said["family"], **provenance)
         places = (self.outdir, self.ranks, self.log, self.stop)
         return Arm(plan, description, self._build, self.dataset, judge, needs, *places).run()
+
+    def _summary(
+        self,
+        judge: Evaluator | None,
+        rows: list[Row],
+        control: Outcome | None,
+        trained: Outcome,
+        compared: dict[str, list[float]],
+    ) -> Summary:
+        arms = [control, trained] if control else [trained]
+        return Summary(
+            recipe=self.config.recipe,
+            objective=self.config.objective.objective,
+            settings=repr(self.needs.method.objective),
+            seed=self.config.seed,
+            images_seen=trained.stopped.images_seen if trained.stopped else self.config.train.duration,
+            seconds=sum(arm.seconds for arm in arms) + sum(row.seconds or 0 for row in rows),
+            rows=rows,
+            best=trained.best and trained.best.row,
+            turned_at=trained.turned_at,
+            stopped=trained.stopped,
+            skipped_batches={arm.name: arm.skipped for arm in arms},
+            classifier=self.needs.quality,
+            comparison=compared,
+            grid_seeds=judge and judge.grid_seeds,
+            protocol=judge and judge.description(),
+            versions=versions(self.ranks.device, self.base_sha256),
+        )
 
     def _said(self, row: Row) -> Row:
         say_row(row, self.ranks)

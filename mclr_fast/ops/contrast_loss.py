@@ -9,7 +9,7 @@ from . import _choice, _library, _native
 from ._checks import check_evaluations
 from ._layout import as_float32
 from .reference.contrast_loss import contrast_loss as reference
-from .weighted_sq_error import OPERANDS, SCALINGS, empty_like_pred, operands
+from .weighted_sq_error import OPERANDS, SCALINGS, empty_like_pred, images_of, operands
 
 
 def contrast_loss(
@@ -52,8 +52,8 @@ def contrast_loss(
 
 
 def _forward_cpu(pred, x, x_noisy, sigma, weight, coefficients, sigma_data, output, c_skip, c_out):
-    results = _made(pred)
     tensors, sizes = operands(pred, x, x_noisy, sigma, c_skip, c_out, weight, coefficients)
+    results = _made(pred, tensors[0])
     _native.cpu().contrast_loss_forward(
         _native.code(pred),
         *tensors,
@@ -65,17 +65,17 @@ def _forward_cpu(pred, x, x_noisy, sigma, weight, coefficients, sigma_data, outp
     return results
 
 
-def _made(pred):
+def _made(pred, images):
     """Results without data."""
     energy = torch.empty(pred.shape[:2], dtype=torch.float32, device=pred.device)
-    return energy.new_empty(()), energy, empty_like_pred(pred)
+    return energy.new_empty(()), energy, empty_like_pred(pred, images)
 
 
 _forward = _library.define(
     f"contrast_loss({OPERANDS}, Tensor coefficients, {SCALINGS})"
     " -> (Tensor loss, Tensor energy, Tensor grad_pred)",
     cpu=_forward_cpu,
-    fake=lambda pred, *others: _made(pred),
+    fake=lambda pred, *others: _made(pred, images_of(pred)),
     cuda="triton_kernels.contrast_loss:forward",
 )
 

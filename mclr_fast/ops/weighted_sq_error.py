@@ -93,8 +93,8 @@ def _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c
 
 
 def _backward_cpu(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out):
-    grad_pred = empty_like_pred(pred)
     tensors, sizes = operands(pred, x, x_noisy, sigma, c_skip, c_out, weight)
+    grad_pred = empty_like_pred(pred, tensors[0])
     _native.cpu().weighted_sq_error_backward(
         _native.code(pred),
         grad_energy.contiguous(),
@@ -108,12 +108,12 @@ def _backward_cpu(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, outp
 
 
 def _backward_fake(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out):
-    return empty_like_pred(pred)
+    return empty_like_pred(pred, images_of(pred))
 
 
-def empty_like_pred(pred: Tensor) -> Tensor:
-    """An uninitialised gradient of pred, in the memory order of its images."""
-    return torch.empty_like(images_of(pred)).unflatten(0, pred.shape[:2])
+def empty_like_pred(pred: Tensor, images: Tensor) -> Tensor:
+    """An uninitialised gradient of pred, in the memory order of its images (`images_of`)."""
+    return torch.empty_like(images).unflatten(0, pred.shape[:2])
 
 
 OPERANDS = "Tensor pred, Tensor x, Tensor x_noisy, Tensor? sigma, Tensor weight"

@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from mclr_fast.runtime.files import file_sha256, write_json
+from mclr_fast.runtime.formats import state_marker
 
 MARKER = "complete.json"
 
@@ -41,9 +42,12 @@ def mark_complete(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read_complete(folder: Path) -> dict[str, Any]:
-    """The marker's content, once every file is seen to be as it was written. DamagedState otherwise."""
+    """The marker's content, once every file is seen to be as it was written. DamagedState otherwise.
+
+    Errors    RunError for a state of a later format.
+    """
     try:
-        content = json.loads((folder / MARKER).read_text())
+        content = state_marker(json.loads((folder / MARKER).read_text()), folder)
         files = content["files"]
         found = {path.name for path in folder.iterdir()} - {MARKER}
         if differing := sorted(found ^ files.keys()):

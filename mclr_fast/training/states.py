@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.faults import Fault
+from mclr_fast.runtime.formats import STATE_FORMAT
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 
@@ -70,7 +71,7 @@ class TrainingStates:
             )
         except OSError as error:
             raise self._failed(error) from error
-        content = {"run": self.run, "images_seen": images_seen, "meta": meta}
+        content = {"format": STATE_FORMAT, "run": self.run, "images_seen": images_seen, "meta": meta}
         self._pending = self._threads.submit(self._complete, written, temporary, content)
 
     def wait(self) -> None:

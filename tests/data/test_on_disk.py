@@ -105,9 +105,7 @@ def test_grey_images_and_string_order(write_dataset):
         ({"labels": [["a.png", -1]]}, "is -1; labels must be integer class indices from 0"),
     ],
 )
-def test_labels_that_cannot_be_used_are_one_line_and_images_go_on(
-    write_dataset, dataset_json, message
-):
+def test_labels_that_cannot_be_used_are_one_line_and_images_go_on(write_dataset, dataset_json, message):
     dataset = EDM2Dataset(write_dataset({"a.png": rgb(7)}, **dataset_json))
     assert dataset.images([0]).max() == 7
     with pytest.raises(ValueError, match=message) as caught:

@@ -86,7 +86,7 @@ def judge(tmp_path):
 def test_an_evaluation_is_made_once(judge):
     assert judge.kept("mclr", 32) is None
     made = judge.evaluate(None, "mclr", "trained", 32)
-    judge.family = None  # nothing is sampled again
+    judge.model = None  # nothing is sampled again
     read = judge.evaluate(None, "mclr", "trained", 32)
     assert read.row == made.row and read.row.seconds > 0
     assert torch.equal(read.features, made.features) and torch.equal(read.grid, made.grid)

@@ -90,7 +90,8 @@ def test_force_weight_norm_():
     torch.testing.assert_close(rms, torch.full_like(rms, 1 - 1e-4), rtol=0, atol=3e-7)
 
 
-def test_opcheck():
+@pytest.mark.parametrize("implementation", ["fused"], indirect=True)
+def test_opcheck(implementation):
     lists = [[torch.rand(3, 2), torch.rand(1)] for _ in range(6)]
     arguments = (*lists, [True, False], 3, 0.1, 0.9, 0.99, 1e-8, [0.5, 0.5])
     torch.library.opcheck(torch.ops.mclr_fast.adam_norm_ema_.default, arguments)

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from mclr_fast.config import EvalConfig, SampleConfig
-from mclr_fast.data import RGBEncoder
 from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.evaluation.features import FeatureCollector
 from mclr_fast.evaluation.protocol import Protocol
 from mclr_fast.experiments.sample_files import sample_files
 from mclr_fast.methods.model_samples import write_samples
+from mclr_fast.models.codecs import PixelCodec
 from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.sampling import seeded_noise
@@ -52,7 +52,7 @@ class CountingRanks(Ranks):
 
 
 class Noise:
-    """A sampler, and the family that makes it: an image is its seed's noise, brighter from class to class."""
+    """A sampler, and the model that makes it: an image is its seed's noise, brighter from class to class."""
 
     nfe = 7
 
@@ -76,7 +76,7 @@ class Decode:
         self.made, self.most = [], 0
 
     def __call__(self, x):
-        images = RGBEncoder().decode(x)
+        images = PixelCodec(SHAPE).decode(x)
         self.made = [made for made in self.made if made() is not None] + [weakref.ref(images)]
         self.most = max(self.most, sum(len(made()) for made in self.made))
         return images
@@ -120,7 +120,8 @@ def work(outdir, model, ranks):
     held["gathered"] = ranks.largest
 
     ranks.largest = 0
-    write_samples(outdir / "samples.zip", Noise(), SAMPLES, 5, Pixels(), BATCH, ranks, NeverStops())
+    data, codec = Pixels(), PixelCodec(SHAPE)
+    write_samples(outdir / "samples.zip", Noise(), SAMPLES, 5, data, codec, BATCH, ranks, NeverStops())
     held["gathered_for_zip"] = ranks.largest
 
     options = {"seeds": "0-6,11", "num_steps": 2, "sample_batch": BATCH, "outdir": outdir / "files"}
