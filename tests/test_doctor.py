@@ -27,13 +27,13 @@ def checklist(capsys):
     return run
 
 
-def test_versions(checklist):
+def test_versions_are_those_installed(checklist):
     found = checklist()
     assert found["mclr_fast"] == ("✓", mclr_fast.__version__)
     assert found["torch"] == ("✓", torch.__version__)
 
 
-def test_missing_package(checklist, monkeypatch):
+def test_a_missing_package_is_not_ticked(checklist, monkeypatch):
     def version(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
@@ -54,7 +54,7 @@ def test_precision_is_the_trainers_choice(monkeypatch, native):
     assert f"torch threads: {torch.get_num_threads()}" in lines["cpu"][1]
 
 
-def test_cuda_devices(monkeypatch):
+def test_each_gpu_has_a_line(monkeypatch):
     class Device:
         name, total_memory, major, minor = "Some GPU", 80 * 2**30, 9, 0
 
@@ -67,7 +67,7 @@ def test_cuda_devices(monkeypatch):
     assert lines["cuda bf16"] == (True, "native: auto picks bf16")
 
 
-def test_compilers(monkeypatch):
+def test_compilers_are_where_they_are_found(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: "/bin/g++" if name == "g++" else None)
     assert list(machine._compilers()) == [
         (True, "C++ compiler", "/bin/g++"),
@@ -90,7 +90,7 @@ def test_optional_packages(checklist, monkeypatch):
     assert found["apex"][1].startswith("not installed")
 
 
-def test_shipped_files(checklist, monkeypatch, tmp_path):
+def test_shipped_files_are_there_or_missing(checklist, monkeypatch, tmp_path):
     (tmp_path / "mnist16-base").mkdir()
     (tmp_path / "mnist16-base" / "model.safetensors").write_bytes(b"x" * 1234)
     monkeypatch.setattr(machine, "ASSETS", tmp_path)
@@ -99,7 +99,7 @@ def test_shipped_files(checklist, monkeypatch, tmp_path):
     assert found["mnist16-base/config.json"] == ("✗", "missing")
 
 
-def test_ops(checklist):
+def test_each_op_says_its_implementation(checklist):
     found = checklist()
     for op, implementation, reason in ops.implementations():
         assert found[op] == ("✓", f"{implementation:<11} {reason}")
@@ -114,7 +114,7 @@ def test_as_a_command_without_ticks():
     assert done.stdout.splitlines()[1].split() == ["?", "mclr_fast", mclr_fast.__version__]
 
 
-def test_help(capsys):
+def test_help_has_an_example(capsys):
     with pytest.raises(SystemExit) as exit_:
         doctor.main(["--help"])
     assert exit_.value.code == 0

@@ -174,7 +174,7 @@ def test_unknown_recipe_names_the_nearest(capsys):
         (["--proof-seeds", "0", "-1"], "--proof-seeds must be at least 0, not (0, -1)"),
     ],
 )
-def test_impossible_numbers(door, tmp_path, options, words):
+def test_impossible_numbers_are_refused_before_anything_is_made(door, tmp_path, options, words):
     code, _, err = door(*options)
     assert code == 1
     assert words in error_line(err)
@@ -198,7 +198,7 @@ def test_impossible_numbers(door, tmp_path, options, words):
         (sample, ["--labels", "5-3"], "'5-3' is no list of integers"),
     ],
 )
-def test_impossible_numbers_of_the_other_doors(base, capsys, module, options, words):
+def test_the_other_doors_refuse_impossible_numbers(base, capsys, module, options, words):
     assert module.main([base, *options, "--device", "cpu"]) == 1
     assert words in error_line(capsys.readouterr().err)
 
@@ -230,7 +230,7 @@ def test_labels_out_of_range(door, tmp_path):
     assert "0 to 3" in err
 
 
-def test_one_class(door, tmp_path):
+def test_data_of_one_class_are_refused(door, tmp_path):
     code, _, err = door(data=write_data(tmp_path / "one", np.zeros(24)))
     assert code == 1
     assert "1 distinct class" in error_line(err)

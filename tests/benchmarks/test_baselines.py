@@ -102,7 +102,7 @@ def test_wrong_labels_are_wrong():
 
 
 @pytest.mark.parametrize("step_class", [Algorithm1Step, DeduplicatedStep])
-def test_step_trains(nets, step_class):
+def test_a_step_moves_weights_and_averages_and_normalises(nets, step_class):
     _, plain = nets
     torch.manual_seed(2)
     step = step_class(plain, ImageData(4, (2, 8, 8)), 4, 2)

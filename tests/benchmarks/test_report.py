@@ -32,7 +32,7 @@ def met(row, key, records=RECORDS):
     return [line.met for line in report.lines_of(records) if (line.row, line.key) == (row, key)]
 
 
-def test_targets():
+def test_a_promise_is_kept_or_not_by_its_own_ratio():
     assert met("step-bf16-k3", "over_naive") == ["yes"]
     assert met("step-bf16-k3", "over_floor") == ["NO"]  # at most, not at least
     assert met("step-bf16-k7", "over_naive") == ["NO"]
@@ -66,7 +66,7 @@ def test_text_table_and_markdown():
     assert len(rows) == 2 + len(report.lines_of(RECORDS))
 
 
-def test_files(tmp_path):
+def test_a_page_and_a_picture_are_written(tmp_path):
     results = tmp_path / "results.json"
     results.write_text(json.dumps({"benchmarks": [*RECORDS, {"name": "other", "extra_info": {}}]}))
     text, image = report.write(results, tmp_path / "out")

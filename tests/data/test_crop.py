@@ -1,3 +1,5 @@
+"""center-crop-dhariwal: squares of the size asked for, the middle kept, halved by means before resized."""
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -11,7 +13,7 @@ def noise(width, height):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 91), (63, 200), (127, 64), (128, 300), (500, 375), (17, 9)])
-def test_size(size):
+def test_any_image_becomes_a_square_of_the_size_asked_for(size):
     assert center_crop_dhariwal(noise(*size), 64).size == (64, 64)
 
 

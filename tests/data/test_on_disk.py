@@ -1,3 +1,5 @@
+"""EDM2's zips and folders, and folders of classes: the recorded images and labels, or one clear line."""
+
 import json
 import shutil
 import zipfile
@@ -103,7 +105,7 @@ def test_grey_images_and_string_order(write_dataset):
         ({"labels": [["a.png", -1]]}, "is -1; labels must be integer class indices from 0"),
     ],
 )
-def test_labels_that_cannot_be_used(write_dataset, dataset_json, message):
+def test_labels_that_cannot_be_used_are_one_line_and_images_go_on(write_dataset, dataset_json, message):
     dataset = EDM2Dataset(write_dataset({"a.png": rgb(7)}, **dataset_json))
     assert dataset.images([0]).max() == 7
     with pytest.raises(ValueError, match=message) as caught:
@@ -121,18 +123,18 @@ def test_labels_that_cannot_be_used(write_dataset, dataset_json, message):
         ("a.npy", np.array([None]), "'a.npy' cannot be read .*allow_pickle=False"),
     ],
 )
-def test_images_of_an_unknown_kind(write_dataset, name, image, message):
+def test_images_of_an_unknown_kind_are_refused(write_dataset, name, image, message):
     with pytest.raises(ValueError, match=message):
         EDM2Dataset(write_dataset({name: image}))
 
 
-def test_palette_images(tmp_path):
+def test_palette_images_are_refused(tmp_path):
     PIL.Image.fromarray(rgb()).convert("P").save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"uint8 1x4x4 \(P\); expected grey or RGB"):
         EDM2Dataset(tmp_path)
 
 
-def test_images_of_two_shapes(write_dataset):
+def test_images_of_two_shapes_are_refused(write_dataset):
     with pytest.raises(ValueError, match=r"'b.png' has shape 3x5x5, the first image 3x4x4.*prepare does"):
         EDM2Dataset(write_dataset({"a.png": rgb(), "b.png": rgb(size=5)}))
 
@@ -145,14 +147,14 @@ def test_opening_looks_at_few_images_and_reading_at_each(write_dataset):
         dataset.images([0, 1])
 
 
-def test_damaged_image(write_dataset):
+def test_a_damaged_image_is_named(write_dataset):
     folder = write_dataset({"a.png": rgb(), "b.png": rgb()})
     (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:40])
     with pytest.raises(ValueError, match=r"'b.png' cannot be read"):
         EDM2Dataset(folder)
 
 
-def test_damaged_latents_in_a_zip(golden, tmp_path):
+def test_damaged_latents_in_a_zip_are_named(golden, tmp_path):
     """numpy would read them: the archive's checksum says otherwise."""
     path = tmp_path / "latents.zip"
     data = bytearray(golden("edm2_dataset")["latents/zip_bytes"].tobytes())
@@ -162,7 +164,7 @@ def test_damaged_latents_in_a_zip(golden, tmp_path):
         EDM2Dataset(path)
 
 
-def test_compressed_members(golden, tmp_path):
+def test_compressed_members_read_the_same(golden, tmp_path):
     expected = golden("edm2_dataset")
     (tmp_path / "stored.zip").write_bytes(expected["rgb/zip_bytes"].tobytes())
     with (
@@ -187,7 +189,7 @@ def test_a_folder_for_every_class(write_dataset, tmp_path, as_zip):
     assert dataset.images([0, 1, 2])[:, 0, 0, 0].tolist() == [3, 2, 1]
 
 
-def test_a_class_folder_without_images(write_dataset):
+def test_a_class_folder_without_images_is_named(write_dataset):
     folder = write_dataset({"ant/a.png": rgb(), "wolf/b.png": rgb()})
     (folder / "bee").mkdir()
     (folder / "bee" / "notes.txt").write_text("none yet")
@@ -201,7 +203,7 @@ def test_edm2s_own_folders_are_no_classes(write_dataset):
         _ = EDM2Dataset(write_dataset({name: rgb() for name in names})).labels
 
 
-def test_paths_that_are_no_dataset(tmp_path):
+def test_paths_that_are_no_dataset_are_told_what_they_are(tmp_path):
     (tmp_path / "img64.zip").write_text("not an archive")
     with pytest.raises(ValueError, match=r"img64.zip is not a zip archive, .*expected an EDM2"):
         EDM2Dataset(tmp_path / "img64.zip")

@@ -54,7 +54,7 @@ def test_an_index_depends_on_its_position_alone():
     assert np.array_equal(resumed.indices(shuffled), whole[shuffled])
 
 
-def test_no_position():
+def test_no_position_has_no_index():
     assert SampleOrder(5, seed=0).indices(np.arange(0)).shape == (0,)
 
 

@@ -78,7 +78,7 @@ def small_chunks(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tars"])
-def test_any_source(folder, tmp_path, kind):
+def test_any_source_gives_the_same_images_in_the_same_order(folder, tmp_path, kind):
     out = run(as_source(folder, kind), tmp_path / "img16.zip")
     dataset = open_dataset(out)
     order = sorted(NAMES)
@@ -94,7 +94,7 @@ def test_any_source(folder, tmp_path, kind):
     assert {path.suffix for path in tmp_path.iterdir()} <= {"", ".zip", ".tar"}  # nothing is left over
 
 
-def test_a_thousand_images_a_folder(tmp_path):
+def test_a_folder_holds_a_thousand_images(tmp_path):
     (tmp_path / "few" / "a").mkdir(parents=True)
     PIL.Image.new("RGB", (2, 2)).save(tmp_path / "few" / "a" / "0.png")
     names = [
@@ -103,7 +103,7 @@ def test_a_thousand_images_a_folder(tmp_path):
     assert names == ["00000/img00000999.png", "00001/img00001000.png"]
 
 
-def test_mirrored(folder, tmp_path):
+def test_mirror_images_follow_with_the_same_labels(folder, tmp_path):
     plain = open_dataset(run(folder, tmp_path / "a.zip"))
     both = open_dataset(run(folder, tmp_path / "b.zip", mirror=True))
     images = both.images(range(20))
@@ -219,7 +219,7 @@ def test_options_that_cannot_be_used(folder, tmp_path):
         run(tmp_path / "a.tar.gz", tmp_path / "out.zip")
 
 
-def test_verify(folder, tmp_path, capsys):
+def test_verify_counts_what_is_there_and_names_what_is_damaged(folder, tmp_path, capsys):
     out = run(folder, tmp_path / "img16.zip", verify=True)
     assert "10 images of 3x16x16, 2 of 2 classes, 5 to 5 images a class" in capsys.readouterr().out
     data = bytearray(out.read_bytes())
@@ -238,7 +238,7 @@ def test_verify_counts_what_cannot_be_used(tmp_path):
         run(tmp_path / "set", None, verify=True)
 
 
-def test_the_door(folder, tmp_path, capsys):
+def test_the_door_writes_once_and_asks_for_a_name(folder, tmp_path, capsys):
     arguments = [str(folder), str(tmp_path / "out.zip"), "--resolution", "16", "--verify"]
     assert door.main(arguments) == 0
     assert "10 images." in capsys.readouterr().out

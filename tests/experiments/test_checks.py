@@ -63,11 +63,11 @@ def model(files, tiny):
         ("plus-minus", {"negatives_model": "nowhere"}, "no model at nowhere"),
     ],
 )
-def test_options(refused, objective, options, words):
+def test_options_out_of_range_are_refused(refused, objective, options, words):
     refused(words, objective, **options)
 
 
-def test_the_base_against_itself(tiny_run, run_config):
+def test_the_base_against_itself_is_refused(tiny_run, run_config):
     """What a recipe leaves to be named, its dry run does without."""
     with pytest.raises(RunError, match=r"--positives base .* give --negatives-model"):
         tiny_run("run", "plus-minus", positives="base")
@@ -85,7 +85,7 @@ def test_the_base_against_itself(tiny_run, run_config):
         ({"dropout": -0.1}, r"--dropout must be in \[0, 1\), not -0\.1"),
     ],
 )
-def test_training_options(refused, train, words):
+def test_training_options_out_of_range_are_refused(refused, train, words):
     refused(words, "ccdpo", train)
 
 
@@ -94,7 +94,7 @@ def test_a_row_may_be_cut_where_the_objective_allows(tiny_run):
 
 
 @pytest.mark.parametrize("objective", ["ccdpo", "cca", "ddo"])
-def test_reference_of_another_architecture(refused, model, objective):
+def test_a_reference_of_another_architecture_is_refused(refused, model, objective):
     refused(
         "another architecture: its model_channels is 16, the trained network's 8",
         objective,
@@ -125,23 +125,23 @@ def write_negatives(path, labels, size=8, channels=1):
     ],
     ids=["size", "channels", "unknown class", "missing class"],
 )
-def test_negatives_that_do_not_fit(refused, files, objective, content, words):
+def test_negatives_that_do_not_fit_are_refused(refused, files, objective, content, words):
     refused(words, objective, negatives=write_negatives(files / "negatives.zip", **content))
 
 
-def test_negatives_that_cannot_be_made_or_read(refused, files):
+def test_negatives_that_cannot_be_made_or_read_are_refused(refused, files):
     refused("name a file that ends in .zip", "ddo", negatives=files / "nowhere")
     (files / "broken.zip").write_text("no zip")
     refused("--negatives: .*broken.zip is not a zip archive", "ddo", negatives=files / "broken.zip")
 
 
-def test_a_classifier_of_other_noise_levels(refused, tiny_run, files):
+def test_a_classifier_of_other_noise_levels_is_refused(refused, tiny_run, files):
     tiny_run("other", "weighted-mclr", classifier=files / "classifier.safetensors").needs.make()
     words = "--classifier .* was trained for something else: its P_std is 0.5, this run's 0.75"
     refused(words, "weighted-mclr", classifier=files / "classifier.safetensors", P_std=0.75)
 
 
-def test_a_dry_run_of_data_that_do_not_fit(run_config, files):
+def test_a_dry_run_of_data_that_do_not_fit_is_refused(run_config, files):
     write_negatives(files / "data.zip", [0, 1, 2, 7])
     with pytest.raises(RunError, match=r"the labels of --data .* the network knows classes 0 to 3"):
         dry_run(run_config("run"))

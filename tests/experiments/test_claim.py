@@ -3,9 +3,9 @@
 import dataclasses
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
-from conftest import GOLDEN
 
 from mclr_fast import train
 from mclr_fast.config import RunConfig, TrainConfig
@@ -15,7 +15,7 @@ from mclr_fast.recipes import get_recipe
 from mclr_fast.runtime import formats
 from mclr_fast.runtime.errors import RunError
 
-ZOO = GOLDEN / "zoo"
+ZOO = Path(__file__).parents[1] / "golden" / "zoo"
 OPTIONS = """--recipe mnist16 --init base --duration 192 --batch-size 32 --num-samples 40 --num-steps 2
 --precision fp32 --log-every 32 --checkpoint-every 64 --sample-batch 40 --keep-checkpoints 1 --control none"""
 OWN = {

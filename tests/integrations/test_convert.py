@@ -20,7 +20,7 @@ def door(tmp_path, capsys):
     return call
 
 
-def test_contents(door, write_model):
+def test_the_state_holds_the_base_everywhere_and_no_progress(door, write_model):
     folder, net = write_model()
     code, path, _ = door(folder)
     state = torch.load(path, weights_only=True)
@@ -63,7 +63,7 @@ def test_noise_level_of_the_preset(door, write_model, img_channels, noise):
     assert (loss_fn["P_mean"], loss_fn["P_std"]) == noise and loss_fn["sigma_data"] == 0.5
 
 
-def test_mistakes(door, write_model, tmp_path):
+def test_mistakes_are_one_line_each_and_write_nothing(door, write_model, tmp_path):
     """One line each, before anything is written."""
     folder, _ = write_model()
     code, path, err = door(folder, "base.pt")

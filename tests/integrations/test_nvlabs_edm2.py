@@ -54,7 +54,7 @@ def cca(e, r, beta=0.3, lambda_=2.0):
     ],
     ids=["mclr", "mclr-dsm", "ccdpo", "cca", "cca-labels"],
 )
-def test_values(loss_fn, value, pairing):
+def test_values_are_those_of_the_algorithms(loss_fn, value, pairing):
     """Algorithms 1 and 2 as written, on the losses' own draws."""
     images, labels = minibatch(0, size=5)
     net, base = make_net(0).eval(), make_net(1).eval()
@@ -74,7 +74,7 @@ def test_ddo_negatives_are_samples_of_the_class(write_samples):
     """Grey level 10 i of sample i, which is of class i mod 4, at the net's range."""
     loss_fn = DDOLoss(0.3, 2.0, write_samples(), **NOISE, num_negatives=5)
     images, labels = minibatch(0)
-    x, labels_NR = loss_fn.tuples(images, labels.argmax(1), NUM_CLASSES)
+    x, labels_NR = loss_fn.columns(images, labels.argmax(1), NUM_CLASSES)
     assert torch.equal(x[:, 0], images) and x.shape == (BATCH, 6, *images.shape[1:])
     assert torch.equal(labels_NR, labels.argmax(1)[:, None].expand(-1, 6))
     level = (x[:, 1:, 0, 0, 0] + 1) * 127.5 / 10
@@ -158,7 +158,7 @@ def test_reference_stays(losses):
     assert all(p.grad is None for p in frozen.parameters())
 
 
-def test_pickles(make_loss):
+def test_a_pickled_loss_gives_the_same_losses(make_loss):
     """With their snapshots: settings and reference survive, and so do the losses."""
     run = Run(make_net(), make_loss())
     run.step()
@@ -180,7 +180,7 @@ def test_pickles(make_loss):
         (torch.eye(4)[[1, 1, 1, 1]], "labels has 1 distinct class in this minibatch of 4"),
     ],
 )
-def test_labels(labels, message):
+def test_labels_that_are_not_one_hot_are_refused(labels, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         MCLRLoss(**NOISE)(net=make_net(), images=torch.randn(4, 1, 8, 8), labels=labels)
 
@@ -193,7 +193,7 @@ def test_labels(labels, message):
         (lambda: CCALoss(1.0, 1.0, **NOISE, pairing="x"), "pairing must be one of images, labels, not 'x'"),
     ],
 )
-def test_settings(make, message):
+def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

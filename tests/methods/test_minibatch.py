@@ -56,7 +56,7 @@ def rows(folder):
     return make
 
 
-def test_any_world_size_and_resume(folder, rows):
+def test_any_world_size_and_resume_give_the_same_rows(folder, rows):
     running = source(open_dataset(folder))
     for step in range(9):  # past two epochs of 30
         x = running.draw(step * BATCH).x
@@ -68,12 +68,12 @@ def test_any_world_size_and_resume(folder, rows):
 
 @needs_dali
 @pytest.mark.parametrize("flip", [False, True])
-def test_any_loader(rows, flip):
+def test_any_loader_gives_the_same_rows(rows, flip):
     assert torch.equal(rows(2, "plain", flip=flip), rows(2, "dali", flip=flip))
     assert torch.equal(rows(2, "plain", flip=flip), rows(2, "auto", size=2, flip=flip))
 
 
-def test_flips(rows):
+def test_half_of_the_images_are_mirrored_whatever_their_column(rows):
     """Half of the images, whatever their column; labels on one image share its flip."""
     plain, maybe = rows(4, flip=False), rows(4, flip=True)
     flipped = (maybe == plain.flip(-1)).flatten(2).all(2)

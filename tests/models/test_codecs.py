@@ -1,3 +1,5 @@
+"""Pixels and latents to and from a network's range: EDM2's recorded values, to the bit."""
+
 import json
 
 import numpy as np
@@ -23,7 +25,7 @@ def assert_equal(actual, expected):
     np.testing.assert_array_equal(actual.numpy(), expected.numpy(), strict=True)
 
 
-def test_rgb(arrays):
+def test_pixels_are_encoded_and_decoded_as_recorded(arrays):
     encoder = PixelCodec((3, 8, 8))
     encoded = encoder.encode(arrays["rgbenc/bytes"])
     assert_equal(encoded, arrays["rgbenc/encoded"])
@@ -31,7 +33,7 @@ def test_rgb(arrays):
     assert_equal(encoder.decode(arrays["rgbenc/floats"]), arrays["rgbenc/decoded"])
 
 
-def test_latents(arrays):
+def test_latents_are_drawn_and_scaled_as_recorded(arrays):
     encoder = LatentCodec(arrays["vae/normals"].shape[1:])
     encoded = encoder.encode(arrays["latents/images"], arrays["vae/normals"])
     assert_equal(encoder.scale.flatten(), arrays["vae/scale"])
@@ -40,7 +42,7 @@ def test_latents(arrays):
     assert_equal(encoder.unscale(encoded), arrays["vae/decoder_input"])
 
 
-def test_latents_of_another_vae(golden, arrays):
+def test_another_vaes_statistics_scale_as_recorded(golden, arrays):
     vae = json.loads(str(golden("edm2_dataset")["config_json"]))["vae"]
     encoder = LatentCodec((4, 8, 8), **vae["custom"])
     assert_equal(encoder.scale.flatten(), arrays["vae_custom/scale"])

@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "model.safetensors"])
-def test_load(folder, name):
+def test_load_gives_the_files_weights_in_eval_mode(folder, name):
     net = load(folder / name)
     state = load_file(folder / "model.safetensors")
     assert not net.training
@@ -35,7 +35,7 @@ def test_load(folder, name):
     assert net(torch.randn(2, 1, 8, 8), torch.ones(2), torch.tensor([0, 2])).shape == (2, 1, 8, 8)
 
 
-def test_overrides(folder):
+def test_the_dtype_may_be_chosen(folder):
     assert load(str(folder), dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
@@ -45,7 +45,7 @@ def test_half_precision_files_become_float32(folder):
     assert {value.dtype for value in load(folder).state_dict().values()} == {torch.float32}
 
 
-def test_missing(folder):
+def test_a_missing_file_is_named(folder):
     with pytest.raises(FileNotFoundError, match=r"no model at .*absent: .*config\.json is missing"):
         load(folder / "absent")
     (folder / "model.safetensors").unlink()
@@ -53,21 +53,21 @@ def test_missing(folder):
         load(folder)
 
 
-def test_damaged_weights(folder):
+def test_damaged_weights_are_named(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
         load(folder)
 
 
-def test_other_shapes(folder):
+def test_weights_of_other_shapes_are_refused(folder):
     (folder / "config.json").write_text(json.dumps({"family": "edm2", "net": ARGUMENTS | {"label_dim": 4}}))
     message = r"does not fit .*'unet\.emb_label\.weight' is \[16, 3\] in the file and \[16, 4\]"
     with pytest.raises(ValueError, match=message):
         load(folder)
 
 
-def test_other_names(folder):
+def test_weights_of_other_names_are_refused(folder):
     path = folder / "model.safetensors"
     state = load_file(path)
     del state["unet.out_gain"]
@@ -86,7 +86,7 @@ def test_other_names(folder):
         ('{"net": {}}', "family None is unknown"),
     ],
 )
-def test_bad_config(folder, text, message):
+def test_a_config_that_describes_no_model_is_refused(folder, text, message):
     (folder / "config.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         load(folder)

@@ -76,7 +76,7 @@ def test_calibrated_on_images_it_has_not_seen(trained):
     assert quality["heldout_images"] == 200
 
 
-def test_seed_decides(trained):
+def test_the_seed_decides_every_weight(trained):
     first, second = (train(num_steps=20)[0].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = train(num_steps=20, seed=1)[0].state_dict()
@@ -110,12 +110,12 @@ def test_bins_are_equally_probable():
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 64, 64), (4, 9, 7), (2, 1, 1)])
-def test_image_shapes(shape):
+def test_any_image_shape_has_logits(shape):
     net = NoisyClassifier(shape, [0.25] * 4, NOISE.P_mean, NOISE.P_std).eval()
     assert net(torch.randn(3, *shape), torch.ones(3)).shape == (3, 4)
 
 
-def test_too_few_images():
+def test_too_few_images_are_refused():
     with pytest.raises(ValueError, match="5 images are too few"):
         train_noisy_classifier(
             lambda index: torch.zeros(len(index), 1, 4, 4), np.zeros(5, np.int64), 1, NOISE

@@ -23,7 +23,7 @@ def same(net, state, dtype=torch.float32):
     )
 
 
-def test_a_snapshot(theirs, mark):
+def test_a_snapshot_is_its_network_and_what_is_known_of_it(theirs, mark):
     net, path, _ = theirs
     config = read_config(path)
     assert config["net"] == ARGUMENTS | DEFAULTS | {"clip_act": 256, "resample_filter": [1, 1]}
@@ -58,7 +58,7 @@ def test_what_it_computes(theirs):
         ("my-edm2-img64-s-1073741-0.075.pkl", "unknown"),
     ],
 )
-def test_licence(theirs, name, licence):
+def test_the_licence_follows_from_the_published_name(theirs, name, licence):
     path = theirs[1].rename(theirs[1].with_name(name))
     assert read_config(path)["licence"] == licence
 
@@ -71,7 +71,7 @@ def test_attributes_go_before_arguments(tmp_path):
     assert load(path).sigma_data == 0.7 and read_config(path)["net"]["res_balance"] == 0.4
 
 
-def test_a_training_state(theirs):
+def test_a_training_state_gives_its_weights_or_an_average(theirs):
     net, _, path = theirs
     config = read_config(path)
     assert config["format"] == "edm2-training-state" and config["net"].items() >= ARGUMENTS.items()

@@ -42,7 +42,7 @@ def evaluate(recorded, mode):
     return net, energy, Denoising()(energy, logvar.flatten(), x[0].numel())
 
 
-def test_noise_level(recorded, noise_level):
+def test_sigma_and_weight_are_those_recorded(recorded, noise_level):
     sigma = noise_level.sigma(recorded["z_sigma"])
     torch.testing.assert_close(sigma, recorded["sigma"], rtol=5e-7, atol=0)
     weight = noise_level.weight(recorded["sigma"])
@@ -50,7 +50,7 @@ def test_noise_level(recorded, noise_level):
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_loss(recorded, mode):
+def test_losses_are_those_recorded(recorded, mode):
     _, energy, (loss, terms) = evaluate(recorded, mode)
     expected = recorded[f"{mode}/loss"].double().sum((1, 2, 3))
     assert loss.shape == (5,) and loss.dtype == torch.float32
@@ -59,7 +59,7 @@ def test_loss(recorded, mode):
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_gradient_norms(recorded, mode):
+def test_gradient_norms_are_those_recorded(recorded, mode):
     net, _, output = evaluate(recorded, mode)
     output.loss_N.sum().backward()
     prefix = f"{mode}/gradnorm/"

@@ -60,7 +60,7 @@ def test_more_negatives_than_positions():
     assert index.tolist() == [[1] * 4, [0] * 4]
 
 
-def test_one_class():
+def test_one_class_is_refused_unless_the_own_counts():
     message = (
         "labels has 1 distinct class in this minibatch of 32; MCLR needs at least 2: raise the "
         "batch size or shuffle the data."
@@ -72,6 +72,6 @@ def test_one_class():
 
 
 @pytest.mark.parametrize("num_negatives", [0, -1])
-def test_no_negatives(num_negatives):
+def test_no_negatives_are_refused(num_negatives):
     with pytest.raises(ValueError, match=f"num_negatives must be at least 1, not {num_negatives}"):
         pair_labels(LABELS, num_negatives)

@@ -26,7 +26,7 @@ NAN, INF = float("nan"), float("inf")
         (ModelGuidance, "w", "at least 0 and below 1", (-0.1, 1.0, NAN)),
     ],
 )
-def test_out_of_range(make, setting, allowed, wrong):
+def test_settings_out_of_range_are_refused(make, setting, allowed, wrong):
     make(0.5)
     for value in wrong:
         with pytest.raises(ValueError, match=f": {setting} must be {allowed}, not {re.escape(repr(value))}"):
@@ -34,7 +34,7 @@ def test_out_of_range(make, setting, allowed, wrong):
 
 
 @pytest.mark.parametrize("objective", [CCDPO(1.0), CCA(1.0, 1.0), DDO(1.0, 1.0)], ids=repr)
-def test_reference(objective):
+def test_a_reference_must_be_there_and_fit(objective):
     energy = torch.ones(4, 3)
     with pytest.raises(
         ValueError, match=r"pass reference_NR, its energies on the same evaluations, \[4, 3\]"
@@ -64,7 +64,7 @@ def test_no_gradient_flows_into_the_reference(objective):
     ],
     ids=repr,
 )
-def test_a_row_without_negatives(objective, num_columns):
+def test_a_row_without_negatives_is_refused(objective, num_columns):
     message = rf"{type(objective).__name__} needs at least 1 negative a row; R = {num_columns} leaves none"
     energy = torch.ones(4, num_columns)
     with pytest.raises(ValueError, match=message):

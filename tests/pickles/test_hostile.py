@@ -125,7 +125,7 @@ CASES = list(hostile("mark"))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_hostile(tmp_path, worker, mark, case):
+def test_a_hostile_file_is_refused_in_words(tmp_path, worker, mark, case):
     content, says = hostile(mark)[case]
     path = tmp_path / "x.pkl"
     path.write_bytes(content)
@@ -185,7 +185,7 @@ def mutations(content, count, seed):
 
 
 @pytest.mark.parametrize("which", ["snapshot", "training-state", "os.system in a snapshot"])
-def test_mutations(tmp_path, worker, mark, which, monkeypatch):
+def test_a_damaged_file_is_read_or_refused(tmp_path, worker, mark, which, monkeypatch):
     """None runs code, hangs or takes memory; what is no network any more is a ValueError too."""
     monkeypatch.setattr(reading, "_worker", worker)
     arguments = dict(img_resolution=4, img_channels=1, label_dim=2, model_channels=4, channel_mult=[1])

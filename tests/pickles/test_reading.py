@@ -44,7 +44,7 @@ def test_tensors_are_those_of_torch(tmp_path, tensors, form):
 
 
 @pytest.mark.parametrize("form", ["pickle", "zip", "stream"])
-def test_plain_values(tmp_path, form):
+def test_plain_values_come_as_they_were(tmp_path, form):
     value = {"a": [1, -2.5, None, True, 1 << 40, "\u00e9"], "b": {"c": (3, [])}}
     value[7] = torch.nn.Parameter(torch.ones(2))
     found = reading.read(write(tmp_path / "x", value, form))
@@ -171,6 +171,6 @@ def test_the_names_are_these():
     assert len(values.KNOWN) == 23 and not any("*" in name for name in values.KNOWN)
 
 
-def test_missing(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         reading.read(tmp_path / "x")

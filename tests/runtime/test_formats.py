@@ -3,9 +3,9 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from conftest import GOLDEN
 from safetensors import safe_open
 
 from mclr_fast.evaluation.rows import METRICS, Row
@@ -13,7 +13,7 @@ from mclr_fast.models import resolve
 from mclr_fast.runtime import formats
 from mclr_fast.runtime.errors import RunError
 
-ZOO = GOLDEN / "zoo"
+ZOO = Path(__file__).parents[1] / "golden" / "zoo"
 OLD_ROW = {"images_seen": 64, "nfe": 23, "samples": 40, **dict.fromkeys(METRICS, 0.5)}
 
 

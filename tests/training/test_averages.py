@@ -28,7 +28,7 @@ def track(z):
     return json.loads(str(z["config_json"]))["track"]
 
 
-def test_golden_profiles(z):
+def test_exponents_and_decays_are_those_recorded(z):
     np.testing.assert_allclose(std_to_exponent(z["ema/stds"]), z["ema/exponents"], rtol=1e-9)
     np.testing.assert_allclose(exponent_to_std(z["ema/exponents"]), z["ema/std_roundtrip"], 1e-9)
     betas = power_function_beta(z["ema/stds"][:, None], z["ema/beta_t_next"], z["ema/beta_t_delta"])
@@ -78,7 +78,7 @@ def test_golden_halflife_ema(z, track, module):
     np.testing.assert_allclose(actual, z["track/traditional_ema_weight"], rtol=0, atol=1e-6)
 
 
-def test_plain_ema():
+def test_a_plain_average_decays_alike_in_every_step():
     live = {"w": torch.zeros(2)}
     ema = PlainEMA(live, beta=0.9)
     live["w"].fill_(1.0)

@@ -44,19 +44,19 @@ def check(results):
         assert ("No space left on device" in result["said"]) == (kind == "disk-full"), fault
 
 
-def test_some_faults(tmp_path):
+def test_a_fault_of_each_kind_leaves_no_trace(tmp_path):
     faults = ["0:4:sigkill", "0:5:sigterm", "0:6:disk-full", "0:6:sigkill-written", "0:8:truncate"]
     check(suffer(tmp_path, 2, faults))
 
 
 @pytest.mark.slow
-def test_every_step(tmp_path):
+def test_a_fault_in_any_step_leaves_no_trace(tmp_path):
     faults = [f"0:{step}:{kind}" for step in STEPS for kind in ("sigkill", "sigterm")]
     check(suffer(tmp_path, 2, [*faults, *(f"0:{step}:exception" for step in (1, 4, 12))]))
 
 
 @pytest.mark.slow
-def test_every_save(tmp_path):
+def test_a_fault_in_any_save_leaves_no_trace(tmp_path):
     faults = [f"0:{n}:sigkill-written" for n in STEPS]
     faults += [f"0:{n}:{kind}" for n in (1, 4, 12) for kind in ("sigkill-marked", "disk-full", "truncate")]
     check(suffer(tmp_path, 1, faults))

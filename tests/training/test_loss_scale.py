@@ -41,16 +41,6 @@ def test_gradients_are_those_of_float32(tmp_path, objective):
     assert (flat - truth).norm() <= 0.01 * truth.norm()
 
 
-def small_weights(law):
-    """The law, but for weights of 1e-6."""
-
-    def drawn(seed, position):
-        values = law(seed, position)
-        return values | {"weight": torch.full_like(values["weight"], 1e-6)}
-
-    return drawn
-
-
 def test_small_gradients_survive_by_the_scale(tmp_path):
     """Energies so small that their gradients vanish in float16 without it."""
     kept = {}

@@ -106,7 +106,7 @@ def test_two_shards_go_on_where_one_process_stopped(sharded, whole):
     assert_same_losses(sharded / "begun", whole("mclr"))
 
 
-def test_size_decides():
+def test_a_large_net_on_several_ranks_is_sharded_unless_told_otherwise():
     with torch.device("meta"):
         small, large = nn.Linear(1000, 1000), nn.Linear(SHARDED_FROM // 1000, 1000)
     assert [shards(net, 8, "auto") for net in (small, large)] == [False, True]

@@ -52,7 +52,7 @@ def one_rank(tmp_path_factory, first_scale):
 
 
 @pytest.mark.parametrize("sharding", ["replicate", "shard"])
-def test_float16(one_rank, two_ranks, sharding):
+def test_float16_is_scaled_and_skipped_alike(one_rank, two_ranks, sharding):
     """Scaled, skipped and unscaled alike."""
     expected, found = one_rank / "fp16", two_ranks / f"fp16-{sharding}"
     assert column(expected, "skipped")[-1] in (1, 2)
@@ -66,7 +66,7 @@ def test_float16(one_rank, two_ranks, sharding):
     assert (flat - truth).norm() <= 5e-3 * truth.norm()
 
 
-def test_library_adam(one_rank, two_ranks):
+def test_torchs_adam_ends_where_one_rank_does(one_rank, two_ranks):
     expected, found = one_rank / "torch-adam", two_ranks / "torch-adam-shard"
     assert_same_losses(found, expected)
     (groups, _), (truths, _) = (load_tensors(folder / "results.safetensors") for folder in (found, expected))

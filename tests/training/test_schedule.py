@@ -18,7 +18,7 @@ def test_golden_edm2_schedule(golden):
 
 
 @pytest.mark.parametrize("batch_size", [1, 256])
-def test_hold(batch_size):
+def test_hold_warms_up_and_stays(batch_size):
     schedule = HoldSchedule(lr=1e-3, warmup_images=1000)
     values = [schedule(t, batch_size) for t in (0, 250, 1000, 10**9)]
     assert values == pytest.approx([0, 0.25e-3, 1e-3, 1e-3])

@@ -76,7 +76,7 @@ def test_guard_resumes_where_it_was():
         ([3.0, 3.0, 3.0], 2, True),  # as good as the best is no better
     ],
 )
-def test_patience(fds, patience, stops):
+def test_patience_counts_evaluations_since_the_best(fds, patience, stops):
     assert (out_of_patience(fds, patience) is not None) == stops
 
 

@@ -1,3 +1,5 @@
+"""EDM2's attention computes torch's, as exactly as torch does."""
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention

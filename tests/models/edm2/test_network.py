@@ -286,7 +286,7 @@ class TestDropout:
 
 
 @pytest.mark.parametrize(("dtype", "relative"), [(torch.bfloat16, 1.2e-2), (torch.float16, 2e-3)])
-def test_half_precision(dtype, relative):
+def test_half_precision_is_near_float32(dtype, relative):
     x, sigma = batch(3)
     labels = torch.tensor([[0, 1], [2, 3], [4, -1]])
     net, half = tiny(), tiny(dtype=dtype)

@@ -1,3 +1,5 @@
+"""Both forms of each resampling are torch's, values and gradients."""
+
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mclr_fast import ema as door
-from mclr_fast.experiments.snapshots import Snapshot, find_snapshots, reconstruct, write_reconstructions
 from mclr_fast.models import load, read_config, save_model
 from mclr_fast.runtime.errors import Interrupted, RunError
+from mclr_fast.training.snapshots import Snapshot, find_snapshots, reconstruct, write_reconstructions
 
 STEPS = 48
 STDS = (0.05, 0.1, 0.07, 0.2)  # the first two are what NVIDIA keeps; the others are what is wanted
