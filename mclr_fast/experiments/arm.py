@@ -15,6 +15,7 @@ from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
 from mclr_fast.evaluation.rows import Kind, Row
 from mclr_fast.methods.needs import NeedMaker
 from mclr_fast.models import Model, save_model
+from mclr_fast.reports.summary import Stop
 from mclr_fast.runtime.logs import RunLog, say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
@@ -25,7 +26,6 @@ from mclr_fast.training.trainer import Trainer
 from .claim import run_hash
 from .marks import Mark, make_marks
 from .rounds import Rounds
-from .summary import Stop
 
 CONTROL = "denoising"
 

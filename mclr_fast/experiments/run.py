@@ -24,6 +24,7 @@ from mclr_fast.models import (
 )
 from mclr_fast.reports.grid import GridEntry, write_grid
 from mclr_fast.reports.run_page import write_report
+from mclr_fast.reports.summary import Summary, write_summary
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, write_json
 from mclr_fast.runtime.logs import RunLog, say
@@ -35,7 +36,7 @@ from mclr_fast.training.optimizer import check_optimizer
 from .arm import Arm, Outcome, Plan, control_plan, say_row, trained_plan
 from .checks import check_fit, check_options, net_overrides
 from .claim import claim_outdir, flat
-from .summary import Summary, describe_device, versions, write_summary
+from .versions import describe_device, versions
 
 
 class Run:

@@ -45,6 +45,7 @@ class PixelSampler:
     net: Pixels
     guidance: float
     nfe: int = 1
+    unguided: float = 1.0
 
     def held(self):
         return contextlib.nullcontext()
@@ -79,8 +80,8 @@ class Toy(Family):
     def energies(self, net, inputs, labels_NR):
         return net(inputs, labels_NR)
 
-    def sampler(self, net, facts, options, *, guidance=1.0, guide=None):
-        return PixelSampler(net, guidance)
+    def sampler(self, net, facts, options, *, guidance=None, guide=None):
+        return PixelSampler(net, 1.0 if guidance is None else guidance)
 
 
 register("toy", Toy)
