@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bootstrap import bootstrap_frechet_difference
     from .class_entropy import inception_score
+    from .dinov2 import DINOv2
     from .frechet import feature_statistics, frechet_distance
     from .manifold import precision_recall
 
 __all__ = [
+    "DINOv2",
     "bootstrap_frechet_difference",
     "feature_statistics",
     "frechet_distance",
@@ -20,6 +22,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "DINOv2": "dinov2",
     "bootstrap_frechet_difference": "bootstrap",
     "feature_statistics": "frechet",
     "frechet_distance": "frechet",
