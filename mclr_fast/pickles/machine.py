@@ -11,18 +11,22 @@ from .values import (
     EASY_DICT,
     KNOWN,
     LOAD_STORAGE,
-    OPAQUE,
+    NUMPY_DTYPE,
     ORDERED_DICT,
     PERSISTENT_OBJECT,
+    REBUILD_ARRAY,
     REBUILD_PARAMETER,
     REBUILD_TENSOR,
+    Array,
     Bytes,
+    DType,
     Global,
     Object,
     RefusedError,
     Storage,
     Tensor,
     Window,
+    array_tensor,
     check,
     tensor,
 )
@@ -139,16 +143,22 @@ class Machine:
         elif name == LOAD_STORAGE:
             (saved,) = arguments
             value = self.load_storage(check(saved, Bytes))
-        elif name in OPAQUE:
-            value = Object("array")
+        elif name == NUMPY_DTYPE:
+            value = DType(check(arguments[0], str))
+        elif name in REBUILD_ARRAY:
+            value = Array()
         else:
             raise RefusedError(f"it calls {name}.")
         self.stack.append(value)
 
     def _build(self, _) -> None:
-        state, target = self.stack.pop(), self._top((Object, dict))
-        if isinstance(target, Object) and target.class_name != "array":
-            target.state.update(check(state, dict))  # a dict's and an array's attributes are not needed
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Array):
+            target.tensor = array_tensor(*check(state, tuple)[-4:])
+        elif isinstance(target, DType):
+            target.order = check(check(state, tuple)[1], str)
+        elif isinstance(check(target, (Object, dict)), Object):
+            target.state.update(check(state, dict))  # a dict's attributes are not needed
 
 
 VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}

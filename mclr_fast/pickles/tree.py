@@ -1,14 +1,14 @@
 """A value read from a pickle as JSON, which is all that leaves the reading process.
 
-Tensors are {"$": "tensor", "dtype", "shape", "stride", "start", "nbytes"}, where in the file they are;
-objects are {"$": "object", "class", "state"}. Tuples and sets become lists, and keys of dictionaries text.
+Tensors, and arrays, are {"$": "tensor", "dtype", "shape", "stride", "start", "nbytes"}, where they are in the
+file; objects are {"$": "object", "class", "state"}. Tuples and sets become lists, keys of dictionaries text.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from .values import Object, RefusedError, Storage, Tensor
+from .values import Array, Object, RefusedError, Storage, Tensor
 
 MAX_NODES = 250_000
 MAX_DEPTH = 64
@@ -39,6 +39,8 @@ def to_json(value: Any) -> Any:
         if isinstance(value, Object):
             state = convert(value.state, depth + 1)
             return {"$": "object", "class": value.class_name[:MAX_TEXT], "state": state}
+        if isinstance(value, Array):
+            return convert(value.tensor, depth)
         if isinstance(value, Tensor):
             return _tensor(value, value.storage)
         return None  # a name or bytes that nothing was made of

@@ -27,13 +27,17 @@ REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 LOAD_STORAGE = "torch.storage._load_from_bytes"
 CONTAINERS = {f"torch.nn.modules.container.{name}" for name in ("ModuleDict", "ModuleList", "Sequential")}
-OPAQUE = {  # arrays beside the network: kept as one word
-    "numpy.ndarray",
-    "numpy.dtype",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.core.multiarray._reconstruct",
+NDARRAY, NUMPY_DTYPE = "numpy.ndarray", "numpy.dtype"
+REBUILD_ARRAY = {"numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct"}
+ARRAY_DTYPES = {  # numpy's name of a dtype -> (dtype as safetensors names it, bytes an element)
+    "f8": ("F64", 8),
+    "f4": ("F32", 4),
+    "f2": ("F16", 2),
+    "i8": ("I64", 8),
+    "i4": ("I32", 4),
+    "u1": ("U8", 1),
 }
-KNOWN = {*STORAGES, *CONTAINERS, *OPAQUE} | {
+KNOWN = {*STORAGES, *CONTAINERS, *REBUILD_ARRAY, NDARRAY, NUMPY_DTYPE} | {
     EASY_DICT,
     ORDERED_DICT,
     PERSISTENT_OBJECT,
@@ -119,6 +123,21 @@ class Tensor:
 
 
 @dataclass
+class DType:
+    """numpy's dtype by name, and its byte order once that is known."""
+
+    name: str
+    order: str = "|"
+
+
+@dataclass
+class Array:
+    """numpy's array: a tensor once its state is known; of elements with a name in ARRAY_DTYPES alone."""
+
+    tensor: Tensor | None = None
+
+
+@dataclass
 class Object:
     """An object by the name of its class, and its attributes. Its source, if it came with any, is dropped."""
 
@@ -149,3 +168,17 @@ def tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> Tensor:
     if offset < 0 or (numel > 0 and last >= storage.numel):
         raise RefusedError(f"it holds a tensor {list(shape)[:8]} that reaches past its storage.")
     return Tensor(storage, offset, shape, stride)
+
+
+def array_tensor(shape: Any, dtype: Any, is_fortran: Any, data: Any) -> Tensor | None:
+    """What an array's state describes; None for elements that no tensor has, such as big-endian ones."""
+    check(shape, tuple), check(dtype, DType)
+    if dtype.name not in ARRAY_DTYPES or dtype.order == ">" or not isinstance(data, Bytes):
+        return None
+    name, itemsize = ARRAY_DTYPES[dtype.name]
+    storage = Storage(name, itemsize, (data.end - data.start) // itemsize, data.start)
+    steps, step = [], 1
+    for size in shape if check(is_fortran, (bool, int)) else reversed(shape):
+        steps.append(step)
+        step *= max(1, check(size, int))
+    return tensor(storage, 0, shape, tuple(steps if is_fortran else reversed(steps)))

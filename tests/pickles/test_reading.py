@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 
@@ -174,3 +175,21 @@ def test_the_names_are_these():
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         reading.read(tmp_path / "x")
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_arrays_are_tensors(tmp_path, protocol):
+    """In either order of elements; what no tensor holds is nothing; none is longer than its data."""
+    square = np.arange(6.0).reshape(2, 3)
+    held = {"c": square, "f": np.asfortranarray(square), "i": np.arange(3), "big": square.astype(">f8")}
+    path = tmp_path / "arrays.pkl"
+    path.write_bytes(pickle.dumps({**held, "long": np.zeros(300_000), "text": np.array("x")}, protocol))
+    found = reading.read(path)
+    for name in ("c", "f", "i"):
+        assert np.array_equal(reading.tensor(path, found[name]), held[name])
+    assert reading.tensor(path, found["long"]).shape == (300_000,)
+    assert found["big"] is None and found["text"] is None
+    whole = pickle.dumps(square, protocol)
+    path.write_bytes(whole.replace(b"K\x02K\x03\x86", b"K\x02K\x04\x86"))
+    with pytest.raises(ValueError, match="a tensor \\[2, 4\\] of a storage of 6 elements"):
+        reading.read(path)
