@@ -237,8 +237,22 @@ class SampleConfig(SamplerConfig):
 class EvaluateConfig(EvalConfig):
     """Options of `python -m mclr_fast.evaluate`."""
 
-    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """Model folder, EDM2's .pkl, or "mnist16-base"."""
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = ""
+    """Model folder, EDM2's .pkl, or "mnist16-base"; none with --images."""
+    images: Path | None = None
+    """Images to judge instead of a model's: a folder, a zip, or an .npz with arr_0; all of them."""
+    protocol: str = "mnist16"
+    """One or several: fid, fd-dinov2, is, pr-inception, pr-dinov2, kid; paper = fd-dinov2,pr-inception,is."""
+    ref: tuple[str, ...] = ()
+    """What to compare with: data sets or statistics (EDM2's .pkl, .npz); the first that serves is taken."""
+    num_samples: int = 0
+    """Samples an evaluation draws; 0 = 1,000 for mnist16, 50,000 for the other protocols."""
+    repeats: int = 1
+    """Evaluations, each of the seeds after the last one's; all are printed, their mean and minimum too."""
+    inception_weights: Path | None = None
+    """torch-fidelity's weights-inception-2015-12-05-6726825d.pth; default: where torch keeps it."""
+    dinov2_weights: Path | None = None
+    """DINOv2's dinov2_vitl14_pretrain.pth; default: where torch keeps it."""
     eval_every: Hidden[int] = 1
     control: Hidden[str] = "none"
     cfg_scales: Hidden[tuple[float, ...]] = ()
@@ -247,8 +261,8 @@ class EvaluateConfig(EvalConfig):
     patience: Hidden[int] = 0
     guidance: float = 1.0
     """EDM2's guidance g against the net's own zero label vector; 1 = none."""
-    data: str = "mnist16"
-    """Data to compare with; only the embedded set has a protocol yet."""
+    data: str | None = None
+    """Data set of real images to compare with, after --ref; mnist16 knows its own."""
     sigma_max: float = 40.0
     """Highest noise level of the sampler; pixels lie in [-1, 1]."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,4 +1,4 @@
-"""Score a saved model: `python -m mclr_fast.evaluate MODEL`."""
+"""Score a saved model, or images: `python -m mclr_fast.evaluate MODEL | --images PATH`."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ import tyro
 
 from mclr_fast.config import EvaluateConfig
 
-DESCRIPTION = """Sample from a model and print its row (FD, IS, precision, recall, accuracy) as JSON.
+DESCRIPTION = """Judge a model's samples, or images, and print the row (FD, IS, precision, ...) as JSON.
 
 Examples:
   python -m mclr_fast.evaluate mnist16-base
+  python -m mclr_fast.evaluate runs/edm2-img64-s/checkpoints/best --protocol paper --ref img64.zip
+  python -m mclr_fast.evaluate --images samples.npz --protocol fid,is --ref img64.zip
   torchrun --nproc-per-node 2 -m mclr_fast.evaluate runs/mnist16/checkpoints/best --num-samples 2000
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Load, sample, score, print. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
+    """Load, sample, judge, print. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
     config = tyro.cli(EvaluateConfig, args=arguments, prog="mclr_fast.evaluate", description=DESCRIPTION)
-    from mclr_fast.experiments.evaluate_model import evaluate_model
+    from mclr_fast.experiments.evaluate_model import evaluate
     from mclr_fast.runtime.main import run_door
 
     def work(ranks, stop) -> None:
-        row = evaluate_model(config, ranks, stop)
+        found = evaluate(config, ranks, stop)
         if ranks.is_main:
-            print(json.dumps(row.to_json()))
+            print(json.dumps(found))
 
     return run_door(config.device, work)
 

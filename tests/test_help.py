@@ -56,6 +56,7 @@ MEASURES = {  # number -> the words in which its help says what it counts or mea
     "--proof-seeds": "Repeat the run with these seeds",
     "--ref-batches": "steps before the decay sets in",
     "--refresh-every": "images until the average replaces it",
+    "--repeats": "Evaluations, each of the seeds after",
     "--resolution": "Side of the images, in pixels",
     "--sample-batch": "Images sampled at once",
     "--seed": "Seed of everything drawn",

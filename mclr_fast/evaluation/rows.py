@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-Kind = Literal["real", "base", "guidance", "control", "trained"]
+Kind = Literal["real", "base", "guidance", "control", "trained", "images"]
 Metrics = dict[str, float | None]
 """By metric, of METRICS or a protocol's own; None where it was not measured."""
 METRICS = ("fd", "fd_heldout", "is", "precision", "recall", "accuracy")
@@ -17,7 +17,8 @@ class Row:
 
     Attributes:
         name: what a reader calls it; nothing is ever read out of it.
-        kind: what was scored: real images, the base, the base under guidance, the control, the trained model.
+        kind: what was scored: real images, the base, the base under guidance, the control, the trained model,
+            or images that are not said to be a model's.
         images_seen: of training, since the base; 0 for those that were not trained.
         nfe: network calls a sample; samples: how many were scored.
         metrics: by protocol. `chosen_by` names the protocol whose FD chooses the best row of a run.

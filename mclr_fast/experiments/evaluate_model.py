@@ -1,55 +1,198 @@
-"""One row of the table for one saved model."""
+"""Rows of the table for one saved model, or for images at hand."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
 
 from mclr_fast.config import EvaluateConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.evaluation.evaluator import Evaluator
+from mclr_fast.evaluation.image_sets import open_images
+from mclr_fast.evaluation.judge import Judge
 from mclr_fast.evaluation.mnist16 import mnist16_protocol
+from mclr_fast.evaluation.protocols import EMBEDDED, protocol_names
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.models import Model, load, read_config
+from mclr_fast.models.files import weights_file
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.files import file_sha256
 from mclr_fast.runtime.options import Check
 from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.sampling.generate import generate
 
 from .ranges import check_evaluation
 
+SAMPLES = {True: 1000, False: 50_000}  # is it the embedded protocol? -> the default
 
-def evaluate_model(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> Row:
-    """Sample, score -> the row. RunError for a model or data set that does not fit."""
+
+def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
+    """Judge a model's samples, or images -> what the door prints. RunError for what does not fit.
+
+    One evaluation is a row; of several there are all rows, and by protocol and metric the mean and minimum.
+    """
+    names = protocol_names(config.protocol)
+    embedded = names == [EMBEDDED]
+    config = dataclasses.replace(config, num_samples=config.num_samples or SAMPLES[embedded])
     check_evaluation(config)
-    Check(config)(math.isfinite, "finite", "guidance")
-    if config.data != "mnist16":
-        raise RunError(f"--data {config.data} has no protocol; only mnist16 has one.")
+    check = Check(config)
+    check(math.isfinite, "finite", "guidance")
+    check.at_least(1, "repeats")
+    if (config.images is None) == (not config.model):
+        raise RunError("name what is judged: a MODEL, or --images, and not both.")
+    if config.images is not None:
+        if embedded:
+            raise RunError(f"{EMBEDDED} judges models; say with --protocol how to judge {config.images}.")
+        if config.repeats > 1:
+            raise RunError("--repeats draws other samples of a model: --images are judged once.")
+        return _of_images(config, names, ranks, stop)
+    if embedded:
+        rows = _mnist16_rows(config, ranks, stop)
+        return _printed([row.to_json() for row in rows])
+    return _of_model(config, names, ranks, stop)
+
+
+def _of_images(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
+    started = time.perf_counter()
+    images = open_images(str(config.images))
+    judge = _judge(config, names, len(images), tuple(images.image_shape[1:]), ranks, stop)
+    metrics = judge.of_images(images, config.sample_batch, stop)
+    seconds = time.perf_counter() - started
+    name = config.images.name
+    row = Row(name, "images", 0, 0, len(images), metrics, judge.chosen_by, seconds=seconds)
+    about = {"images": str(config.images), "sha256": images.fingerprint, "size": list(images.image_shape[1:])}
+    return {**_printed([row.to_json()]), "judged": about, "protocols": judge.described()}
+
+
+def _of_model(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
+    model, net = _loaded(config, ranks)
+    codec = model.codec()
+    if not codec.makes_images:
+        raise RunError(f"{config.model} makes latents of {codec.shape[0]} channels, not images.")
+    shape = codec.decode(torch.zeros(1, *codec.shape, device=ranks.device)).shape[1:]
+    judge = _judge(config, names, config.num_samples, tuple(shape[1:]), ranks, stop)
+    sampler = model.sampler(net, config, guidance=config.guidance)
+    rows = []
+    for seeds in _seeds(config):
+        started = time.perf_counter()
+        labels = torch.arange(len(seeds)) % max(model.facts.num_classes, 1)
+        collector = judge.collector(len(seeds))
+        for batch in generate(sampler, seeds, labels, batch_size=config.sample_batch, ranks=ranks, stop=stop):
+            collector.add(codec.decode(batch.x), batch.places)
+        metrics = judge.metrics(collector.collected())
+        row = Row(
+            name=_name(config),
+            kind="trained" if config.guidance == 1 else "guidance",
+            images_seen=0,
+            nfe=sampler.nfe,
+            samples=len(seeds),
+            metrics=metrics,
+            chosen_by=judge.chosen_by,
+            guidance=sampler.guidance,
+            unguided=sampler.unguided,
+            seconds=time.perf_counter() - started,
+        )
+        rows.append({**row.to_json(), "seeds": [seeds[0], seeds[-1]]})
+    about = {
+        "model": config.model,
+        "sha256": ranks.on_main(lambda: file_sha256(weights_file(config.model))),
+        "size": list(shape[1:]),
+        "labels": "all classes in turn",
+        "num_steps": config.num_steps,
+        "sigma_min": config.sigma_min,
+        "sigma_max": config.sigma_max,
+    }
+    return {**_printed(rows), "judged": about, "protocols": judge.described()}
+
+
+def _judge(
+    config: EvaluateConfig,
+    names: list[str],
+    num_images: int,
+    size: tuple[int, int],
+    ranks: Ranks,
+    stop: StopRequest,
+) -> Judge:
+    sources = [*config.ref, *([config.data] if config.data else [])]
+    weights = {"inception": config.inception_weights, "dinov2": config.dinov2_weights}
+    return Judge.of(names, sources, weights, num_images, size, config.sample_batch, ranks, stop)
+
+
+def _mnist16_rows(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> list[Row]:
+    """By the embedded run's protocol."""
+    if config.ref or config.data not in (None, EMBEDDED):
+        raise RunError(f"{EMBEDDED} compares with its own digits; another --ref needs another --protocol.")
+    model, net = _loaded(config, ranks)
     try:
-        model = Model.of(read_config(config.model))
-        net = load(config.model, dtype=choose_dtype("auto", ranks.device)).to(ranks.device)
-        train, heldout = (open_dataset(config.data, split) for split in ("train", "heldout"))
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+        train, heldout = (open_dataset(EMBEDDED, split) for split in ("train", "heldout"))
+    except ModuleNotFoundError as error:
         raise RunError(str(error)) from error
     shape = model.facts.shape
     if shape != train.image_shape:
-        raise RunError(f"{config.model} makes images {shape}, --data {config.data} has {train.image_shape}.")
-    with tempfile.TemporaryDirectory() as folder:
-        evaluator = Evaluator(
-            protocol=mnist16_protocol(train, heldout, config.neighbors),
-            config=config,
-            seeds=range(config.first_seed, config.first_seed + config.num_samples),
-            num_classes=train.num_classes,
-            model=model,
-            decode=model.codec(train).decode,
-            folder=Path(folder),
-            objective="",
-            ranks=ranks,
-            stop=stop,
+        raise RunError(
+            f"{config.model} makes images {shape}, {EMBEDDED} judges {train.image_shape}: see --protocol."
         )
-        if config.guidance == 1:
-            return evaluator.evaluate(net, Path(config.model).name, "trained").row
-        name = f"cfg-{config.guidance:g}"
-        return evaluator.evaluate(net, name, "guidance", guidance=config.guidance).row
+    rows = []
+    for seeds in _seeds(config):
+        with tempfile.TemporaryDirectory() as folder:
+            evaluator = Evaluator(
+                protocol=mnist16_protocol(train, heldout, config.neighbors),
+                config=config,
+                seeds=seeds,
+                num_classes=train.num_classes,
+                model=model,
+                decode=model.codec(train).decode,
+                folder=Path(folder),
+                objective="",
+                ranks=ranks,
+                stop=stop,
+            )
+            if config.guidance == 1:
+                rows.append(evaluator.evaluate(net, _name(config), "trained").row)
+            else:
+                found = evaluator.evaluate(net, _name(config), "guidance", guidance=config.guidance)
+                rows.append(found.row)
+    return rows
+
+
+def _loaded(config: EvaluateConfig, ranks: Ranks) -> tuple[Model, nn.Module]:
+    try:
+        model = Model.of(read_config(config.model))
+        return model, load(config.model, dtype=choose_dtype("auto", ranks.device)).to(ranks.device)
+    except (ValueError, OSError) as error:
+        raise RunError(str(error)) from error
+
+
+def _seeds(config: EvaluateConfig) -> list[range]:
+    """Of every evaluation."""
+    first, n = config.first_seed, config.num_samples
+    return [range(first + i * n, first + (i + 1) * n) for i in range(config.repeats)]
+
+
+def _name(config: EvaluateConfig) -> str:
+    return Path(config.model).name if config.guidance == 1 else f"cfg-{config.guidance:g}"
+
+
+def _printed(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A row; of several, all of them and what EDM2's paper takes of them: the minimum, and the mean."""
+    if len(rows) == 1:
+        return rows[0]
+    of_all: dict[str, dict[str, dict[str, float]]] = {"mean": {}, "minimum": {}}
+    for protocol, metrics in rows[0]["metrics"].items():
+        for kind, over in (("mean", lambda values: math.fsum(values) / len(values)), ("minimum", min)):
+            of_all[kind][protocol] = {
+                name: over([row["metrics"][protocol][name] for row in rows])
+                for name, value in metrics.items()
+                if value is not None
+            }
+    return {"rows": list(rows), **of_all}

@@ -13,6 +13,7 @@ from typing import Any
 from .errors import RunError
 
 CONFIG_FORMAT = SUMMARY_FORMAT = EVALUATION_FORMAT = CFG_FORMAT = GRID_FORMAT = STATE_FORMAT = 2
+STATISTICS_FORMAT = 1  # of a reference's .npz, evaluation/statistics_files.py
 
 # Format 1 had one protocol, and these metrics at the top of a row.
 FORMAT_1_PROTOCOL = "mnist16-classifier"

@@ -1,0 +1,205 @@
+"""What images are compared with: statistics files, and data sets whose statistics are made once and kept."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.signals import StopRequest
+
+from .collected import Collector
+from .extractors import Extractor
+from .image_sets import ImageSet, batches, open_images
+from .statistics_files import Statistics, is_statistics, read_statistics, write_statistics
+
+MAX_FEATURES = 50_000  # images of a data set that precision, recall and KID compare with
+Needs = Mapping[str, set[str]]
+"""By extractor, of "moments" and "features"."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What references are looked for with: extractors, (H, W) of the images that are judged, this process."""
+
+    extractors: Mapping[str, Extractor]
+    size: tuple[int, int]
+    ranks: Ranks
+    stop: StopRequest
+    batch_size: int
+
+
+def find_references(
+    sources: Sequence[str | ImageSet], needs: Needs, here: Situation
+) -> dict[str, dict[str, Statistics]]:
+    """By extractor and need, the statistics of the first source that serves it: on rank 0, else nothing.
+
+    Args: sources: paths of statistics files and of data sets, or images at hand. All ranks call it.
+    Errors    RunError, on all ranks, where no source serves, or one does not fit what is judged.
+    """
+    missing = {name: set(wanted) for name, wanted in needs.items()}
+    found: dict[str, dict[str, Statistics]] = {name: {} for name in needs}
+    for source in sources:
+        wanted = {name: rest for name, rest in missing.items() if rest}
+        if not wanted:
+            break
+        if isinstance(source, str) and is_statistics(source):
+            offered, statistics = _of_file(source, wanted, here)
+        else:
+            offered, statistics = wanted, _of_images(source, wanted, here)
+        for name in offered:
+            served = offered[name] & missing[name]
+            missing[name] = missing[name] - served
+            if here.ranks.is_main:
+                found[name].update(dict.fromkeys(served, statistics[name]))
+    for name, rest in missing.items():
+        if rest:
+            raise RunError(_nothing_serves(name, rest, sources))
+    return found
+
+
+def _of_file(path: str, wanted: Needs, here: Situation) -> tuple[dict[str, set[str]], dict[str, Statistics]]:
+    """What a statistics file offers by extractor, and on rank 0 the statistics."""
+    statistics: dict[str, Statistics] = {}
+
+    def read() -> dict[str, set[str]]:
+        statistics.update({each.extractor: each for each in read_statistics(path)})
+        for name in set(wanted) & set(statistics):
+            _check_fit(statistics[name], path, here)
+        return {
+            name: {"moments"} | ({"features"} if each.features is not None else set())
+            for name, each in statistics.items()
+            if name in wanted
+        }
+
+    return here.ranks.on_main(read), statistics
+
+
+def _of_images(source: str | ImageSet, wanted: Needs, here: Situation) -> dict[str, Statistics]:
+    """The statistics of a data set, on rank 0: those that are kept beside it, or made now and kept."""
+    images = open_images(source) if isinstance(source, str) else source
+    name = source if isinstance(source, str) else "the reference"
+    if tuple(images.image_shape[1:]) != here.size:
+        raise RunError(_other_size(name, images.image_shape[1:], here.size))
+    kept = {extractor: _kept_at(source, extractor) for extractor in wanted}
+
+    def read_kept() -> dict[str, Statistics]:
+        read = {e: _kept(path, images, e, wanted[e], here) for e, path in kept.items() if path is not None}
+        return {extractor: each for extractor, each in read.items() if each is not None}
+
+    statistics = read_kept() if here.ranks.is_main else {}
+    left = {e: wanted[e] for e in here.ranks.on_main(lambda: [e for e in wanted if e not in statistics])}
+    if left:
+        made = _seen(images, name, left, here)
+        if here.ranks.is_main:
+            for extractor, each in made.items():
+                _keep(kept[extractor], each)
+        statistics.update(made)
+    return statistics
+
+
+def _seen(images: ImageSet, name: str, wanted: Needs, here: Situation) -> dict[str, Statistics]:
+    """Look at all images of a set once, with all extractors."""
+    if len(images) < 2:
+        raise RunError(f"{name} holds {len(images)} images: a reference needs at least 2.")
+    keep = _chosen(len(images)) if any("features" in parts for parts in wanted.values()) else []
+    collector = Collector(here.extractors, wanted, len(images), here.ranks, keep)
+    for places, read in batches(images, here.batch_size, here.ranks, here.stop, f"reference {name}"):
+        collector.add(read, places)
+    size = tuple(int(side) for side in images.image_shape[1:])
+    return {
+        extractor: Statistics(
+            extractor,
+            name,
+            seen.moments,
+            seen.features,
+            size,
+            here.extractors[extractor].weights,
+            here.extractors[extractor].resize,
+            images.fingerprint,
+        )
+        for extractor, seen in collector.collected().items()
+    }
+
+
+def _chosen(num_images: int) -> np.ndarray:
+    """Of a large set, MAX_FEATURES images at random, chosen as EDM2's max_size does with seed 0."""
+    order = np.arange(num_images)
+    if num_images > MAX_FEATURES:
+        np.random.RandomState(0).shuffle(order)
+    return np.sort(order[:MAX_FEATURES])
+
+
+def _kept_at(source: str | ImageSet, extractor: str) -> Path | None:
+    """Where a data set's statistics are kept: beside it; None for what is no file or folder."""
+    if not isinstance(source, str) or not Path(source).exists():
+        return None
+    path = Path(source).absolute()
+    return path.with_name(f"{path.name}.{extractor}.npz")
+
+
+def _kept(
+    path: Path, images: ImageSet, extractor: str, wanted: set[str], here: Situation
+) -> Statistics | None:
+    """Those kept before, if they are of these images and weights and hold what is wanted."""
+    if not path.exists():
+        return None
+    (kept,) = read_statistics(str(path))
+    of = (kept.extractor, kept.images, kept.weights)
+    fits = of == (extractor, images.fingerprint, here.extractors[extractor].weights)
+    return kept if fits and ("features" not in wanted or kept.features is not None) else None
+
+
+def _keep(path: Path | None, statistics: Statistics) -> None:
+    """Write them for the next time; where that cannot be done, a line says so."""
+    if path is not None:
+        try:
+            write_statistics(path, statistics)
+        except RunError:
+            print(f"{path} cannot be written: these statistics are made again next time.", file=sys.stderr)
+
+
+def _check_fit(statistics: Statistics, path: str, here: Situation) -> None:
+    """RunError for statistics of another resolution, other weights or another width."""
+    extractor = here.extractors[statistics.extractor]
+    if statistics.size is not None and tuple(statistics.size) != here.size:
+        raise RunError(_other_size(path, statistics.size, here.size))
+    width = len(statistics.moments.mu)
+    if width != extractor.num_features:
+        raise RunError(
+            f"{path} holds statistics of {width} features of {extractor.name}, and the weights given make "
+            f"{extractor.num_features}: they belong to other networks."
+        )
+    if statistics.weights not in (None, extractor.weights):
+        raise RunError(
+            f"{path} was made with other weights of {extractor.name} than these (SHA-256 "
+            f"{statistics.weights[:12]}, {extractor.weights[:12]}): make it again from its images."
+        )
+
+
+def _other_size(name: str, theirs: Sequence[int], ours: Sequence[int]) -> str:
+    return (
+        f"{name} is of images of {theirs[0]}x{theirs[1]}, and those that are judged are {ours[0]}x{ours[1]}: "
+        "compare images of one resolution."
+    )
+
+
+def _nothing_serves(extractor: str, rest: set[str], sources: Sequence[str | ImageSet]) -> str:
+    """Why no source gives what is left."""
+    if not sources:
+        return "there is nothing to compare with: name a data set or a statistics file with --ref."
+    named = ", ".join(source for source in sources if isinstance(source, str))
+    if rest == {"features"}:
+        return (
+            f"{named}: it holds no features of {extractor}, which precision, recall and KID compare with "
+            "(EDM2's .pkl and EDM's .npz hold moments alone): name the data set too, with --data."
+        )
+    return (
+        f"{named}: it holds no statistics of {extractor}, which a protocol sees images with: name a "
+        "reference of that, or a data set."
+    )

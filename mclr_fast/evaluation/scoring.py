@@ -1,0 +1,65 @@
+"""`mclr_fast.score`: images in memory, by the literature's protocols."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.signals import StopRequest
+
+from .image_sets import ArrayImages, ImageSet, open_images
+from .judge import Judge
+from .protocols import EMBEDDED, protocol_names
+from .rows import Metrics
+
+Images = str | Path | np.ndarray | Tensor
+
+
+def score(
+    images: Images,
+    reference: Images | list[Images] | None,
+    protocol: str,
+    *,
+    inception_weights: Path | None = None,
+    dinov2_weights: Path | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+) -> dict[str, Metrics]:
+    """Metrics by protocol: {"fd-dinov2": {"fd": ...}, "is": {...}}.
+
+    Args:
+        images: uint8 [n,C,H,W], grey or RGB; or a path: folder, zip, .npz of them.
+        reference: likewise; or the path of a statistics file; or several of these, the first that serves is
+            taken; None for protocols that need none.
+        protocol: one or several, "fid,is"; "paper" = "fd-dinov2,pr-inception,is".
+        inception_weights, dinov2_weights: files; None: where torch keeps them.
+    Errors    RunError or ValueError, one line, for what cannot be judged.
+    """
+    names = protocol_names(protocol)
+    if names == [EMBEDDED]:
+        raise ValueError(f"{EMBEDDED} judges models: python -m mclr_fast.evaluate MODEL.")
+    references = reference if isinstance(reference, list) else [] if reference is None else [reference]
+    judged, ranks, stop = _opened(images), Ranks(device), _NeverStops()
+    sources = [str(r) if isinstance(r, str | Path) else _opened(r) for r in references]
+    weights = {"inception": inception_weights, "dinov2": dinov2_weights}
+    size = tuple(judged.image_shape[1:])
+    judge = Judge.of(names, sources, weights, len(judged), size, batch_size, ranks, stop)
+    return judge.of_images(judged, batch_size, stop)
+
+
+class _NeverStops(StopRequest):
+    """Signals stay the caller's."""
+
+    def __init__(self):
+        self.requested = False
+
+
+def _opened(images: Any) -> ImageSet:
+    if isinstance(images, str | Path):
+        return open_images(str(images))
+    return ArrayImages(images.cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images))

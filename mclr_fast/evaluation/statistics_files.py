@@ -1,0 +1,127 @@
+"""Statistics of reference images on disk: EDM2's .pkl, EDM's .npz (mu, sigma), and our .npz, one of those."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mclr_fast.pickles import reading
+from mclr_fast.runtime import formats
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.files import replacing
+
+from .moments import Moments
+
+EDM2_NAMES = {"fid": "inception", "fd_dinov2": "dinov2"}  # of a .pkl's entries -> extractor
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What an extractor saw in reference images.
+
+    Attributes:
+        extractor: its name; source: the file or data set, in words.
+        moments: of all images; features float32 [n,D] of some or all of them, None where they are not known.
+        size: (H, W) of the images; weights: SHA-256 of the extractor's; resize: in words; images: the hash of
+            the set. Each None where the file does not say.
+    """
+
+    extractor: str
+    source: str
+    moments: Moments
+    features: Tensor | None = None
+    size: tuple[int, int] | None = None
+    weights: str | None = None
+    resize: str | None = None
+    images: str | None = None
+
+    def described(self) -> dict[str, Any]:
+        """What a result says of its reference."""
+        names = ("source", "size", "weights", "images")
+        return {"num_images": self.moments.count, **{name: getattr(self, name) for name in names}}
+
+
+def is_statistics(path: str) -> bool:
+    """Whether a reference is a file of statistics, and no data set."""
+    if path.endswith(".npz") and Path(path).is_file():
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return "mu.npy" in archive.namelist()
+        except zipfile.BadZipFile:
+            return True  # `read_statistics` says what it is
+    return path.endswith((".pkl", ".npz"))
+
+
+def read_statistics(path: str) -> list[Statistics]:
+    """What a file holds, one for an extractor. RunError for a file of another kind, and a damaged one."""
+    try:
+        found = _read_pickle(path) if path.endswith(".pkl") else [_read_npz(path)]
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{path} holds no statistics of a reference ({' '.join(str(error).split())[:300]}): those are "
+            "EDM2's .pkl, or an .npz with mu and sigma."
+        ) from error
+    for statistics in found:
+        _check(statistics, path)
+    return found
+
+
+def write_statistics(path: Path, statistics: Statistics) -> None:
+    """Our .npz, atomically: EDM's mu and sigma, the features where there are any, and what they are of."""
+    meta = {
+        "format": formats.STATISTICS_FORMAT,
+        "extractor": statistics.extractor,
+        "num_images": statistics.moments.count,
+        "size": statistics.size,
+        "weights": statistics.weights,
+        "resize": statistics.resize,
+        "images": statistics.images,
+        "source": statistics.source,
+    }
+    arrays = {"mu": statistics.moments.mu.numpy(), "sigma": statistics.moments.sigma.numpy()}
+    if statistics.features is not None:
+        arrays["features"] = statistics.features.numpy()
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+
+
+def _read_pickle(path: str) -> list[Statistics]:
+    held = reading.read(path)
+    found = []
+    for name, extractor in EDM2_NAMES.items():
+        if name in held:
+            mu, sigma = (reading.tensor(path, held[name][part]).double() for part in ("mu", "sigma"))
+            found.append(Statistics(extractor, path, Moments(int(held.get("num_images") or 0), mu, sigma)))
+    if not found:
+        raise ValueError(f"it has none of {', '.join(EDM2_NAMES)}")
+    return found
+
+
+def _read_npz(path: str) -> Statistics:
+    with np.load(path, allow_pickle=False) as file:
+        meta = (
+            json.loads(str(file["meta"])) if "meta" in file else {"num_images": 0, "extractor": "inception"}
+        )
+        formats.number(meta, formats.STATISTICS_FORMAT, path)
+        moments = Moments(
+            meta["num_images"], *(torch.from_numpy(file[name]).double() for name in ("mu", "sigma"))
+        )
+        features = torch.from_numpy(file["features"]) if "features" in file else None
+    size = tuple(meta["size"]) if meta.get("size") else None
+    known = {name: meta.get(name) for name in ("weights", "resize", "images")}
+    return Statistics(meta["extractor"], path, moments, features, size, **known)
+
+
+def _check(statistics: Statistics, path: str) -> None:
+    mu, sigma = statistics.moments.mu, statistics.moments.sigma
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise RunError(f"{path}: mu {list(mu.shape)} and sigma {list(sigma.shape)} do not belong together.")
+    if not bool(mu.isfinite().all() and sigma.isfinite().all()):
+        raise RunError(f"{path}: its statistics of {statistics.extractor} are not finite.")
