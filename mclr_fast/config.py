@@ -242,7 +242,7 @@ class EvaluateConfig(EvalConfig):
     images: Path | None = None
     """Images to judge instead of a model's: a folder, a zip, or an .npz with arr_0; all of them."""
     protocol: str = "mnist16"
-    """One or several: fid, fd-dinov2, is, pr-inception, pr-dinov2, kid; paper = fd-dinov2,pr-inception,is."""
+    """fid,fd-dinov2,is,pr-inception,pr-dinov2,kid,adm, some of them; paper = fd-dinov2,pr-inception,is."""
     ref: tuple[str, ...] = ()
     """What to compare with: data sets or statistics (EDM2's .pkl, .npz); the first that serves is taken."""
     num_samples: int = 0

@@ -17,6 +17,8 @@ from .manifold import precision_recall
 from .rows import Metrics
 
 IS_SPLITS, IS_SEED = 10, 2020  # torch-fidelity's
+ADM_SPLIT = 5000  # images
+EVERYTHING = frozenset({"moments", "features", "logits"})
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ def _score(images: Collected, _: Collected | None) -> Metrics:
     return {"is": mean, "is_std": std}
 
 
+def _openai(images: Collected, reference: Collected) -> Metrics:
+    """OpenAI's evaluator (ADM's, VAR's, CCA's papers): IS of consecutive splits of 5,000, in order.
+
+    It compares squared distances in float16, where they fit; here all are float64.
+    """
+    splits = images.logits.double().softmax(dim=1).split(ADM_SPLIT)
+    scores = [inception_score(part, 1)[0] for part in splits]
+    precision, recall = precision_recall(reference.features, images.features, 3)
+    score = {"is": float(np.mean(scores)), "is_std": float(np.std(scores))}
+    return {**_distance(images, reference), **score, "precision": precision, "recall": recall}
+
+
 def _kernel(images: Collected, reference: Collected) -> Metrics:
     mean, std = kernel_distance(images.features, reference.features)
     return {"kid": mean, "kid_std": std}
@@ -76,6 +90,9 @@ PROTOCOLS: Mapping[str, LiteratureProtocol] = {
     "is": LiteratureProtocol("inception", frozenset({"logits"}), frozenset(), _score, lambda _: IS_SPLITS),
     "pr-inception": _manifold("inception", 3),
     "pr-dinov2": _manifold("dinov2", 5),
+    "adm": LiteratureProtocol(
+        "inception", EVERYTHING, EVERYTHING - {"logits"}, _openai, lambda width: width + 1, 3
+    ),
     "kid": LiteratureProtocol(
         "inception", frozenset({"features"}), frozenset({"features"}), _kernel, lambda _: SUBSET_SIZE
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from mclr_fast.runtime.signals import StopRequest
 from .collected import Collector
 from .extractors import Extractor
 from .image_sets import ImageSet, batches, open_images
-from .statistics_files import Statistics, is_statistics, read_statistics, write_statistics
+from .statistics_files import Statistics, holds, read_statistics, write_statistics
 
 MAX_FEATURES = 50_000  # images of a data set that precision, recall and KID compare with
 Needs = Mapping[str, set[str]]
 """By extractor, of "moments" and "features"."""
+Offer = tuple[Needs, dict[str, Statistics]]
+"""What a source serves, and, on rank 0, the statistics by extractor."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,11 @@ def find_references(
     """
     missing = {name: set(wanted) for name, wanted in needs.items()}
     found: dict[str, dict[str, Statistics]] = {name: {} for name in needs}
-    for source in sources:
+    for source, look in _looks(sources):
         wanted = {name: rest for name, rest in missing.items() if rest}
         if not wanted:
             break
-        if isinstance(source, str) and is_statistics(source):
-            offered, statistics = _of_file(source, wanted, here)
-        else:
-            offered, statistics = wanted, _of_images(source, wanted, here)
+        offered, statistics = look(source, wanted, here)
         for name in offered:
             served = offered[name] & missing[name]
             missing[name] = missing[name] - served
@@ -63,8 +62,18 @@ def find_references(
     return found
 
 
-def _of_file(path: str, wanted: Needs, here: Situation) -> tuple[dict[str, set[str]], dict[str, Statistics]]:
-    """What a statistics file offers by extractor, and on rank 0 the statistics."""
+def _looks(sources: Sequence[str | ImageSet]) -> Iterator[tuple[str | ImageSet, Callable[..., Offer]]]:
+    """Each source, and how it is looked into; a file of statistics and images in both ways."""
+    for source in sources:
+        has_statistics, has_images = holds(source) if isinstance(source, str) else (False, True)
+        if has_statistics:
+            yield source, _of_file
+        if has_images:
+            yield source, _of_images
+
+
+def _of_file(path: str, wanted: Needs, here: Situation) -> Offer:
+    """What a file of statistics offers."""
     statistics: dict[str, Statistics] = {}
 
     def read() -> dict[str, set[str]]:
@@ -80,8 +89,8 @@ def _of_file(path: str, wanted: Needs, here: Situation) -> tuple[dict[str, set[s
     return here.ranks.on_main(read), statistics
 
 
-def _of_images(source: str | ImageSet, wanted: Needs, here: Situation) -> dict[str, Statistics]:
-    """The statistics of a data set, on rank 0: those that are kept beside it, or made now and kept."""
+def _of_images(source: str | ImageSet, wanted: Needs, here: Situation) -> Offer:
+    """All that is wanted of a data set: kept beside it, or made now and kept."""
     images = open_images(source) if isinstance(source, str) else source
     name = source if isinstance(source, str) else "the reference"
     if tuple(images.image_shape[1:]) != here.size:
@@ -100,7 +109,7 @@ def _of_images(source: str | ImageSet, wanted: Needs, here: Situation) -> dict[s
             for extractor, each in made.items():
                 _keep(kept[extractor], each)
         statistics.update(made)
-    return statistics
+    return wanted, statistics
 
 
 def _seen(images: ImageSet, name: str, wanted: Needs, here: Situation) -> dict[str, Statistics]:

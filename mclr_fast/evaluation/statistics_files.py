@@ -19,6 +19,7 @@ from mclr_fast.runtime.files import replacing
 
 from .moments import Moments
 
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile)
 EDM2_NAMES = {"fid": "inception", "fd_dinov2": "dinov2"}  # of a .pkl's entries -> extractor
 
 
@@ -48,22 +49,24 @@ class Statistics:
         return {"num_images": self.moments.count, **{name: getattr(self, name) for name in names}}
 
 
-def is_statistics(path: str) -> bool:
-    """Whether a reference is a file of statistics, and no data set."""
+def holds(path: str) -> tuple[bool, bool]:
+    """Whether a reference is a file of statistics, and whether it has images; OpenAI's .npz may be both."""
     if path.endswith(".npz") and Path(path).is_file():
         try:
             with zipfile.ZipFile(path) as archive:
-                return "mu.npy" in archive.namelist()
+                names = archive.namelist()
+            return "mu.npy" in names or "arr_0.npy" not in names, "arr_0.npy" in names
         except zipfile.BadZipFile:
-            return True  # `read_statistics` says what it is
-    return path.endswith((".pkl", ".npz"))
+            return True, False  # `read_statistics` says what it is
+    is_file = path.endswith((".pkl", ".npz"))
+    return is_file, not is_file
 
 
 def read_statistics(path: str) -> list[Statistics]:
     """What a file holds, one for an extractor. RunError for a file of another kind, and a damaged one."""
     try:
         found = _read_pickle(path) if path.endswith(".pkl") else [_read_npz(path)]
-    except (ValueError, LookupError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise RunError(
             f"{path} holds no statistics of a reference ({' '.join(str(error).split())[:300]}): those are "
             "EDM2's .pkl, or an .npz with mu and sigma."

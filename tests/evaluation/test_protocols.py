@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from mclr_fast import score
-from mclr_fast.evaluation import dinov2, extractors, feature_statistics, frechet_distance, precision_recall
+from mclr_fast.evaluation import (
+    dinov2,
+    extractors,
+    feature_statistics,
+    frechet_distance,
+    inception_score,
+    precision_recall,
+    protocols,
+)
 from mclr_fast.evaluation.kernel_distance import kernel_distance
 from mclr_fast.evaluation.moments import MomentSums
 from mclr_fast.evaluation.protocols import GROUPS, PROTOCOLS, protocol_names
@@ -66,6 +74,21 @@ def test_what_inception_measures(sets, weights, see):
     precision, recall = precision_recall(real_seen, made_seen, 3)
     assert found["pr-inception"] == {"precision": precision, "recall": recall}
     assert 0 < precision < 1 or 0 < recall < 1
+
+
+def test_adm_scores_consecutive_splits(sets, weights, see, monkeypatch):
+    """In order, the last one shorter; the rest is fid's and pr-inception's."""
+    monkeypatch.setattr(protocols, "ADM_SPLIT", 15)
+    real, made = sets
+    found = scored(made, real, "adm,fid,pr-inception", weights)
+    probs = see(torch.from_numpy(made))[1].double().softmax(dim=1)
+    scores = [inception_score(part, 1)[0] for part in (probs[:15], probs[15:30], probs[30:])]
+    assert found["adm"] == {
+        **found["fid"],
+        **found["pr-inception"],
+        "is": pytest.approx(np.mean(scores), rel=1e-6),
+        "is_std": pytest.approx(np.std(scores), rel=1e-5),
+    }
 
 
 def test_kid_is_torch_fidelitys():
