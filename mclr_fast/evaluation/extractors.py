@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mclr_fast.pickles import reading
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256
 
@@ -100,7 +100,7 @@ def inception(path: Path, device: torch.device) -> Extractor:
     """torch-fidelity's Inception-v3, TensorFlow's of 2015: 2048 features, 1008 logits without bias."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    # Its constructor unpickles whatever is in a file: it is given what was read as tensors alone.
+    # Its constructor unpickles whatever a file holds: it is given bytes of ours, of tensors alone.
     plain = io.BytesIO()
     torch.save(_tensors(path), plain)
     plain.seek(0)
@@ -135,14 +135,14 @@ MAKERS = {"inception": inception, "dinov2": dinov2}
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """A state_dict, of a file that holds nothing else."""
+    """A state_dict, read as data, of a file that holds nothing else."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise RunError(f"{path} does not hold a network's weights ({_first(error)}).") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise RunError(f"{path} does not hold a network's weights: they are a dictionary of tensors.")
-    return state
+        held = reading.read(path)
+        if not isinstance(held, dict) or not all(map(reading.is_tensor, held.values())):
+            raise ValueError("those are a dictionary of tensors.")
+        return {name: reading.tensor(path, node) for name, node in held.items()}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} does not hold a network's weights: {_first(error)}") from error
 
 
 def _first(error: Exception) -> str:
