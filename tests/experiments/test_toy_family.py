@@ -131,7 +131,7 @@ def test_what_it_cannot_give_is_asked_for_in_one_line(folder, tmp_path, tiny, ob
 def test_a_reference_of_another_family_is_refused(folder, tmp_path, tiny):
     config = toy.run_config(tmp_path / "run", "cca", folder / "base")
     config = replace(config, objective=replace(config.objective, reference="mnist16-base"))
-    with pytest.raises(RunError, match=r"--reference mnist16-base is of another family: edm2.* network's toy"):
+    with pytest.raises(RunError, match=r"mnist16-base is of another family: edm2, the .* network's toy"):
         Run(config, Ranks("cpu"), tiny.StopAfter(0))
 
 
