@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 
 from mclr_fast.config import RunConfig
 from mclr_fast.experiments.run import Run
-from mclr_fast.experiments.summary import Summary
 from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.mnist16 import NET
 from mclr_fast.reports import figures
+from mclr_fast.reports.summary import Summary
 from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest

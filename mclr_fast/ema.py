@@ -36,8 +36,8 @@ class EmaConfig:
 def main(arguments: list[str] | None = None) -> int:
     """Reconstruct, write, say where. Exit code 0; 1 after one line on stderr."""
     config = tyro.cli(EmaConfig, args=arguments, prog="mclr_fast.ema", description=DESCRIPTION)
-    from mclr_fast.experiments.snapshots import write_reconstructions
     from mclr_fast.runtime.main import run_door
+    from mclr_fast.training.snapshots import write_reconstructions
 
     def work(ranks, stop) -> None:
         if ranks.is_main:

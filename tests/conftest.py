@@ -104,7 +104,8 @@ def on_two_ranks(on_ranks):
 @pytest.fixture
 def files(tmp_path, tiny):
     """tmp_path with the tiny base as a model, `base`, and the tiny data as a zip, `data.zip`."""
-    from mclr_fast.data.image_files import write_zip
+    from zips import write_zip
+
     from mclr_fast.models import describe, save_model
 
     save_model(tmp_path / "base", tiny.tiny_net().state_dict(), describe(tiny.NET))

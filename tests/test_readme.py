@@ -106,6 +106,15 @@ def test_speeds_are_those_of_the_recorded_run():
     assert len(lines) > 10 and set(lines) <= set(recorded)
 
 
+def test_what_is_measured_is_explained_beside_the_table_and_not_before_the_use():
+    section = README.split("## How fast\n")[1].split("\n## ")[0]
+    keys = set(re.findall(r"^\|[^|]*\|[^|]*\|[^|]*\| (\w+_\w+) \|", section, re.MULTILINE))
+    assert len(keys) > 6
+    for key in keys:
+        assert f"`{key}`" in section, key
+        assert key not in README.split("## Use it\n")[0], key
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/table.md"])
 def test_the_table_of_objectives_is_the_stored_run(page):
     content = json.loads((ROOT / "docs/results/mnist16-table.json").read_text())

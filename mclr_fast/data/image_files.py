@@ -72,13 +72,6 @@ class ZipWriter:
             raise cannot_write(self.path, error) from error
 
 
-def write_zip(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """uint8 [n,C,H,W] as PNG, or float32 [n,8,h,w] as .npy, and their labels; atomically."""
-    with ZipWriter(path) as archive:
-        archive.add(images)
-        archive.finish(labels)
-
-
 def _file(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     if image.dtype == np.uint8:

@@ -74,14 +74,14 @@ class Evaluator:
         shows an ordinary noise and one where there is something to mend, and nobody picks it.
         """
         pool = list(self.seeds[:GRID_POOL])
-        seen = self._see(self._sampler(base, 1.0), *self._each_class(pool), "grid")
+        seen = self._see(self._sampler(base, None), *self._each_class(pool), "grid")
         probs = seen.probs.unflatten(0, (len(pool), -1))
         own_class = probs.diagonal(dim1=1, dim2=2).mean(dim=1)
         hardest = [pool[i] for i in own_class.argsort(stable=True).tolist() if pool[i] != pool[0]]
         self.grid_seeds = [pool[0], *hardest][: self.config.grid_noises]
 
     def evaluate(
-        self, net: nn.Module, name: str, kind: Kind, images_seen: int = 0, *, guidance: float = 1.0
+        self, net: nn.Module, name: str, kind: Kind, images_seen: int = 0, *, guidance: float | None = None
     ) -> Evaluation:
         """The evaluation `name` at `images_seen`: read if it was made before, else made and kept."""
         found = self.kept(name, images_seen)
@@ -91,7 +91,7 @@ class Evaluator:
         return found
 
     def make(
-        self, net: nn.Module, name: str, kind: Kind, images_seen: int = 0, *, guidance: float = 1.0
+        self, net: nn.Module, name: str, kind: Kind, images_seen: int = 0, *, guidance: float | None = None
     ) -> Evaluation:
         """Sample and score; nothing is written."""
         started = time.perf_counter()
@@ -109,7 +109,8 @@ class Evaluator:
                 samples=len(labels),
                 metrics={self.protocol.name: self.protocol.metrics(seen, labels)},
                 chosen_by=self.protocol.name,
-                guidance=guidance,
+                guidance=sampler.guidance,
+                unguided=sampler.unguided,
                 seconds=time.perf_counter() - started,
             )
 
@@ -158,7 +159,7 @@ class Evaluator:
             "k": self.config.neighbors,
         }
 
-    def _sampler(self, net: nn.Module, guidance: float) -> Sampler:
+    def _sampler(self, net: nn.Module, guidance: float | None) -> Sampler:
         return self.model.sampler(net, self.config, guidance=guidance)
 
     def _each_class(self, noises: Sequence[int]) -> tuple[list[int], Tensor]:

@@ -15,17 +15,17 @@ from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
 from mclr_fast.evaluation.rows import Kind, Row
 from mclr_fast.methods.needs import NeedMaker
 from mclr_fast.models import Model, save_model
+from mclr_fast.reports.summary import Stop
 from mclr_fast.runtime.logs import RunLog, say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.training.snapshots import Snapshots
 from mclr_fast.training.stopping import out_of_patience
 from mclr_fast.training.trainer import Trainer
 
 from .claim import run_hash
 from .marks import Mark, make_marks
 from .rounds import Rounds
-from .snapshots import Snapshots
-from .summary import Stop
 
 CONTROL = "denoising"
 

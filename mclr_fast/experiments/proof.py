@@ -11,7 +11,7 @@ from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.models import load
 from mclr_fast.reports.run_page import write_report
-from mclr_fast.reports.summary import Interval, SeedResult, Summary
+from mclr_fast.reports.summary import Interval, SeedResult, Summary, write_summary
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
@@ -21,7 +21,6 @@ from .arm import control_plan
 from .checks import check_options
 from .claim import claim_outdir
 from .run import Run
-from .summary import write_summary
 
 BETTER = ("is", "precision")
 """What must be higher than the base's and the control's, beside the lower FD."""
@@ -117,7 +116,8 @@ def judge_best(
     """Evaluate the best checkpoint of one of a run's arms on the judge's seeds."""
     best = best_row(summary, kind)
     folder = "best" if kind == "trained" else f"best-{best.name}"
-    net = load(run.outdir / "checkpoints" / folder, dtype=run.base.dtype).to(run.ranks.device)
+    dtype = run.model.family.dtype(run.base)
+    net = load(run.outdir / "checkpoints" / folder, dtype=dtype).to(run.ranks.device)
     return judge.evaluate(net, f"{best.name}-seed{summary.seed}", kind, best.images_seen)
 
 

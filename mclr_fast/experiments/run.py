@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mclr_fast.config import RunConfig
 from mclr_fast.data import open_dataset
+from mclr_fast.evaluation.cfg_rows import cfg_file, stored_cfg_rows
 from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.methods.needs import NeedMaker
@@ -23,6 +24,7 @@ from mclr_fast.models import (
 )
 from mclr_fast.reports.grid import GridEntry, write_grid
 from mclr_fast.reports.run_page import write_report
+from mclr_fast.reports.summary import Summary, write_summary
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, write_json
 from mclr_fast.runtime.logs import RunLog, say
@@ -32,10 +34,9 @@ from mclr_fast.runtime.trackers import open_trackers
 from mclr_fast.training.optimizer import check_optimizer
 
 from .arm import Arm, Outcome, Plan, control_plan, say_row, trained_plan
-from .cfg_rows import cfg_file, stored_cfg_rows
 from .checks import check_fit, check_options, net_overrides
 from .claim import claim_outdir, flat
-from .summary import Summary, describe_device, versions, write_summary
+from .versions import describe_device, versions
 
 
 class Run:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from mclr_fast.config import RunConfig
 from mclr_fast.evaluation.rows import Row
-from mclr_fast.reports.summary import Summary
+from mclr_fast.reports.summary import Summary, write_summary
 from mclr_fast.reports.table_page import write_table_report
 from mclr_fast.reports.table_summary import Ablation, Final, MethodResults, Settings, TableSummary, Tried
 from mclr_fast.runtime.logs import say
@@ -17,7 +17,6 @@ from mclr_fast.runtime.signals import StopRequest
 from .cells import Cells, Judged, OutOfTime
 from .checks import check_options
 from .claim import claim_outdir
-from .summary import write_summary
 
 
 def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> TableSummary | None:

@@ -23,7 +23,7 @@ from .frozen_reference import FrozenReference
 from .samples import Samples
 
 
-class Tuples(NamedTuple):
+class TableRows(NamedTuple):
     """x [N,C,H,W], shared by the row, or [N,R,C,H,W]; labels int64 [N,R]; column 0 the positive."""
 
     x: Tensor
@@ -55,10 +55,10 @@ class ContrastLoss(ABC):
     def objective(self) -> MCLR | CCDPO | CCA | DDO:
         """The function on the table of energies, from the settings."""
 
-    def tuples(self, images: Tensor, labels: Tensor, num_classes: int) -> Tuples:
+    def columns(self, images: Tensor, labels: Tensor, num_classes: int) -> TableRows:
         """Rows of the table for images [N,C,H,W] of classes [N]: wrong labels on the same image."""
         index = pair_labels(labels, self.num_negatives)
-        return Tuples(images, torch.cat([labels[:, None], labels[index]], dim=1))
+        return TableRows(images, torch.cat([labels[:, None], labels[index]], dim=1))
 
     def reference_energies(self, net: nn.Module, evaluate) -> Tensor | None:
         """Energies [N,R] of the frozen reference, by `evaluate(reference)`; None where none is needed."""
@@ -77,7 +77,7 @@ class ContrastLoss(ABC):
         images = images.float()
         sigma = noise.sigma(torch.randn(len(images), 1, 1, 1, device=images.device))
         sigma_eps = sigma * torch.randn_like(images)
-        x, labels_NR = self.tuples(images, classes, num_classes)
+        x, labels_NR = self.columns(images, classes, num_classes)
         num_images, num_columns = labels_NR.shape
 
         x_noisy = x + (sigma_eps if x.ndim == 4 else sigma_eps[:, None])
@@ -179,11 +179,11 @@ class ReferenceLoss(ContrastLoss):
             self._frozen = None
         super().__setstate__(state)
 
-    def tuples(self, images: Tensor, labels: Tensor, num_classes: int) -> Tuples:
+    def columns(self, images: Tensor, labels: Tensor, num_classes: int) -> TableRows:
         """Rows of the table: the image, and images of other classes, under the row's label."""
         index = pair_labels(labels, self.num_negatives)
         x = torch.cat([images[:, None], images[index]], dim=1)
-        return Tuples(x, labels[:, None].expand(-1, x.shape[1]))
+        return TableRows(x, labels[:, None].expand(-1, x.shape[1]))
 
 
 @dataclass(eq=False)
@@ -211,10 +211,10 @@ class CCALoss(ReferenceLoss):
         """Eq. 159."""
         return CCA(self.beta, self.lambda_, self.pairing)
 
-    def tuples(self, images: Tensor, labels: Tensor, num_classes: int) -> Tuples:
+    def columns(self, images: Tensor, labels: Tensor, num_classes: int) -> TableRows:
         """Rows of the table, by images or by labels."""
         owner = ReferenceLoss if self.pairing == "images" else ContrastLoss
-        return owner.tuples(self, images, labels, num_classes)
+        return owner.columns(self, images, labels, num_classes)
 
 
 @dataclass(eq=False)
@@ -241,13 +241,13 @@ class DDOLoss(ReferenceLoss):
         """CCA's form, alpha for lambda."""
         return DDO(self.beta, self.alpha)
 
-    def tuples(self, images: Tensor, labels: Tensor, num_classes: int) -> Tuples:
+    def columns(self, images: Tensor, labels: Tensor, num_classes: int) -> TableRows:
         """Rows of the table: the image, and samples of its class, under the row's label."""
         if self._samples is None:  # restored
             self._samples = Samples(self.negatives)
         samples = self._samples.draw(labels, self.num_negatives, num_classes, images)
         x = torch.cat([images[:, None], samples], dim=1)
-        return Tuples(x, labels[:, None].expand(-1, x.shape[1]))
+        return TableRows(x, labels[:, None].expand(-1, x.shape[1]))
 
 
 def class_indices(labels: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
-"""One step's data: images, labels, what the family draws a row, and how they are cut into micro-batches."""
+"""One step's data: images, labels, and what the family draws a row."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -103,20 +101,3 @@ class MinibatchSource:
             slice(0, num_columns),
             num_columns,
         )
-
-
-def micro_batches(batch: Rows, num_evaluations: int, *, separable: bool = True) -> Iterator[Rows]:
-    """Cut a minibatch into parts of at most `num_evaluations` (0 = one part).
-
-    Whole rows while they fit; a row larger than a part is cut by columns, which only `separable`
-    objectives allow.
-    """
-    num_rows, num_columns = batch.labels.shape
-    size = num_evaluations or num_rows * num_columns
-    assert separable or size >= num_columns
-    width = min(size, num_columns)
-    height = max(size // num_columns, 1)
-    for row in range(0, num_rows, height):
-        for column in range(0, num_columns, width):
-            columns = slice(column, min(column + width, num_columns))
-            yield batch.part(slice(row, row + height), columns)

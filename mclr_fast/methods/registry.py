@@ -21,7 +21,7 @@ from mclr_fast.objectives import (
     PlusMinus,
     WeightedMCLR,
 )
-from mclr_fast.objectives.protocols import Objective
+from mclr_fast.objectives.protocols import Compared, Linear, Objective, ReplacedTarget
 
 from . import columns
 from .columns import Columns, SampleSources
@@ -37,22 +37,22 @@ class Needs:
     ratio: Ratio | None = None
 
 
-LossMaker = Callable[[Family, Any, Needs], Loss]
+LossMaker = Callable[[Family, Objective, Needs], Loss]
 
 
-def _linear(family: Family, objective: Any, needs: Needs) -> Loss:
+def _linear(family: Family, objective: Linear, needs: Needs) -> Loss:
     return LinearLoss(family, objective, needs.ratio)
 
 
-def _compared(family: Family, objective: Any, needs: Needs) -> Loss:
+def _compared(family: Family, objective: Compared, needs: Needs) -> Loss:
     return ComparedLoss(family, objective, needs.reference)
 
 
-def _replaced_target(family: Family, objective: Any, needs: Needs) -> Loss:
+def _replaced_target(family: Family, objective: ReplacedTarget, needs: Needs) -> Loss:
     return ReplacedTargetLoss(family, objective)
 
 
-def _own(family: Family, objective: Any, needs: Needs) -> Loss:
+def _own(family: Family, objective: Objective, needs: Needs) -> Loss:
     return OwnLoss(family)
 
 

@@ -154,14 +154,15 @@ class Denoisers(Family):
         facts: Facts,
         options: SamplerConfig,
         *,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         guide: nn.Module | None = None,
     ) -> HeunSampler:
         """As `Family.sampler`: EDM's, on D."""
         denoiser = Denoiser(self, net, facts)
         guiding = Unconditional(denoiser) if guide is None else Denoiser(self, guide, facts)
         device = next(net.parameters()).device
-        return HeunSampler(denoiser, facts.shape, device, options, guiding, guidance)
+        strength = HeunSampler.unguided if guidance is None else guidance
+        return HeunSampler(denoiser, facts.shape, device, options, guiding, strength)
 
     def _called(self, net: nn.Module, x: Tensor, c_noise: Tensor, labels: Tensor) -> Tensor:
         return net(x, c_noise, labels)[:, : x.shape[1]]

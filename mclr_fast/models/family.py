@@ -108,10 +108,10 @@ class Family(ABC):
         facts: Facts,
         options: SamplerConfig,
         *,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         guide: nn.Module | None = None,
     ) -> Sampler:
-        """The network made ready to sample; guide None: it guides itself, without a label."""
+        """The network made ready to sample; guidance None: none; guide None: itself, without a label."""
 
     def law(self, arguments: Arguments, options: ObjectiveConfig) -> Law:
         """What is drawn for each row; nothing unless said."""
@@ -208,7 +208,12 @@ class Model:
         return self.family.law(self.arguments, options)
 
     def sampler(
-        self, net: nn.Module, options: SamplerConfig, *, guidance: float = 1.0, guide: nn.Module | None = None
+        self,
+        net: nn.Module,
+        options: SamplerConfig,
+        *,
+        guidance: float | None = None,
+        guide: nn.Module | None = None,
     ) -> Sampler:
         """As `Family.sampler`."""
         return self.family.sampler(net, self.facts, options, guidance=guidance, guide=guide)

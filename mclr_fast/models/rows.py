@@ -1,7 +1,8 @@
-"""Rows of a step as a family is given them: images, labels, places in the run."""
+"""Rows of a step as a family is given them: images, labels, places in the run; cut into micro-batches."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,6 +42,21 @@ class Rows:
             position=self.position[rows],
             columns=columns,
         )
+
+    def micro_batches(self, num_evaluations: int, *, separable: bool = True) -> Iterator[Rows]:
+        """Whole rows cut into parts of at most `num_evaluations` (0 = one part).
+
+        Whole rows while they fit; a row larger than a part is cut by columns, which only `separable`
+        objectives allow.
+        """
+        num_rows, num_columns = self.labels.shape
+        size = num_evaluations or num_rows * num_columns
+        assert separable or size >= num_columns
+        width = min(size, num_columns)
+        height = max(size // num_columns, 1)
+        for row in range(0, num_rows, height):
+            for column in range(0, num_columns, width):
+                yield self.part(slice(row, row + height), slice(column, min(column + width, num_columns)))
 
     def scaled(self, factor: float) -> Rows:
         """The same with the loss multiplied by a further factor."""

@@ -1,4 +1,4 @@
-"""Objectives: pure functions on tables of energies, and the tuples they are evaluated on."""
+"""Objectives: pure functions on tables of energies, and what a row's negatives are drawn from."""
 
 from mclr_fast.sampling.noise_level import NoiseLevel
 

@@ -35,8 +35,9 @@ class Library:
         if name not in self._functions:
             raise AttributeError(f"the kernels that were built have no {name}: {BUILD_AGAIN}.")
         function = getattr(self._library, f"mclr_{name}")
-        function.restype, *function.argtypes = (KINDS[kind] for kind in self._functions[name].split())
-        pointers = [kind is ctypes.c_void_p for kind in function.argtypes]
+        result, *kinds = self._functions[name].split()
+        function.restype, function.argtypes = KINDS[result], [KINDS[kind] for kind in kinds]
+        pointers = [kind == "pointer" for kind in kinds]
 
         def call(*arguments) -> int | None:
             if len(arguments) != len(pointers):

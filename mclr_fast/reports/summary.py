@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from mclr_fast.evaluation.rows import Kind, Row
+from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.formats import SUMMARY_FORMAT
 
 Interval = Sequence[float]
@@ -123,3 +125,16 @@ class Summary:
         }
         plain = cls.__dataclass_fields__.keys() - typed.keys()
         return cls(**{name: content[name] for name in plain}, **typed)
+
+
+def write_summary(outdir: Path, summary: Written) -> None:
+    """Write outdir/summary.json, whole or not at all, of a run, a proof or a table."""
+    write_json(outdir / "summary.json", summary.to_json())
+
+
+class Written(Protocol):
+    """What summary.json can hold: `Summary`, or `table_summary.TableSummary`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The content."""
+        ...

@@ -7,15 +7,18 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from mclr_fast import ops
-from mclr_fast.config import SamplerConfig
 
 from .guidance import Denoiser, network_output
 from .seeds import seeded_noise
+
+if TYPE_CHECKING:
+    from mclr_fast.config import SamplerConfig
 
 
 def sigma_steps(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
@@ -138,6 +141,8 @@ class HeunSampler:
     guide: Denoiser | None = None
     guidance: float = 1.0
     hold: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    unguided: ClassVar[float] = 1.0
 
     @property
     def nfe(self) -> int:

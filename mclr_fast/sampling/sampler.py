@@ -12,10 +12,12 @@ from torch import Tensor
 class Sampler(Protocol):
     """A network made ready to sample with one set of options. A family makes it (`models/family.py`).
 
-    Attributes: nfe, network calls a sample.
+    Attributes: nfe, network calls a sample; guidance, its strength, and unguided, which is none.
     """
 
     nfe: int
+    guidance: float
+    unguided: float
 
     def held(self) -> AbstractContextManager[None]:
         """Inside, what does not change between calls (effective weights) is made once."""

@@ -95,7 +95,7 @@ class StepMemory:
             parameters=_bytes(net.parameters(), split),
             moments=2 * own,
             averages=num_averages * own,
-            reference=self.effective * self.method.needs_reference,
+            reference=(self.effective or _bytes(net.parameters())) * self.method.needs_reference,
             effective=effective,
             gradients=gradients,
             activations=activations + self._images(rows),
@@ -114,7 +114,7 @@ class StepMemory:
         return -(-self.config.train.batch_size // num_gpus)
 
     def part(self, num_gpus: int, micro_batch: int) -> tuple[int, int]:
-        """Rows and columns of a micro-batch (`minibatch.micro_batches`)."""
+        """Rows and columns of a micro-batch (`Rows.micro_batches`)."""
         rows = self.rows(num_gpus)
         size = micro_batch or rows * self.num_columns
         return min(max(size // self.num_columns, 1), rows), min(size, self.num_columns)
@@ -211,7 +211,8 @@ class PeakBytes(TorchDispatchMode):
 
 def _bytes(parameters, num_parts: int = 1) -> int:
     """Of float32 parameters, or of the largest of `num_parts` shards by output channels."""
-    return sum(4 * -(-len(p) // num_parts) * p[0].numel() for p in parameters)
+    rows = ((p.shape[0] if p.ndim else 1, p.numel()) for p in parameters)
+    return sum(4 * -(-count // num_parts) * (numel // max(count, 1)) for count, numel in rows)
 
 
 def _last(size_of: Callable[[int], int], num_bytes: float, high: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mclr_fast.methods.losses import Loss
-from mclr_fast.methods.minibatch import MinibatchSource, micro_batches
+from mclr_fast.methods.minibatch import MinibatchSource
 from mclr_fast.methods.registry import Method
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
@@ -74,7 +74,7 @@ class Step:
             raise RunError(str(error)) from error
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         energy_sums = torch.zeros(batch.num_columns, dtype=torch.float64, device=self.ranks.device)
-        parts = micro_batches(batch, self.micro_batch, separable=self.method.separable)
+        parts = batch.micro_batches(self.micro_batch, separable=self.method.separable)
         for part in self.placement.over(parts, loss_scale):
             loss, energies = self.loss.backward(self.net, part)
             loss_sum += loss

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 from baselines.torch_loader import torch_loader
+from zips import write_zip
 
 from mclr_fast.data import open_dataset
-from mclr_fast.data.image_files import write_zip
 
 
 def test_same_images_and_classes(tmp_path):

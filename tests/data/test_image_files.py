@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from zips import write_zip
 
 from mclr_fast.data import open_dataset
-from mclr_fast.data.image_files import ZipWriter, write_zip
+from mclr_fast.data.image_files import ZipWriter
 from mclr_fast.runtime.errors import RunError
 
 LABELS = [0, 1, 2, 0, 1]

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from zips import write_zip
 
-from mclr_fast.data.image_files import write_zip
 from mclr_fast.experiments.dry_run import dry_run
 from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from mclr_fast import evaluate, sample, train
+from mclr_fast.evaluation.cfg_rows import stored_cfg_rows
 from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.experiments import run as run_module
-from mclr_fast.experiments.cfg_rows import stored_cfg_rows
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import load, resolve
 from mclr_fast.recipes import get_recipe

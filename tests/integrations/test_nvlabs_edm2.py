@@ -74,7 +74,7 @@ def test_ddo_negatives_are_samples_of_the_class(write_samples):
     """Grey level 10 i of sample i, which is of class i mod 4, at the net's range."""
     loss_fn = DDOLoss(0.3, 2.0, write_samples(), **NOISE, num_negatives=5)
     images, labels = minibatch(0)
-    x, labels_NR = loss_fn.tuples(images, labels.argmax(1), NUM_CLASSES)
+    x, labels_NR = loss_fn.columns(images, labels.argmax(1), NUM_CLASSES)
     assert torch.equal(x[:, 0], images) and x.shape == (BATCH, 6, *images.shape[1:])
     assert torch.equal(labels_NR, labels.argmax(1)[:, None].expand(-1, 6))
     level = (x[:, 1:, 0, 0, 0] + 1) * 127.5 / 10

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from zips import write_zip
 
 from mclr_fast.data import open_dataset
-from mclr_fast.data.image_files import write_zip
 from mclr_fast.models.codecs import LatentCodec, PixelCodec, codec_for
 
 

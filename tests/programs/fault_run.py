@@ -17,9 +17,9 @@ from pathlib import Path
 import tiny_run as tiny
 import torch
 from run_log import lines
+from zips import write_zip
 
 from mclr_fast import train
-from mclr_fast.data.image_files import write_zip
 from mclr_fast.experiments import run as run_module
 from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond

@@ -54,9 +54,10 @@ class CountingRanks(Ranks):
 class Noise:
     """A sampler, and the model that makes it: an image is its seed's noise, brighter from class to class."""
 
-    nfe = 7
+    nfe, unguided = 7, 1.0
 
-    def sampler(self, net, options, *, guidance=1.0):
+    def sampler(self, net, options, *, guidance=None):
+        self.guidance = self.unguided if guidance is None else guidance
         return self
 
     def held(self):

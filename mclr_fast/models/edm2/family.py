@@ -127,13 +127,14 @@ class EDM2(Denoisers):
         facts: Facts,
         options: SamplerConfig,
         *,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         guide: Precond | None = None,
     ) -> HeunSampler:
         """As `Family.sampler`; the network itself is D, and the steps between its calls are one fused op."""
         guiding = Unconditional(net) if guide is None else guide
         device = net.unet.out_gain.device
-        return HeunSampler(net, facts.shape, device, options, guiding, guidance, EffectiveWeights(net).held)
+        strength = HeunSampler.unguided if guidance is None else guidance
+        return HeunSampler(net, facts.shape, device, options, guiding, strength, EffectiveWeights(net).held)
 
     def _levels(self, net: Precond, law: dict[str, Tensor]) -> dict[str, Any]:
         return {"sigma": law["sigma"], "sigma_data": net.sigma_data}

@@ -50,7 +50,7 @@ def _prepare(launch: Any, arch: int) -> tuple[Any, Any, dict[str, Any]]:
     from triton.compiler import ASTSource, make_backend
     from triton.runtime.jit import create_function_from_signature
 
-    class Source(ASTSource):
+    class SpecializedSource(ASTSource):
         """Parsed by one thread at a time: CPython 3.11 counts a parser's depth for all threads together."""
 
         def make_ir(self, *arguments, **options):
@@ -65,7 +65,7 @@ def _prepare(launch: Any, arch: int) -> tuple[Any, Any, dict[str, Any]]:
     options, signature, constexprs, attributes = kernel._pack_args(
         backend, dict(wishes), bound, specialization, dict(wishes)
     )
-    return Source(kernel, signature, constexprs, attributes), target, options.__dict__
+    return SpecializedSource(kernel, signature, constexprs, attributes), target, options.__dict__
 
 
 def specializations(calls: list[Call], arch: int) -> dict[str, tuple[Specialization, Any]]:

@@ -84,7 +84,7 @@ class Call(NamedTuple):
         return read + sum(x.numel() * x.element_size() for x in results)
 
 
-class Block(NamedTuple):
+class BlockShape(NamedTuple):
     """What a block's ops see: rows of its entry, channels, size; skip: (channels, rows) concatenated."""
 
     decoder: bool
@@ -97,7 +97,7 @@ class Block(NamedTuple):
     skip: tuple[int, int] | None = None
 
 
-def blocks(net: Network, images: int, columns: int) -> list[Block]:
+def blocks(net: Network, images: int, columns: int) -> list[BlockShape]:
     """The blocks in order. The input convolution and the first block's entry run once an image."""
     widths = [net.width * m for m in MULTIPLES]
     found, skips, rows, width = [], [(net.width, images)], images, net.width
@@ -109,21 +109,21 @@ def blocks(net: Network, images: int, columns: int) -> list[Block]:
             out = width if name == "down" else next_width
             last = level == len(widths) - 1 and name == "block" and len(skips) == BLOCKS * 4 + 3
             attention = name == "block" and size in net.attention
-            found.append(Block(False, rows, width, out, size, attention, last))
+            found.append(BlockShape(False, rows, width, out, size, attention, last))
             rows, width = batch, out
             skips.append((out, batch))
     for level, next_width in reversed(list(enumerate(widths))):
         size = net.resolution >> level
         if level == len(widths) - 1:
-            found.append(Block(True, batch, width, width, size, True, True))
-            found.append(Block(True, batch, width, width, size, False, False))
+            found.append(BlockShape(True, batch, width, width, size, True, True))
+            found.append(BlockShape(True, batch, width, width, size, False, False))
         else:
-            found.append(Block(True, batch, width, width, size, False, False))
+            found.append(BlockShape(True, batch, width, width, size, False, False))
         for i in range(BLOCKS + 1):
             activates = i == BLOCKS and level > 0  # the next block starts from it, upsampled
             skip = skips.pop()
             attention = size in net.attention
-            found.append(Block(True, batch, width, next_width, size, attention, activates, skip))
+            found.append(BlockShape(True, batch, width, next_width, size, attention, activates, skip))
             width = next_width
     return found
 

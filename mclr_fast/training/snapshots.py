@@ -15,8 +15,9 @@ from torch import Tensor
 
 from mclr_fast.models import model_from_config, read_config, save_model
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.training.posthoc import posthoc_coefficients, posthoc_error
-from mclr_fast.training.trainer import Trainer
+
+from .posthoc import posthoc_coefficients, posthoc_error
+from .trainer import Trainer
 
 FOLDER = "snapshots"
 

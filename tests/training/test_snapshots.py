@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mclr_fast import ema as door
-from mclr_fast.experiments.snapshots import Snapshot, find_snapshots, reconstruct, write_reconstructions
 from mclr_fast.models import load, read_config, save_model
 from mclr_fast.runtime.errors import Interrupted, RunError
+from mclr_fast.training.snapshots import Snapshot, find_snapshots, reconstruct, write_reconstructions
 
 STEPS = 48
 STDS = (0.05, 0.1, 0.07, 0.2)  # the first two are what NVIDIA keeps; the others are what is wanted
@@ -20,8 +20,9 @@ STDS = (0.05, 0.1, 0.07, 0.2)  # the first two are what NVIDIA keeps; the others
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory, tiny):
     """A run's folder with snapshots of four averages at every 4th step of 48."""
+    from zips import write_zip
+
     from mclr_fast.config import EvalConfig, ObjectiveConfig, RunConfig, TrainConfig
-    from mclr_fast.data.image_files import write_zip
     from mclr_fast.experiments import run as run_module
     from mclr_fast.experiments.run import Run
     from mclr_fast.models import describe

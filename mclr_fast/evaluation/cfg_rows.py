@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mclr_fast.evaluation.rows import Row
 from mclr_fast.runtime import formats
+
+from .rows import Row
 
 
 def stored_cfg_rows(model_folder: Path, base_sha256: str, protocol: dict[str, Any]) -> dict[float, Row]:

@@ -1,25 +1,14 @@
-"""summary.json: what a run, a proof or a table leaves for its readers, written in one place."""
+"""What a run's figures were made with."""
 
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import mclr_fast
-from mclr_fast.reports.summary import Stop, Summary
-from mclr_fast.reports.table_summary import TableSummary
-from mclr_fast.runtime.files import write_json
-
-__all__ = ["Stop", "Summary", "describe_device", "versions", "write_summary"]
-
-
-def write_summary(outdir: Path, summary: Summary | TableSummary) -> None:
-    """Write outdir/summary.json, whole or not at all."""
-    write_json(outdir / "summary.json", summary.to_json())
 
 
 def versions(device: torch.device, base_sha256: str | None) -> dict[str, Any]:
