@@ -1,3 +1,21 @@
 """mclr_fast: fine-tune class-conditional generators so that unguided samples look guided."""
 
 __version__ = "0.1.0"
+
+_LAZY = {  # name -> module: imported when it is used
+    "CCALoss": "integrations.nvlabs_edm2",
+    "CCDPOLoss": "integrations.nvlabs_edm2",
+    "DDOLoss": "integrations.nvlabs_edm2",
+    "MCLRLoss": "integrations.nvlabs_edm2",
+    "generate": "experiments.sample_files",
+    "load": "models",
+}
+
+
+def __getattr__(name: str):
+    """What the package offers at its top; `import mclr_fast` itself loads nothing."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)

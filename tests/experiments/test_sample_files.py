@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import mclr_fast
 from mclr_fast.config import SampleConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.experiments.sample_files import generate, sample_files, sheet_path
@@ -318,8 +319,8 @@ def test_latents_are_decoded(folder, tiny, tiny_vae):
 
 
 def test_generate_takes_a_loaded_model_too(folder):
-    net = load(folder / "base")
-    made = generate(net, range(7), sample_batch=2)
+    net = mclr_fast.load(folder / "base")
+    made = mclr_fast.generate(net, range(7), sample_batch=2)
     assert made.dtype == torch.uint8
     assert np.abs(made.numpy().astype(int) - images(folder)).max() <= 1
     one = generate(net, [3], labels=2)
