@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mclr_fast.config import SampleConfig
 from mclr_fast.data.image_files import write_sheet
-from mclr_fast.data.sample_files import PngFiles, SampleArray, SampleFiles, SampleZip
+from mclr_fast.data.sample_output import PngFiles, SampleArray, SampleFiles, SampleZip
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest

@@ -181,7 +181,7 @@ def test_class_indices_are_one_hot_labels():
         torch.manual_seed(1)
         found.append(mclr_fast.MCLRLoss(**NOISE)(net, images, given))
     assert torch.equal(*found)
-    with pytest.raises(ValueError, match=rf"labels lie in \[0, {NUM_CLASSES}\]; this net knows classes 0 to"):
+    with pytest.raises(ValueError, match=rf"labels lie in \[1, {NUM_CLASSES}\]; this net knows classes 0 to"):
         mclr_fast.MCLRLoss(**NOISE)(net, images, torch.arange(5) % NUM_CLASSES + 1)
     assert (mclr_fast.CCALoss, mclr_fast.CCDPOLoss, mclr_fast.DDOLoss) == (CCALoss, CCDPOLoss, DDOLoss)
     with pytest.raises(AttributeError, match="has no attribute 'x'"):
