@@ -2,7 +2,15 @@
 
 __version__ = "0.1.0"
 
-_LAZY = {"score": "evaluation.scoring"}  # name -> module: imported when it is used
+_LAZY = {  # name -> module: imported when it is used
+    "CCALoss": "integrations.nvlabs_edm2",
+    "CCDPOLoss": "integrations.nvlabs_edm2",
+    "DDOLoss": "integrations.nvlabs_edm2",
+    "MCLRLoss": "integrations.nvlabs_edm2",
+    "generate": "experiments.sample_files",
+    "load": "models",
+    "score": "evaluation.scoring",
+}
 
 
 def __getattr__(name: str):

@@ -67,11 +67,13 @@ class ContrastLoss(ABC):
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Loss of each image.
 
-        Shapes    images: [N,C,H,W], encoded; labels: one-hot [N,label_dim] -> float32 [N].
+        Shapes    images: [N,C,H,W], encoded; labels: one-hot [N,label_dim], or class indices int64 [N] where
+                  the network says its label_dim -> float32 [N].
         Network   net(x, sigma, labels, return_logvar=True) -> (D, logvar), bare or inside
                   DistributedDataParallel; called once, with [N(1+K),C,H,W].
         Errors    ValueError for labels that are not one-hot, or an image without negatives here.
         """
+        labels = one_hot_labels(net, labels)
         classes, num_classes = class_indices(labels), labels.shape[1]
         noise = NoiseLevel(self.P_mean, self.P_std, self.sigma_data)
         images = images.float()
@@ -248,6 +250,19 @@ class DDOLoss(ReferenceLoss):
         samples = self._samples.draw(labels, self.num_negatives, num_classes, images)
         x = torch.cat([images[:, None], samples], dim=1)
         return TableRows(x, labels[:, None].expand(-1, x.shape[1]))
+
+
+def one_hot_labels(net: nn.Module, labels: Tensor) -> Tensor:
+    """Class indices int64 [N] -> one-hot float32 [N,label_dim]; anything else as it is."""
+    if labels.ndim != 1 or labels.is_floating_point():
+        return labels
+    num_classes = getattr(getattr(net, "module", net), "label_dim", 0)
+    if num_classes < 2:
+        return labels  # the error of `class_indices` says what is wanted
+    low, high = labels.aminmax()  # SYNC: pairing waits for them anyway
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels lie in [{low}, {high}]; this net knows classes 0 to {num_classes - 1}.")
+    return nn.functional.one_hot(labels, num_classes).float()
 
 
 def class_indices(labels: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
+from mclr_fast.config import EvalConfig, ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.models.edm2 import PRESETS
 
 # The paper's learning rate, N and K are unpublished: these are starting points, not its values.
@@ -31,4 +31,5 @@ def finetune(preset_name: str) -> RunConfig:
             checkpoint_every=2**16,
             log_every=preset.batch_size,
         ),
+        eval=EvalConfig(num_steps=32),  # as EDM2 samples
     )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mclr_fast.data import open_dataset
 from mclr_fast.evaluation.features import FeatureCollector, in_order
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.models import describe, save_model
@@ -65,6 +66,12 @@ def test_two_ranks_write_what_one_writes(one_and_two):
     for name in names[:-1]:  # a network may round otherwise in another batch
         a, b = (np.asarray(Image.open(folder / "files" / name)).astype(int) for folder in one_and_two)
         assert np.abs(a - b).max() <= 1
+    a, b = (np.load(folder / "files.npz") for folder in one_and_two)
+    assert np.abs(a["arr_0"].astype(int) - b["arr_0"]).max() <= 1
+    assert a["arr_1"].tolist() == b["arr_1"].tolist() == open_dataset(str(two / "files")).labels.tolist()
+    a, b = (open_dataset(str(folder / "files.zip")) for folder in one_and_two)
+    assert np.abs(a.images(np.arange(8)).astype(int) - b.images(np.arange(8))).max() <= 1
+    assert a.labels.tolist() == b.labels.tolist()
 
 
 def test_features_are_put_together_by_place():

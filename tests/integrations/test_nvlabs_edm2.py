@@ -8,6 +8,7 @@ import torch
 from edm2_loop import BATCH, NOISE, NUM_CLASSES, Run, make_net, minibatch
 from torch.nn.functional import logsigmoid, one_hot
 
+import mclr_fast
 from mclr_fast.integrations.nvlabs_edm2 import CCALoss, CCDPOLoss, DDOLoss, MCLRLoss
 from mclr_fast.objectives import pair_labels
 
@@ -169,6 +170,22 @@ def test_a_pickled_loss_gives_the_same_losses(make_loss):
         torch.manual_seed(5)
         found.append(loss_fn(net=run.net.eval(), images=images, labels=labels))
     assert torch.equal(*found) and type(copy) is type(run.loss_fn)
+
+
+def test_class_indices_are_one_hot_labels():
+    """At the package's top too; without a net's label_dim nobody knows how many classes there are."""
+    images, labels = minibatch(0, size=5)
+    net, found = make_net(0).eval(), []
+    net.label_dim = NUM_CLASSES  # as NVIDIA's says
+    for given in (labels, labels.argmax(dim=1)):
+        torch.manual_seed(1)
+        found.append(mclr_fast.MCLRLoss(**NOISE)(net, images, given))
+    assert torch.equal(*found)
+    with pytest.raises(ValueError, match=rf"labels lie in \[1, {NUM_CLASSES}\]; this net knows classes 0 to"):
+        mclr_fast.MCLRLoss(**NOISE)(net, images, torch.arange(5) % NUM_CLASSES + 1)
+    assert (mclr_fast.CCALoss, mclr_fast.CCDPOLoss, mclr_fast.DDOLoss) == (CCALoss, CCDPOLoss, DDOLoss)
+    with pytest.raises(AttributeError, match="has no attribute 'x'"):
+        mclr_fast.x  # noqa: B018
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Samples judged, written to a zip and as files, by any number of ranks; what each rank held is counted.
 
-Usage: judge_run.py OUTDIR MODEL; writes OUTDIR/evaluations/, samples.zip, files/ and rank<i>.json. The judged
+Usage: judge_run.py OUTDIR MODEL; writes OUTDIR/evaluations/, samples.zip, files/, files.zip, files.npz and
+rank<i>.json. The judged
 images are made without a network, and seen without rounding, so that they are the same to the bit.
 """
 
@@ -127,6 +128,8 @@ def work(outdir, model, ranks):
 
     options = {"seeds": "0-6,11", "num_steps": 2, "sample_batch": BATCH, "outdir": outdir / "files"}
     held["files"] = sample_files(SampleConfig(model=model, **options), ranks, NeverStops())
+    for name in ("files.zip", "files.npz"):
+        sample_files(SampleConfig(model=model, **options | {"outdir": outdir / name}), ranks, NeverStops())
     write_json(outdir / f"rank{ranks.rank}.json", held)
 
 
