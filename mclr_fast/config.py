@@ -179,7 +179,7 @@ class RunConfig:
     loader_threads: int = 0
     """Threads of a rank's loader; 0 = its share of the cores, at most 16."""
     init: str | None = None
-    """Model to start from: a folder of ours, EDM2's .pkl, or "mnist16-base" (shipped)."""
+    """Model to start from: a folder of ours, EDM2's .pkl or its https address, or a published name."""
     protocol: Hidden[str | None] = None
     family: Hidden[str] = "edm2"
     net: Hidden[dict[str, Any] | None] = None
@@ -218,7 +218,7 @@ class SampleConfig(SamplerConfig):
     """Options of `python -m mclr_fast.sample`."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """Model folder, EDM2's .pkl, or "mnist16-base"."""
+    """Model folder, EDM2's .pkl or its https address, "mnist16-base" or a published name."""
     seeds: str = "0-15"
     """Sampling seeds, like 0-15 or 1,2,5-10."""
     labels: str = ""
@@ -238,7 +238,7 @@ class EvaluateConfig(EvalConfig):
     """Options of `python -m mclr_fast.evaluate`."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """Model folder, EDM2's .pkl, or "mnist16-base"."""
+    """Model folder, EDM2's .pkl or its https address, "mnist16-base" or a published name."""
     eval_every: Hidden[int] = 1
     control: Hidden[str] = "none"
     cfg_scales: Hidden[tuple[float, ...]] = ()
@@ -260,7 +260,7 @@ class ConvertConfig:
     """Options of `python -m mclr_fast.convert`."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
-    """Model folder, "mnist16-base", or a file: EDM2's .pkl or .pt, DDO's EDM2 .pkl, VAR's .pth."""
+    """Model folder or name, or a file or its https address: EDM2's .pkl, .pt, DDO's .pkl, VAR's .pth."""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
     """Folder or file to write."""
     to: Literal["folder", "edm2-pkl", "edm2-state-dict", "edm2-training-state", "var-pth"] = "folder"
