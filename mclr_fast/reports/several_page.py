@@ -87,9 +87,11 @@ def _tradeoff(runs: Sequence[NamedRun], x: Metric, y: Metric) -> Picture | None:
         if run.run.best:
             best = points([run.run.best], x.of, y.of)
             ax.plot(*best, marker=marker, color=color, ms=11, mec=BASE, zorder=5)
-    for base, names in starts:
+    for (base, names), fill in zip(starts, cycle((BASE, "white", MUTED)), strict=False):
         whose = f" ({names[0]})" if len(starts) > 1 else ""
-        ax.plot(*points(base, x.of, y.of), "o", color=BASE, ms=7, label=KINDS["base"] + whose, zorder=6)
+        ax.plot(
+            *points(base, x.of, y.of), "o", color=BASE, mfc=fill, ms=7, label=KINDS["base"] + whose, zorder=6
+        )
     real = points(runs[0].run.rows("real"), x.of, y.of)
     if real[0]:
         ax.plot(*real, "d", color=MUTED, ms=7, label=KINDS["real"])
