@@ -32,6 +32,6 @@ class Rounds:
         if path is not None and not ranks.on_main((path / "model.safetensors").exists):
             if self.trainer.images_seen != self.starts[number - 1]:
                 raise RunError(f"{path}, the reference of round {number}, is missing: begin the run again.")
-            ranks.on_main(save_model, path, self.trainer.average_state(), self.needs.model)
+            ranks.on_main(save_model, path, self.trainer.average_state(), self.needs.description)
         self.trainer.use(self.needs.make(path, number))
         self.number = number

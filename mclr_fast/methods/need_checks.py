@@ -8,7 +8,7 @@ from typing import Any
 
 from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset
-from mclr_fast.models import Family, Model, get_family, read_config
+from mclr_fast.models import Model, read_config
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.tensor_files import load_tensors
 
@@ -23,21 +23,22 @@ class NeedChecks:
     """What can be known of a run's needs without making or loading any.
 
     Args:
-        model: the trained network's description.
+        description: the trained network's config.json.
         dataset: the data; None, in a dry run without --data, leaves out what they are compared with.
     """
 
     config: RunConfig
-    model: dict[str, Any]
+    description: dict[str, Any]
     dataset: Dataset | None
 
     def check(self) -> None:
         """ValueError, OSError or RunError for whatever headers show to be wrong."""
         options, method = self.config.objective, make_method(self.config.objective)
-        for need in sorted(method.requires - self.family.gives):
+        family = self.description["family"]
+        for need in sorted(method.requires - self.model.family.gives):
             raise RunError(
-                f"--objective {options.objective} needs a {need}, which {self.model['family']} models do not "
-                "give: choose another objective."
+                f"--objective {options.objective} needs a {need}, which {family} models do not give: choose "
+                "another objective."
             )
         reference = options.reference or self.config.init
         if reference is not None and (method.needs_reference or method.uses_samples):
@@ -50,20 +51,22 @@ class NeedChecks:
             self._check_classifier(options.classifier)
 
     @property
-    def family(self) -> Family:
-        """The trained network's."""
-        return get_family(self.model["family"])
+    def model(self) -> Model:
+        """The trained network, described."""
+        return Model.of(self.description)
 
     def _check_model(self, path: str, option: str, *, whole: bool = False) -> None:
         """The model must make the trained network's images and classes, or (whole) be of its architecture."""
         description = read_config(path)
-        if description.get("family") != self.model["family"]:
+        name, own_name = description.get("family"), self.description["family"]
+        if name != own_name:
             raise RunError(
-                f"{option} {path} is of another family: {description['family']}, the trained network's "
-                f"{self.model['family']}. Choose another model."
+                f"{option} {path} is of another family: {name}, the trained network's {own_name}. Choose "
+                "another model."
             )
-        net, own = (self.family.complete(model["net"]) for model in (description, self.model))
-        for name in own if whole else self.family.image_arguments:
+        family = self.model.family
+        net, own = (family.complete(said["net"]) for said in (description, self.description))
+        for name in own if whole else family.image_arguments:
             if net.get(name) != own[name]:
                 kind = "is of another architecture" if whole else "makes other images or classes"
                 raise RunError(
@@ -97,7 +100,7 @@ class NeedChecks:
 
     def _check_images(self, path: Path | str, option: str) -> None:
         if self.dataset is not None:
-            open_samples(path, option, self.dataset, Model.of(self.model).facts.num_classes)
+            open_samples(path, option, self.dataset, self.model.facts.num_classes)
 
     def _check_classifier(self, path: Path) -> None:
         _, meta = load_tensors(path)
@@ -105,7 +108,7 @@ class NeedChecks:
             return
         seen = (meta or {}).get("arguments", {})
         wanted = {
-            "image_shape": list(Model.of(self.model).codec(self.dataset).shape),
+            "image_shape": list(self.model.codec(self.dataset).shape),
             "classes": self.dataset.num_classes,
             "P_mean": self.config.objective.P_mean,
             "P_std": self.config.objective.P_std,

@@ -35,11 +35,12 @@ REFERENCE_SEED, NEGATIVES_SEED = 2**31, 2**31 + 2**30
 class NeedMaker:
     """Makes what one run's objective needs beside the network.
 
+    Args: description: the trained network's config.json.
     Attributes: quality, how good the classifier is on held-out images, once there is one.
     """
 
     config: RunConfig
-    model: dict[str, Any]
+    description: dict[str, Any]
     dataset: Dataset
     ranks: Ranks
     stop: StopRequest
@@ -48,9 +49,10 @@ class NeedMaker:
     def __post_init__(self):
         """ValueError or RunError for whatever can be known to be wrong before anything is made."""
         options = self.config.objective
+        self.model = Model.of(self.description)
         self.method: Method = make_method(options)
         self.reference_path = options.reference or self.config.init
-        NeedChecks(self.config, self.model, self.dataset).check()
+        NeedChecks(self.config, self.description, self.dataset).check()
         if options.reference is not None and (self.method.needs_reference or self.method.uses_samples):
             self._load(options.reference)  # a damaged file is better found now
         self.classifier_path = options.classifier or self.config.folder / "classifier.safetensors"
@@ -58,10 +60,10 @@ class NeedMaker:
     def make(self, reference_path: str | Path | None = None, round_number: int = 0) -> Needs:
         """All of it; in later rounds of another reference, whose samples are that round's."""
         path = str(reference_path or self.reference_path)
-        family = Model.of(self.model).family
-        reference = family.frozen(self._load(path)) if self.method.needs_reference else None
-        samples = self._samples(path, round_number) if self.method.uses_samples else SampleSources()
-        ratio = self._classifier().ratio if self.method.needs_ratio else None
+        family, method = self.model.family, self.method
+        reference = family.frozen(self._load(path)) if method.needs_reference else None
+        samples = self._samples(path, round_number) if method.uses_samples else SampleSources()
+        ratio = self._classifier().ratio if method.needs_ratio else None
         return Needs(reference, samples, ratio)
 
     def _load(self, path: str) -> nn.Module:
@@ -69,7 +71,7 @@ class NeedMaker:
         return load(path, dtype=choose_dtype(train.precision, device), dropout=train.dropout).to(device)
 
     def _open(self, path: Path | str, option: str) -> Dataset:
-        return open_samples(path, option, self.dataset, Model.of(self.model).facts.num_classes)
+        return open_samples(path, option, self.dataset, self.model.facts.num_classes)
 
     def _samples(self, reference_path: str, round_number: int) -> SampleSources:
         plus = self._positives(reference_path, round_number) if self.method.chooses_positives else None
@@ -112,18 +114,18 @@ class NeedMaker:
             num_samples = self.config.objective.model_samples
             say(self.ranks.is_main, f"making {num_samples:,} samples of {model_path}: {path}")
             options = self.config.eval
-            sampler = Model.of(self.model).sampler(self._load(model_path), options)
+            sampler = self.model.sampler(self._load(model_path), options)
             made = (num_samples, first_seed, self.dataset, self._codec, options.sample_batch)
             write_samples(path, sampler, *made, self.ranks, self.stop)
         return self._open(path, "--negatives")
 
     @property
     def _codec(self) -> Codec:
-        return Model.of(self.model).codec(self.dataset)
+        return self.model.codec(self.dataset)
 
     @property
     def _noise(self) -> NoiseLevel:
-        return Model.of(self.model).law(self.config.objective).noise
+        return self.model.law(self.config.objective).noise
 
     def _classifier(self) -> NoisyClassifier:
         classifier, self.quality = data_classifier(

