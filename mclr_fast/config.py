@@ -187,7 +187,7 @@ class RunConfig:
     loader_threads: int = 0
     """Threads of a rank's loader; 0 = its share of the cores, at most 16."""
     init: str | None = None
-    """Model to start from: a folder of ours, EDM2's .pkl, or "mnist16-base" (shipped)."""
+    """Model to start from: a folder of ours, EDM2's .pkl or its https address, or a published name."""
     protocol: Hidden[str | None] = None
     family: Hidden[str] = "edm2"
     net: Hidden[dict[str, Any] | None] = None
@@ -250,7 +250,7 @@ class SampleConfig(HeunConfig):
     """Options of `python -m mclr_fast.sample`."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """Model folder, a run's folder (its best model), EDM2's .pkl, or "mnist16-base"."""
+    """Model folder, run's folder (its best model), EDM2's .pkl or its https address, or a published name."""
     seeds: str = "0-15"
     """Sampling seeds, like 0-15 or 1,2,5-10."""
     labels: str = ""
@@ -280,39 +280,37 @@ class SampleConfig(HeunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(EvalConfig):
-    """Options of `python -m mclr_fast.evaluate`."""
+class EvaluateConfig(SampleConfig):
+    """Options of `python -m mclr_fast.evaluate`; a model is sampled by those of `sample`."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = ""
-    """Model folder, EDM2's .pkl, or "mnist16-base"; none with --images."""
+    """Model, as `sample` takes it; none with --images."""
     images: Path | None = None
     """Images to judge instead of a model's: a folder, a zip, or an .npz with arr_0; all of them."""
     protocol: str = "mnist16"
     """fid,fd-dinov2,is,pr-inception,pr-dinov2,kid,adm, some of them; paper = fd-dinov2,pr-inception,is."""
     ref: tuple[str, ...] = ()
     """What to compare with: data sets or statistics (EDM2's .pkl, .npz); the first that serves is taken."""
+    data: str | None = None
+    """Data set of real images to compare with, after --ref; mnist16 knows its own."""
     num_samples: int = 0
     """Samples an evaluation draws; 0 = 1,000 for mnist16, 50,000 for the other protocols."""
+    first_seed: int = 0
+    """Their sampling seeds are first_seed, first_seed + 1, ..."""
     repeats: int = 1
     """Evaluations, each of the seeds after the last one's; all are printed, their mean and minimum too."""
+    neighbors: int = 3
+    """mnist16: k, the neighbours of precision and recall; other protocols have their own."""
     inception_weights: Path | None = None
     """torch-fidelity's weights-inception-2015-12-05-6726825d.pth; default: where torch keeps it."""
     dinov2_weights: Path | None = None
     """DINOv2's dinov2_vitl14_pretrain.pth; default: where torch keeps it."""
-    eval_every: Hidden[int] = 1
-    control: Hidden[str] = "none"
-    cfg_scales: Hidden[tuple[float, ...]] = ()
-    recompute_cfg: Hidden[bool] = False
-    grid_noises: Hidden[int] = 1
-    patience: Hidden[int] = 0
-    guidance: float = 1.0
-    """EDM2's guidance g against the net's own zero label vector; 1 = none."""
-    data: str | None = None
-    """Data set of real images to compare with, after --ref; mnist16 knows its own."""
-    sigma_max: float = 40.0
-    """Highest noise level of the sampler; pixels lie in [-1, 1]."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto = cuda where there is one."""
+    download: bool = False
+    """Download the weights from where they are published, if they are not there."""
+    seeds: Hidden[str] = ""
+    outdir: Hidden[Path] = Path()
+    subdirs: Hidden[bool] = False
+    grid: Hidden[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,7 +318,7 @@ class ConvertConfig:
     """Options of `python -m mclr_fast.convert`."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
-    """Model folder, "mnist16-base", or a file: EDM2's .pkl or .pt, DDO's EDM2 .pkl, VAR's .pth."""
+    """Model folder or name, or a file or its https address: EDM2's .pkl, .pt, DDO's .pkl, VAR's .pth."""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
     """Folder or file to write."""
     to: Literal["folder", "edm2-pkl", "edm2-state-dict", "edm2-training-state", "var-pth"] = "folder"

@@ -62,6 +62,18 @@ def tiny_vae(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A web server on this machine; downloads go to an empty cache, by no proxy."""
+    from file_server import serving
+
+    monkeypatch.setenv("MCLR_FAST_CACHE", str(tmp_path / "cache"))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """The module tiny_run."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mclr_fast.pickles import reading
+from mclr_fast.runtime.downloads import fetch, place_of
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256
 
@@ -69,24 +70,29 @@ WEIGHTS = {
 }
 
 
-def make_extractors(names: list[str], paths: Mapping[str, Path | None], device: torch.device):
+def make_extractors(
+    names: list[str], paths: Mapping[str, Path | None], device: torch.device, download: bool = False
+) -> dict[str, Extractor]:
     """Extractor by name; paths: of their weights, None for the usual cache. RunError, see `find_weights`."""
-    files = {name: find_weights(name, paths.get(name)) for name in names}
+    files = {name: find_weights(name, paths.get(name), download) for name in names}
     return {name: MAKERS[name](path, device) for name, path in files.items()}
 
 
-def find_weights(name: str, path: Path | None = None) -> Path:
-    """The file of an extractor's weights: at `path`, or in torch's cache.
+def find_weights(name: str, path: Path | None = None, download: bool = False) -> Path:
+    """The file of an extractor's weights: at `path`, or in torch's cache or ours; download: or fetched to it.
 
     Errors    RunError when it is not there, saying where to put it, or is not the file that was published.
     """
     wanted = WEIGHTS[name]
     cached = Path(torch.hub.get_dir()) / "checkpoints" / wanted.file
     found = path or cached
+    if path is None and not cached.is_file() and (download or place_of(wanted.address).is_file()):
+        return fetch(wanted.address, sha256=wanted.sha256 or None, note=wanted.size)
     if not found.is_file():
         raise RunError(
             f"{name} needs its weights, and there is no file {found}: put {wanted.file} ({wanted.size}, from "
-            f"{wanted.address}) at {cached}, or say where it is with --{name}-weights."
+            f"{wanted.address}) at {cached}, say where it is with --{name}-weights, or have it fetched with "
+            "--download."
         )
     if found.name == wanted.file and not file_sha256(found).startswith(wanted.sha256):
         raise RunError(

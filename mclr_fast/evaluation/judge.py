@@ -44,13 +44,15 @@ class Judge:
         batch_size: int,
         ranks: Ranks,
         stop: StopRequest,
+        download: bool = False,
     ) -> Judge:
         """Load the extractors, find or make the references.
 
-        Args: weights: by extractor, None for the usual cache; num_images (H, W size) that will be judged.
+        Args: weights: by extractor, None for the usual cache, download: or for their address; num_images, of
+            size (H, W), will be judged.
         Errors    RunError for missing weights, too few images, a reference that does not serve or fit.
         """
-        extractors = make_extractors(list(needs_of(names, "images")), weights, ranks.device)
+        extractors = make_extractors(list(needs_of(names, "images")), weights, ranks.device, download)
         check_count(names, num_images, {name: each.num_features for name, each in extractors.items()})
         here = Situation(extractors, size, ranks, stop, batch_size)
         references = find_references(sources, needs_of(names, "reference"), here)

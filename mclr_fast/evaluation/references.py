@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mclr_fast.models import published
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
@@ -64,12 +65,22 @@ def find_references(
 
 def _looks(sources: Sequence[str | ImageSet]) -> Iterator[tuple[str | ImageSet, Callable[..., Offer]]]:
     """Each source, and how it is looked into; a file of statistics and images in both ways."""
-    for source in sources:
+    for named in sources:
+        source = _local(named)
         has_statistics, has_images = holds(source) if isinstance(source, str) else (False, True)
         if has_statistics:
             yield source, _of_file
         if has_images:
             yield source, _of_images
+
+
+def _local(source: str | ImageSet) -> str | ImageSet:
+    """The file of a published reference's name or of an address, downloaded first; anything else itself."""
+    try:
+        file = published.local(source, "statistics") if isinstance(source, str) else None
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    return source if file is None else str(file)
 
 
 def _of_file(path: str, wanted: Needs, here: Situation) -> Offer:

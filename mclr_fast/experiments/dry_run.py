@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -10,6 +12,7 @@ from mclr_fast.config import RunConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.methods.need_checks import NeedChecks
 from mclr_fast.models import Model, describe, model_from_config, read_config
+from mclr_fast.models.published import Published, to_download
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.memory_table import check_memory, memory_lines
@@ -20,10 +23,16 @@ from .marks import make_marks
 
 
 def dry_run(config: RunConfig) -> str:
-    """Lines to print. RunError for what a run would refuse, as far as options and headers show it."""
+    """Lines to print. RunError for what a run would refuse, as far as options and headers show it.
+
+    Nothing is downloaded: a model that would be is told of, and taken for what the recipe expects of it.
+    """
     num_ranks = int(os.environ.get("WORLD_SIZE", 1))
     check_options(config, num_ranks, need_files=False)
+    options = flat(config)
     try:
+        downloads = _downloads(config)
+        config = _without(config, downloads)
         description = read_config(config.init) if config.init else describe(config.net, config.family)
         model = Model.of(description)
         with torch.device("meta"):
@@ -56,9 +65,26 @@ def dry_run(config: RunConfig) -> str:
         f"micro-batches   {-(-own // micro)} a rank of at most {micro} evaluations, {num_ranks} rank(s)",
         f"evaluated at    {', '.join(f'{mark:,}' for mark in marks) or 'never'}",
         f"folder          {config.folder}" + (" (exists: resumes)" if config.folder.exists() else ""),
+        *(f"downloads       {file}, to {file.place}" for file in dict.fromkeys(downloads.values())),
         "",
         *memory_lines(memory, num_ranks, config.gpu_memory_gib),
         "",
         "options",
     ]
-    return "\n".join(lines + [f"  {name:28} {value}" for name, value in flat(config).items()])
+    return "\n".join(lines + [f"  {name:28} {value}" for name, value in options.items()])
+
+
+MODELS = ("reference", "negatives_model")  # options of the objective that name one, beside --init
+
+
+def _downloads(config: RunConfig) -> dict[str, Published]:
+    """Of the options that name a model, those whose file a run would download first."""
+    named = {"init": config.init, **{name: getattr(config.objective, name) for name in MODELS}}
+    found = {name: to_download(text) for name, text in named.items()}
+    return {name: file for name, file in found.items() if file is not None}
+
+
+def _without(config: RunConfig, absent: Mapping[str, Published]) -> RunConfig:
+    """The run without these options: what cannot be read yet is not checked."""
+    objective = replace(config.objective, **{name: None for name in MODELS if name in absent})
+    return replace(config, objective=objective, init=None if "init" in absent else config.init)

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from mclr_fast.config import EvaluateConfig
+from mclr_fast.config import EvalConfig, EvaluateConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.evaluation.image_sets import open_images
@@ -22,9 +21,7 @@ from mclr_fast.evaluation.mnist16 import mnist16_protocol
 from mclr_fast.evaluation.protocols import EMBEDDED, protocol_names
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.models import Model, load, read_config
-from mclr_fast.models.files import weights_file
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.files import file_sha256
 from mclr_fast.runtime.options import Check
 from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.ranks import Ranks
@@ -32,7 +29,9 @@ from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.sampling.generate import generate
 
 from .ranges import check_evaluation
+from .ready_model import classes_of_seeds, made_with, ready_model
 
+HEUN = ("num_steps", "sigma_min", "sigma_max")
 SAMPLES = {True: 1000, False: 50_000}  # is it the embedded protocol? -> the default
 
 
@@ -44,10 +43,10 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
     names = protocol_names(config.protocol)
     embedded = names == [EMBEDDED]
     config = dataclasses.replace(config, num_samples=config.num_samples or SAMPLES[embedded])
-    check_evaluation(config)
     check = Check(config)
+    check.at_least(1, "repeats", "num_samples", "neighbors", "sample_batch")
+    check.at_least(0, "first_seed")
     check(math.isfinite, "finite", "guidance")
-    check.at_least(1, "repeats")
     if (config.images is None) == (not config.model):
         raise RunError("name what is judged: a MODEL, or --images, and not both.")
     if config.images is not None:
@@ -75,43 +74,31 @@ def _of_images(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: Sto
 
 
 def _of_model(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
-    model, net = _loaded(config, ranks)
-    codec = model.codec()
-    if not codec.makes_images:
-        raise RunError(f"{config.model} makes latents of {codec.shape[0]} channels, not images.")
-    shape = codec.decode(torch.zeros(1, *codec.shape, device=ranks.device)).shape[1:]
+    ready = ready_model(config, ranks.device)
+    shape = ready.decode(torch.zeros(1, *ready.model.facts.shape, device=ranks.device)).shape[1:]
     judge = _judge(config, names, config.num_samples, tuple(shape[1:]), ranks, stop)
-    sampler = model.sampler(net, config, guidance=config.guidance)
     rows = []
     for seeds in _seeds(config):
         started = time.perf_counter()
-        labels = torch.arange(len(seeds)) % max(model.facts.num_classes, 1)
+        labels = torch.tensor(classes_of_seeds(ready, seeds, ranks))
         collector = judge.collector(len(seeds))
-        for batch in generate(sampler, seeds, labels, batch_size=config.sample_batch, ranks=ranks, stop=stop):
-            collector.add(codec.decode(batch.x), batch.places)
-        metrics = judge.metrics(collector.collected())
+        size = config.sample_batch
+        for batch in generate(ready.sampler, seeds, labels, batch_size=size, ranks=ranks, stop=stop):
+            collector.add(ready.decode(batch.x), batch.places)
         row = Row(
             name=_name(config),
             kind="trained" if config.guidance == 1 else "guidance",
             images_seen=0,
-            nfe=sampler.nfe,
+            nfe=ready.sampler.nfe,
             samples=len(seeds),
-            metrics=metrics,
+            metrics=judge.metrics(collector.collected()),
             chosen_by=judge.chosen_by,
-            guidance=sampler.guidance,
-            unguided=sampler.unguided,
+            guidance=ready.sampler.guidance,
+            unguided=ready.sampler.unguided,
             seconds=time.perf_counter() - started,
         )
         rows.append({**row.to_json(), "seeds": [seeds[0], seeds[-1]]})
-    about = {
-        "model": config.model,
-        "sha256": ranks.on_main(lambda: file_sha256(weights_file(config.model))),
-        "size": list(shape[1:]),
-        "labels": "all classes in turn",
-        "num_steps": config.num_steps,
-        "sigma_min": config.sigma_min,
-        "sigma_max": config.sigma_max,
-    }
+    about = {**ranks.on_main(made_with, ready), "size": list(shape[1:])}
     return {**_printed(rows), "judged": about, "protocols": judge.described()}
 
 
@@ -125,17 +112,27 @@ def _judge(
 ) -> Judge:
     sources = [*config.ref, *([config.data] if config.data else [])]
     weights = {"inception": config.inception_weights, "dinov2": config.dinov2_weights}
-    return Judge.of(names, sources, weights, num_images, size, config.sample_batch, ranks, stop)
+    download = config.download
+    return Judge.of(names, sources, weights, num_images, size, config.sample_batch, ranks, stop, download)
 
 
 def _mnist16_rows(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> list[Row]:
     """By the embedded run's protocol."""
     if config.ref or config.data not in (None, EMBEDDED):
         raise RunError(f"{EMBEDDED} compares with its own digits; another --ref needs another --protocol.")
-    model, net = _loaded(config, ranks)
+    options = EvalConfig(
+        **{
+            name: getattr(config, name) for name in ("num_samples", "first_seed", "neighbors", "sample_batch")
+        },
+        **{name: value for name in HEUN if (value := getattr(config, name)) is not None},
+        grid_noises=1,
+    )
+    check_evaluation(options)
     try:
+        model = Model.of(read_config(config.model))
+        net = load(config.model, dtype=choose_dtype(config.precision, ranks.device)).to(ranks.device)
         train, heldout = (open_dataset(EMBEDDED, split) for split in ("train", "heldout"))
-    except ModuleNotFoundError as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         raise RunError(str(error)) from error
     shape = model.facts.shape
     if shape != train.image_shape:
@@ -147,7 +144,7 @@ def _mnist16_rows(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> li
         with tempfile.TemporaryDirectory() as folder:
             evaluator = Evaluator(
                 protocol=mnist16_protocol(train, heldout, config.neighbors),
-                config=config,
+                config=options,
                 seeds=seeds,
                 num_classes=train.num_classes,
                 model=model,
@@ -163,14 +160,6 @@ def _mnist16_rows(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> li
                 found = evaluator.evaluate(net, _name(config), "guidance", guidance=config.guidance)
                 rows.append(found.row)
     return rows
-
-
-def _loaded(config: EvaluateConfig, ranks: Ranks) -> tuple[Model, nn.Module]:
-    try:
-        model = Model.of(read_config(config.model))
-        return model, load(config.model, dtype=choose_dtype("auto", ranks.device)).to(ranks.device)
-    except (ValueError, OSError) as error:
-        raise RunError(str(error)) from error
 
 
 def _seeds(config: EvaluateConfig) -> list[range]:

@@ -17,6 +17,7 @@ from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256
 from mclr_fast.runtime.options import Check
 from mclr_fast.runtime.precision import choose_dtype
+from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.sampling import Sampler, seeded_labels
 
 from .ranges import check_sampler
@@ -133,6 +134,15 @@ def classes_of(config: SampleConfig, model: Model, num_seeds: int) -> list[int] 
 def drawn_classes(model: Model, seeds: Sequence[int]) -> list[int]:
     """The class that each seed draws, as EDM2 does."""
     return seeded_labels(seeds, model.facts.shape, model.facts.num_classes).tolist()
+
+
+def classes_of_seeds(ready: ReadyModel, seeds: Sequence[int], ranks: Ranks) -> list[int]:
+    """Each seed's class; where seeds draw them, every rank draws a share. All ranks call it."""
+    classes = classes_of(ready.options, ready.model, len(seeds))
+    if classes is None:
+        shares = ranks.gather(drawn_classes(ready.model, seeds[ranks.rows(len(seeds))]))
+        classes = [label for share in shares for label in share]
+    return classes
 
 
 def made_with(ready: ReadyModel) -> dict[str, Any]:

@@ -17,7 +17,15 @@ from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.sampling import generate as sampling
 
-from .ready_model import ReadyModel, classes_of, drawn_classes, made_with, parse_integers, ready_model
+from .ready_model import (
+    ReadyModel,
+    classes_of,
+    classes_of_seeds,
+    drawn_classes,
+    made_with,
+    parse_integers,
+    ready_model,
+)
 
 ON_SHEET = 100  # images of a contact sheet
 
@@ -33,10 +41,7 @@ def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
         raise RunError(f"--seeds: {error}") from error
     _check_outdir(config)
     ready = ready_model(config, ranks.device)
-    labels = classes_of(ready.options, ready.model, len(seeds))
-    if labels is None:
-        shares = ranks.gather(drawn_classes(ready.model, seeds[ranks.rows(len(seeds))]))
-        labels = [label for share in shares for label in share]
+    labels = classes_of_seeds(ready, seeds, ranks)
     with _files(config, seeds, labels, ranks.on_main(made_with, ready), ranks) as files:
         _write(files, ready, ranks, stop)
         if config.grid:

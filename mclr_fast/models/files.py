@@ -13,8 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mclr_fast.runtime.downloads import is_address, place_of, shown
 from mclr_fast.runtime.files import replacing, write_json
 
+from . import published
 from .family import Model
 from .pickled import SUFFIXES, read_pickled
 
@@ -35,8 +37,12 @@ def model_from_config(config: dict[str, Any], **overrides: Any) -> nn.Module:
 def resolve(path_or_name: str | Path) -> Path:
     """The folder of a model: a path, its model.safetensors, a run's folder or a shipped one's name.
 
-    A pickle is itself; of a run it is the best model, or in one without evaluations the final one.
+    A pickle is itself; of a run it is the best model, or in one without evaluations the final one. An https
+    address, or the name of a published model, is its file, downloaded first where it is not there.
+    Errors: FileNotFoundError; ValueError for what is no model; RunError where a download fails.
     """
+    if (file := _downloaded(path_or_name)) is not None:
+        return file
     path = Path(path_or_name)
     if path.suffix in SUFFIXES and path.is_file():
         return path
@@ -49,11 +55,13 @@ def resolve(path_or_name: str | Path) -> Path:
         if not (path / name).is_file():
             shipped = sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            nearest = difflib.get_close_matches(path.name, {*beside, *shipped} - {path.name})
+            known = {*beside, *shipped, *published.FILES} - {path.name}
+            nearest = difflib.get_close_matches(path.name.removesuffix(".pkl"), known)
             raise FileNotFoundError(
                 f"no model at {path_or_name}: {path / name} is missing. A model is a folder with config.json "
-                f"and model.safetensors, or an EDM2 snapshot (.pkl). Nearest names: "
-                f"{', '.join(nearest) or 'none'}; shipped with the package: {', '.join(shipped)}."
+                f"and model.safetensors, an EDM2 snapshot (.pkl), an https address of one, or a published "
+                f"name. Nearest names: {', '.join(nearest) or 'none'}; shipped with the package: "
+                f"{', '.join(shipped)}."
             )
     return path
 
@@ -65,6 +73,17 @@ def _of_run(path: Path) -> Path:
     kept = path / "checkpoints"
     found = [*kept.glob("best/config.json"), *kept.glob("final-*/config.json")]
     return found[0].parent if found and (len(found) == 1 or found[0].parent.name == "best") else path
+
+
+def _downloaded(path_or_name: str | Path) -> Path | None:
+    """The pickle of an address or a published name; None for a path."""
+    text = str(path_or_name)
+    if is_address(text) and place_of(text).suffix not in SUFFIXES:
+        raise ValueError(
+            f"{shown(text)} is no file that a model is read from by its address ({', '.join(SUFFIXES)}): "
+            "download the folder's config.json and model.safetensors yourself, and name the folder."
+        )
+    return published.local(text)
 
 
 def weights_file(path_or_name: str | Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.runtime.files import replacing
 
+from . import paper_table
 from . import run_text as report_text
 from .figures import Picture, draw
 from .html_page import bullets, page, section, table
@@ -43,7 +44,7 @@ def _page(run: RunData, pictures: dict[str, list[Picture]]) -> str:
     metrics = section("Metrics over images seen", report_text.metrics_note(run), pictures["metrics"])
     loss = section("Training loss", "", pictures["loss"])
     body = [_table(run), tradeoffs, metrics] if run.base else [metrics, _table(run), tradeoffs]
-    sections = [_proof(run), grid, *body, loss, _measured(run)]
+    sections = [_proof(run), grid, *body, loss, _paper(run), _measured(run)]
     return page(
         title,
         f'<p class="note">{escape(report_text.subtitle(run))}</p>\n',
@@ -96,6 +97,14 @@ def _table(run: RunData) -> str:
 
     body = [[(cells(row), row == run.best) for row in group] for group in groups if group]
     return f"<h2>Numbers</h2>\n{table(head, body)}{bullets(report_text.words(run))}\n"
+
+
+def _paper(run: RunData) -> str:
+    """The paper's rows of the same images, this run's beside them; nothing where the paper has none."""
+    if paper_table.paper_table().group_of(run.summary.recipe) is None:
+        return ""
+    rows = table(paper_table.head(), paper_table.body(run), text_columns=1)
+    return f"<h2>The paper's Table 1</h2>\n{rows}{bullets(paper_table.words(run))}\n"
 
 
 def _measured(run: RunData) -> str:

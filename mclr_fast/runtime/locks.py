@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .ranks import Ranks
@@ -40,6 +40,20 @@ def waited_for(path: Path, ranks: Ranks, stop: StopRequest) -> Iterator[None]:
 
     try:
         yield ranks.on_main(take)
+    finally:
+        for file in files:
+            file.close()
+
+
+@contextlib.contextmanager
+def waited_for_alone(path: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file at `path` in this process, whatever its rank; `check()` is called while it waits."""
+    files = []
+    try:
+        while not _take(path, files):
+            check()
+            time.sleep(LOOK_EVERY)
+        yield
     finally:
         for file in files:
             file.close()

@@ -73,8 +73,15 @@ def _numbers(line: dict) -> dict[str, float]:
     return {k: v for k, v in line.items() if isinstance(v, int | float) and k != "images_seen"}
 
 
-def progress_bar(description: str, total: int, initial: int, enabled: bool, unit: str = "images") -> tqdm:
-    """A bar on stderr; where that is a file or pipe, a line now and then."""
+def progress_bar(
+    description: str,
+    total: int | None,
+    initial: int,
+    enabled: bool,
+    unit: str = "images",
+    scaled: bool = False,
+) -> tqdm:
+    """A bar on stderr; where that is a file or pipe, a line now and then. scaled: counts as 1.2M."""
     terminal = sys.stderr.isatty()
     return tqdm(
         desc=description,
@@ -83,6 +90,7 @@ def progress_bar(description: str, total: int, initial: int, enabled: bool, unit
         disable=not enabled,
         leave=not terminal,
         unit=f" {unit}",
+        unit_scale=scaled,
         dynamic_ncols=terminal,
         ascii=not terminal,
         mininterval=0.2 if terminal else 15,

@@ -22,6 +22,11 @@ def local(tensor: Tensor) -> Tensor:
         return tensor.to_local()
 
 
+def is_first_of_node() -> bool:
+    """Whether this process is alone, or the first of its machine's ranks."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def _store() -> dist.Store:
     """torchrun's store; after a restart with names of its own.
 

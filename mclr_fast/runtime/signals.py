@@ -12,7 +12,9 @@ class StopRequest:
 
     def __init__(self):
         """Installs the handlers; call in the main thread."""
+        global _newest
         self.requested = False
+        _newest = self
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request)
 
@@ -23,3 +25,12 @@ class StopRequest:
         """Raise Interrupted if a signal has arrived. Only where the state on disk is up to date."""
         if self.requested:
             raise Interrupted
+
+
+_newest: StopRequest | None = None
+
+
+def check_stop() -> None:
+    """Raise Interrupted if the process was told to stop; for work that is handed no StopRequest."""
+    if _newest is not None:
+        _newest.check()

@@ -1,5 +1,7 @@
 """The literature's protocols: their arithmetic against torch-fidelity's and golden values, what they need."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -169,6 +171,7 @@ def test_weights_are_data(tmp_path, mark):
 
 
 def test_missing_weights_say_where_they_belong(tmp_path, monkeypatch):
+    monkeypatch.setenv("MCLR_FAST_CACHE", str(tmp_path / "ours"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(RunError) as said:
         extractors.find_weights("inception")
@@ -178,6 +181,23 @@ def test_missing_weights_say_where_they_belong(tmp_path, monkeypatch):
     place.write_bytes(b"another file")
     with pytest.raises(RunError, match="is not the published file: its SHA-256 is"):
         extractors.find_weights("inception")
+
+
+def test_weights_are_downloaded_when_asked(server, weights, tmp_path, monkeypatch):
+    """Once; and only what was published under that hash."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    server.content = weights["dinov2"].read_bytes()
+    digest = hashlib.sha256(server.content).hexdigest()
+    for sha256 in ("0" * 8, digest[:8]):
+        file = extractors.Weights("model.pkl", server.address, sha256, "1 MB")
+        monkeypatch.setitem(extractors.WEIGHTS, "dinov2", file)
+        if sha256[0] == "0":
+            with pytest.raises(RunError, match="is not the file that was published"):
+                extractors.find_weights("dinov2", download=True)
+            with pytest.raises(RunError, match="dinov2 needs its weights"):
+                extractors.find_weights("dinov2")
+    found = extractors.find_weights("dinov2", download=True)
+    assert found == extractors.find_weights("dinov2") and found.read_bytes() == server.content
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,15 @@ def test_an_npz_of_statistics_and_images(judged, zips, tmp_path, fields, moments
     assert found["adm"]["fd"] > alone["adm"]["fd"] + 1
 
 
+def test_a_reference_by_its_address(judged, zips, tmp_path, moments, server):
+    """Downloaded, and read as data; a published name of a network is none."""
+    server.content = edm2_pickle(tmp_path / "ref.pkl", fid=moments).read_bytes()
+    assert judged(server.address, "fid") == judged(tmp_path / "ref.pkl", "fid")
+    assert len(server.asked) == 1
+    with pytest.raises(RunError, match="is no statistics but EDM2-S"):
+        judged("edm2-img64-s-1073741-0.075", "fid")
+
+
 @pytest.mark.parametrize("protocol", ["pr-inception", "kid"])
 def test_moments_alone_have_no_precision(judged, zips, tmp_path, moments, protocol, monkeypatch):
     monkeypatch.setattr("mclr_fast.evaluation.judge.check_count", lambda *_: None)

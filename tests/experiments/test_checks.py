@@ -9,6 +9,7 @@ from zips import write_zip
 from mclr_fast.experiments.dry_run import dry_run
 from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond
+from mclr_fast.models.published import FILES
 from mclr_fast.runtime.errors import RunError
 
 
@@ -153,3 +154,20 @@ def test_a_dry_run_may_leave_out_what_is_still_to_come(run_config, files, tiny):
     )
     without = dataclasses.replace(config, data=None, init=None, net=tiny.NET)
     assert "ddo: DDO(beta=0.02, alpha=1.0)" in dry_run(without)
+
+
+def test_a_dry_run_downloads_nothing_and_says_what_would_be(run_config, files, server, tiny, monkeypatch):
+    """Models still to be downloaded are taken for what the recipe expects; those in the cache are read."""
+    config = dataclasses.replace(run_config("run", "ddo"), net=tiny.NET, init="edm2-img64-s-1073741-0.075")
+    monkeypatch.setitem(FILES, config.init, dataclasses.replace(FILES[config.init], address=server.address))
+    objective = dataclasses.replace(config.objective, reference=f"{server.address}?version=2")
+    text = dry_run(dataclasses.replace(config, objective=objective))
+    here = server.address.split("?")[0]
+    assert not server.asked and text.count("downloads  ") == 2
+    assert f"{here} (EDM2-S, ImageNet-64, 1,024 Mi images, EMA 0.075, licence CC BY-NC-SA 4.0), to " in text
+    assert f"{here} (licence unknown), to " in text and "init                         edm2-img64" in text
+    place = FILES[config.init].place
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"no pickle")
+    with pytest.raises(RunError, match=r"model\.pkl is refused: it is damaged or no pickled model"):
+        dry_run(config)

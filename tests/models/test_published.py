@@ -1,0 +1,99 @@
+"""Published names and https addresses where a model is asked for."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mclr_fast.models import load, published, read_config, resolve
+from mclr_fast.models.edm2 import PRESETS
+from mclr_fast.models.pickled import NVIDIA_FILES
+from mclr_fast.models.published import FILES, find, local, to_download
+from mclr_fast.runtime.errors import RunError
+
+NAME = "edm2-img64-s-1073741-0.075"
+
+
+@pytest.fixture
+def there(server, theirs, monkeypatch):
+    """The server has a snapshot, published as NAME."""
+    server.content = theirs[1].read_bytes()
+    monkeypatch.setitem(FILES, NAME, replace(FILES[NAME], address=server.address))
+    return server
+
+
+def test_the_paper_s_bases_are_where_nvidia_has_them():
+    root = "https://nvlabs-fi-cdn.nvidia.com/edm2/posthoc-reconstructions"
+    for name in (NAME, "edm2-img512-l-1879048-0.085", "edm2-img512-xs-uncond-2147483-0.015"):
+        assert find(name).address == f"{root}/{name}.pkl"
+        assert find(find(name).address) is find(name)
+    assert find(NAME).about == "EDM2-S, ImageNet-64, 1,024 Mi images, EMA 0.075"
+    assert "1,792 Mi images" in find("edm2-img512-l-1879048-0.085").about
+    assert find("mnist16-base") is None and find("base/") is None
+
+
+def test_every_entry_is_whole():
+    assert len(published.PRESETS) == 36 and len({file.address for file in FILES.values()}) == len(FILES)
+    for name, (net, gnet, guidance) in published.PRESETS.items():
+        assert FILES[net].kind == "network" and name.startswith(net.rpartition("-uncond")[0] or name[:9])
+        assert (gnet is None) == (guidance == 1) and (gnet is None or gnet in FILES)
+    networks = [file for file in FILES.values() if file.kind == "network"]
+    assert all(NVIDIA_FILES.fullmatch(file.address.rpartition("/")[2]) for file in networks)
+    assert all(any(file.name.startswith(f"{preset}-") for preset in PRESETS) for file in networks)
+    assert {file.name for file in FILES.values()} - {file.name for file in networks} == {
+        "edm2-img64-ref",
+        "edm2-img512-ref",
+    }
+
+
+@pytest.mark.parametrize("by", ["name", "address"])
+def test_a_model_is_downloaded_when_it_is_named_and_read_as_data(there, theirs, mark, capsys, by):
+    named = NAME if by == "name" else there.address
+    assert to_download(named).address == there.address and not there.asked
+    path = resolve(named)
+    assert path.read_bytes() == theirs[1].read_bytes() and to_download(named) is None
+    assert read_config(named)["format"] == "edm2-snapshot"
+    own, loaded = theirs[0].state_dict(), load(named).state_dict()
+    assert all(torch.equal(loaded[key], value.half().float()) for key, value in own.items())
+    assert len(there.asked) == 1 and not mark.exists()
+    assert "licence CC BY-NC-SA 4.0" in capsys.readouterr().err
+
+
+def test_what_was_downloaded_and_is_no_model_is_refused(there):
+    there.content = b"not a pickle"
+    with pytest.raises(ValueError, match=r"model\.pkl"):
+        load(there.address)
+
+
+def test_a_path_of_that_name_is_that_path(there, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        resolve(NAME)
+    assert to_download(NAME) is None and not there.asked
+
+
+def test_reference_statistics_are_no_model(there):
+    with pytest.raises(
+        ValueError, match="edm2-img64-ref is no network but EDM2's reference statistics of Im"
+    ):
+        resolve("edm2-img64-ref")
+    with pytest.raises(ValueError, match="is no statistics but EDM2-S"):
+        local(NAME, "statistics")
+    assert to_download("edm2-img64-ref", "statistics").address.endswith("/edm2/dataset-refs/img64.pkl")
+    assert not there.asked
+
+
+@pytest.mark.parametrize("name", ["edm2-img64-s-1073741-0.07", "edm2-img64-s-1073741-0.075.pkl"])
+def test_a_name_that_is_not_published_is_told_the_nearest(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=rf"published name\. Nearest names: .*{NAME}"):
+        resolve(name)
+
+
+def test_an_address_that_no_model_is_read_from(there):
+    with pytest.raises(ValueError, match=r"model\.safetensors is no file that a model is read from by its"):
+        resolve(there.address.replace(".pkl", ".safetensors"))
+    with pytest.raises(RunError, match="names no file"):
+        resolve("https://there/")
+    assert not there.asked

@@ -1,0 +1,68 @@
+"""docs/paper.md: its commands are ones that the doors take, its tables are the paper's and the dry run's."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import tyro
+
+from mclr_fast import config as options
+from mclr_fast.experiments.checks import check_options, check_used
+from mclr_fast.models import Model, describe
+from mclr_fast.models.published import FILES
+from mclr_fast.recipes import get_recipe
+from mclr_fast.reports.paper_table import paper_table
+from mclr_fast.train import parse
+from mclr_fast.training.memory import StepMemory
+
+PAGE = (Path(__file__).parents[1] / "docs" / "paper.md").read_text()
+BLOCKS = re.findall(r"(?:^    .*\n)+", PAGE, re.MULTILINE)
+COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").strip().splitlines()]
+CONFIGS = {"sample": options.SampleConfig, "convert": options.ConvertConfig, "prepare": options.PrepareConfig}
+
+
+def parsed(command):
+    """(door, its options) of a command of the page."""
+    words = shlex.split(command)
+    at = words.index("-m")
+    door, arguments = words[at + 1].removeprefix("mclr_fast."), words[at + 2 :]
+    if door == "train":
+        return door, parse(arguments)
+    return door, tyro.cli(CONFIGS[door], args=arguments)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "mclr_fast.report" not in c])
+def test_a_command_is_one_that_its_door_takes(command):
+    door, config = parsed(command)
+    if door == "train":
+        check_used(config, get_recipe(config.recipe))
+        check_options(config, 8, need_files=not config.dry_run)
+        assert FILES[config.init].name.startswith(config.recipe)
+
+
+def test_every_published_name_is_one():
+    names = set(re.findall(r"\bedm2-img\d+-\w+-(?:\d{7}-\d\.\d{3}|ddo)\b", PAGE))
+    assert len(names) == 4 and names <= FILES.keys()
+
+
+def test_the_report_s_runs_are_those_that_are_trained():
+    (report,) = (command for command in COMMANDS if "mclr_fast.report" in command)
+    trained = {str(parsed(c)[1].outdir) for c in COMMANDS if "torchrun" in c}
+    assert set(re.findall(r"runs/\S+", report)) == {run for run in trained if "img64" in run}
+
+
+def test_the_tables_are_the_paper_s():
+    for group in paper_table().groups:
+        for row in group.rows if group.recipe else ():
+            cells = [str(row.nfe), *(c.text(row.values[c.key]) for c in paper_table().columns)]
+            assert f" | {' | '.join(cells)} |" in PAGE
+
+
+def test_the_memory_is_the_dry_run_s():
+    for objective in ("mclr", "ccdpo"):
+        (cells,) = re.findall(rf"^\| `{objective}`.* \| ([\d.]+) \| ([\d.]+) \|$", PAGE, re.MULTILINE)
+        for recipe, told in zip(("edm2-img64-s", "edm2-img512-l"), cells, strict=True):
+            config = parse(["--recipe", recipe, "--objective", objective, "--precision", "bf16"])
+            memory = StepMemory(config, Model.of(describe(config.net, config.family)))
+            assert f"{memory.of(8, 64).total / 2**30:.1f}" == told
