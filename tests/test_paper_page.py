@@ -8,6 +8,7 @@ import pytest
 import tyro
 
 from mclr_fast import config as options
+from mclr_fast.evaluation.protocols import protocol_names
 from mclr_fast.experiments.checks import check_options, check_used
 from mclr_fast.models import Model, describe
 from mclr_fast.models.published import FILES
@@ -19,7 +20,12 @@ from mclr_fast.training.memory import StepMemory
 PAGE = (Path(__file__).parents[1] / "docs" / "paper.md").read_text()
 BLOCKS = re.findall(r"(?:^    .*\n)+", PAGE, re.MULTILINE)
 COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").strip().splitlines()]
-CONFIGS = {"sample": options.SampleConfig, "convert": options.ConvertConfig, "prepare": options.PrepareConfig}
+CONFIGS = {
+    "sample": options.SampleConfig,
+    "evaluate": options.EvaluateConfig,
+    "convert": options.ConvertConfig,
+    "prepare": options.PrepareConfig,
+}
 
 
 def parsed(command):
@@ -39,6 +45,9 @@ def test_a_command_is_one_that_its_door_takes(command):
         check_used(config, get_recipe(config.recipe))
         check_options(config, 8, need_files=not config.dry_run)
         assert FILES[config.init].name.startswith(config.recipe)
+    if door == "evaluate":
+        assert protocol_names(config.protocol) == ["fd-dinov2", "pr-inception", "is"]
+        assert {FILES[name].kind for name in config.ref} == {"statistics"}
 
 
 def test_every_published_name_is_one():
