@@ -22,16 +22,20 @@ from mclr_fast.evaluation.protocols import EMBEDDED, protocol_names
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.models import Model, load, read_config
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.options import Check
+from mclr_fast.runtime.options import Check, option_of
 from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.sampling.generate import generate
 
 from .ranges import check_evaluation
-from .ready_model import classes_of_seeds, made_with, ready_model
+from .ready_model import classes_of, classes_of_seeds, made_with, ready_model
 
-HEUN = ("num_steps", "sigma_min", "sigma_max")
+MNIST16 = {"num_steps": 12, "sigma_min": 0.002, "sigma_max": 40.0}  # the embedded run's, unless a model says
+# How a model is sampled, beside what a run's evaluations have.
+SAMPLE_ONLY = (
+    "rho S_churn S_min S_max S_noise guidance_interval gnet strength base vae labels balance".split()
+)
 SAMPLES = {True: 1000, False: 50_000}  # is it the embedded protocol? -> the default
 
 
@@ -54,11 +58,21 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
             raise RunError(f"{EMBEDDED} judges models; say with --protocol how to judge {config.images}.")
         if config.repeats > 1:
             raise RunError("--repeats draws other samples of a model: --images are judged once.")
+        _refuse(config, (*SAMPLE_ONLY, *MNIST16, "guidance", "first_seed"), "--images are judged as they are")
         return _of_images(config, names, ranks, stop)
     if embedded:
+        _refuse(config, SAMPLE_ONLY, f"--protocol {EMBEDDED} samples as a run's evaluations do")
         rows = _mnist16_rows(config, ranks, stop)
         return _printed([row.to_json() for row in rows])
     return _of_model(config, names, ranks, stop)
+
+
+def _refuse(config: EvaluateConfig, names: Sequence[str], because: str) -> None:
+    """RunError for an option that would do nothing."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for name in names:
+        if getattr(config, name) != defaults[name]:
+            raise RunError(f"{option_of(name)} does nothing here: {because}.")
 
 
 def _of_images(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
@@ -98,7 +112,8 @@ def _of_model(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: Stop
             seconds=time.perf_counter() - started,
         )
         rows.append({**row.to_json(), "seeds": [seeds[0], seeds[-1]]})
-    about = {**ranks.on_main(made_with, ready), "size": list(shape[1:])}
+    classes = "in turn" if classes_of(ready.options, ready.model, config.num_samples) else "drawn by seed"
+    about = {**ranks.on_main(made_with, ready), "classes": classes, "size": list(shape[1:])}
     return {**_printed(rows), "judged": about, "protocols": judge.described()}
 
 
@@ -120,17 +135,10 @@ def _mnist16_rows(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> li
     """By the embedded run's protocol."""
     if config.ref or config.data not in (None, EMBEDDED):
         raise RunError(f"{EMBEDDED} compares with its own digits; another --ref needs another --protocol.")
-    options = EvalConfig(
-        **{
-            name: getattr(config, name) for name in ("num_samples", "first_seed", "neighbors", "sample_batch")
-        },
-        **{name: value for name in HEUN if (value := getattr(config, name)) is not None},
-        grid_noises=1,
-    )
-    check_evaluation(options)
     try:
         model = Model.of(read_config(config.model))
         net = load(config.model, dtype=choose_dtype(config.precision, ranks.device)).to(ranks.device)
+        options = _mnist16_options(config, model)
         train, heldout = (open_dataset(EMBEDDED, split) for split in ("train", "heldout"))
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise RunError(str(error)) from error
@@ -160,6 +168,18 @@ def _mnist16_rows(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> li
                 found = evaluator.evaluate(net, _name(config), "guidance", guidance=config.guidance)
                 rows.append(found.row)
     return rows
+
+
+def _mnist16_options(config: EvaluateConfig, model: Model) -> EvalConfig:
+    """The door's as a run has them."""
+    own = {name: value for name, value in model.said.get("sampler", {}).items() if name in MNIST16}
+    said = {name: value for name in MNIST16 if (value := getattr(config, name)) is not None}
+    counts = {
+        name: getattr(config, name) for name in ("num_samples", "first_seed", "neighbors", "sample_batch")
+    }
+    options = EvalConfig(**{**MNIST16, **own, **said}, **counts, grid_noises=1)
+    check_evaluation(options)
+    return options
 
 
 def _seeds(config: EvaluateConfig) -> list[range]:
