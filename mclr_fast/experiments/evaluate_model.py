@@ -34,8 +34,9 @@ from .ready_model import classes_of, classes_of_seeds, made_with, ready_model
 MNIST16 = {"num_steps": 12, "sigma_min": 0.002, "sigma_max": 40.0}  # the embedded run's, unless a model says
 # How a model is sampled, beside what a run's evaluations have.
 SAMPLE_ONLY = (
-    "rho S_churn S_min S_max S_noise guidance_interval gnet strength base vae labels balance".split()
-)
+    "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance_interval", "gnet", "strength", "base", "vae",
+    "labels", "balance",
+)  # fmt: skip
 SAMPLES = {True: 1000, False: 50_000}  # is it the embedded protocol? -> the default
 
 
