@@ -349,8 +349,8 @@ def test_samples_of_the_sample_door_are_negatives(door, base, tmp_path):
     """Made ahead of the run: twice into one folder, then drawn from."""
     outdir = tmp_path / "negatives"
     for seeds in ("100-103", "104-107"):
-        options = ["--seeds", seeds, "--num-steps", "2", "--device", "cpu", "--outdir", str(outdir)]
-        assert sample.main([base, *options]) == 0
+        options = ["--seeds", seeds, "--balance", "--num-steps", "2", "--device", "cpu"]
+        assert sample.main([base, *options, "--outdir", str(outdir)]) == 0
     code, _, err = door("--objective", "ddo", "--negatives", str(outdir))
     assert code == 0, err
     assert not (tmp_path / "run" / "samples").exists()

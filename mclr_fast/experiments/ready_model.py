@@ -39,13 +39,15 @@ PUBLISHED = {  # by channels: a network for NVIDIA's, in its release
 class ReadyModel:
     """A model as it is sampled.
 
-    Attributes: options, with the model's own numbers; decode: x [b,...] -> uint8 images [b,C,H,W].
+    Attributes: options, with the model's own numbers; decode: x [b,...] -> uint8 images [b,C,H,W]; dtype,
+    what the network computes in.
     """
 
     model: Model
     options: SampleConfig
     sampler: Sampler
     decode: Callable[[Tensor], Tensor]
+    dtype: torch.dtype
 
 
 def ready_model(config: SampleConfig, device: torch.device, net: nn.Module | None = None) -> ReadyModel:
@@ -60,17 +62,17 @@ def ready_model(config: SampleConfig, device: torch.device, net: nn.Module | Non
         check_sampler(config)
         check_guidance(config, model)
         decode = _decoder(config, model, device)
-        dtype = choose_dtype(config.precision, device)
         base = _base(config, description)
         if net is None:
-            net = load(config.model, dtype=dtype)
+            net = load(config.model, dtype=choose_dtype(config.precision, device))
+        dtype = model.family.dtype(net)
         if base is not None:
-            net = interpolate(load(base, dtype=model.family.dtype(net)), net, config.strength)
-        guide = None if config.gnet is None else load(config.gnet, dtype=model.family.dtype(net)).to(device)
+            net = interpolate(load(base, dtype=dtype), net, config.strength)
+        guide = None if config.gnet is None else load(config.gnet, dtype=dtype).to(device)
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
     sampler = model.sampler(net.to(device), config, guidance=config.guidance, guide=guide)
-    return ReadyModel(model, config, sampler, decode)
+    return ReadyModel(model, config, sampler, decode, dtype)
 
 
 def check_guidance(config: SampleConfig, model: Model) -> None:
@@ -155,7 +157,7 @@ def made_with(ready: ReadyModel) -> dict[str, Any]:
         files["base"] = _base(options, read_config(options.model))
     said |= {name: file_sha256(weights_file(path)) for name, path in files.items() if path is not None}
     said |= {"vae": options.vae} if options.vae else {}
-    said["precision"] = options.precision
+    said["dtype"] = str(ready.dtype).removeprefix("torch.")
     # As JSON has it: what is read back is compared with it.
     return said | (
         {"guidance_interval": list(options.guidance_interval)} if options.guidance_interval else {}

@@ -334,5 +334,5 @@ def test_precision_is_an_option(folder):
     exact, coarse = images(folder), images(folder, precision="bf16")
     assert 0 < np.abs(exact.astype(int) - coarse).mean() < 5
     sample(folder, seeds="0")
-    with pytest.raises(RunError, match="precision differ"):
+    with pytest.raises(RunError, match=r"made otherwise .dtype differ"):
         sample_files(replace(config(folder), precision="bf16"), Ranks("cpu"), Stop())
