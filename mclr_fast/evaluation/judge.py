@@ -13,7 +13,7 @@ from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
 from .collected import Collected, Collector
-from .extractors import Extractor, make_extractors
+from .extractors.published import Extractor, make_extractors
 from .image_sets import ImageSet, batches
 from .protocols import PROTOCOLS, check_count, needs_of
 from .references import Situation, find_references

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .digits import DigitClassifier
+from .extractors.digits import DigitClassifier
 from .features import Extractor, FeatureCollector, Features
 from .protocol import Protocol
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .bootstrap import bootstrap_frechet_difference
-from .class_entropy import inception_score
 from .features import Extractor, FeatureCollector, Features
-from .frechet import feature_statistics, frechet_distance
-from .manifold import precision_recall
+from .metrics.bootstrap import bootstrap_frechet_difference
+from .metrics.class_entropy import inception_score
+from .metrics.frechet import feature_statistics, frechet_distance
+from .metrics.manifold import precision_recall
 from .rows import Metrics
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from mclr_fast.runtime.errors import RunError
 
-from .class_entropy import inception_score
 from .collected import Collected
-from .kernel_distance import SUBSET_SIZE, kernel_distance
-from .manifold import precision_recall
+from .metrics.class_entropy import inception_score
+from .metrics.kernel_distance import SUBSET_SIZE, kernel_distance
+from .metrics.manifold import precision_recall
 from .rows import Metrics
 
 IS_SPLITS, IS_SEED = 10, 2020  # torch-fidelity's

@@ -15,7 +15,7 @@ from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
 from .collected import Collector
-from .extractors import Extractor
+from .extractors.published import Extractor
 from .image_sets import ImageSet, batches, open_images
 from .statistics_files import Statistics, holds, read_statistics, write_statistics
 

@@ -17,7 +17,7 @@ from mclr_fast.runtime import formats
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import replacing
 
-from .moments import Moments
+from .metrics.moments import Moments
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile)
 EDM2_NAMES = {"fid": "inception", "fd_dinov2": "dinov2"}  # of a .pkl's entries -> extractor

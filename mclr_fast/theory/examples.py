@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mclr_fast.evaluation.gaussian_mixture import GaussianMixture
+from .gaussian_mixture import GaussianMixture
 
 SUPPORT = (-6.0, 6.0)  # K of Assumption 1; no example has a mass above 1e-7 outside
 

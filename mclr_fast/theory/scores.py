@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mclr_fast.evaluation.gaussian_mixture import GaussianMixture
 from mclr_fast.objectives import MCLR, PlusMinus, WeightedMCLR
 
 from .examples import SUPPORT, negatives_of
+from .gaussian_mixture import GaussianMixture
 from .solvers import stationary_point
 
 Objective = MCLR | PlusMinus | WeightedMCLR

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mclr_fast.evaluation.gaussian_mixture import GaussianMixture
 from mclr_fast.objectives import CCA, CCDPO
 
 from . import examples, likelihood, preference, scores
+from .gaussian_mixture import GaussianMixture
 from .likelihood import total_variation
 
 

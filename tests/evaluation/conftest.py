@@ -5,7 +5,8 @@ import pytest
 import torch
 from zips import write_zip
 
-from mclr_fast.evaluation import DINOv2, extractors
+from mclr_fast.evaluation import DINOv2
+from mclr_fast.evaluation.extractors import published as extractors
 
 WIDTH, CLASSES = 8, 10  # of the stand-in for Inception
 

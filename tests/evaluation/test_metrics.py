@@ -14,7 +14,7 @@ from mclr_fast.evaluation import (
     inception_score,
     precision_recall,
 )
-from mclr_fast.evaluation.manifold import neighbour_radii, on_manifold
+from mclr_fast.evaluation.metrics.manifold import neighbour_radii, on_manifold
 
 
 @pytest.fixture(scope="module")

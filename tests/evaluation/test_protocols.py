@@ -8,16 +8,16 @@ import torch
 
 from mclr_fast import score
 from mclr_fast.evaluation import (
-    dinov2,
-    extractors,
     feature_statistics,
     frechet_distance,
     inception_score,
     precision_recall,
     protocols,
 )
-from mclr_fast.evaluation.kernel_distance import kernel_distance
-from mclr_fast.evaluation.moments import MomentSums
+from mclr_fast.evaluation.extractors import dinov2
+from mclr_fast.evaluation.extractors import published as extractors
+from mclr_fast.evaluation.metrics.kernel_distance import kernel_distance
+from mclr_fast.evaluation.metrics.moments import MomentSums
 from mclr_fast.evaluation.protocols import GROUPS, PROTOCOLS, protocol_names
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks

@@ -10,7 +10,7 @@ from zips import write_zip
 
 from mclr_fast import score
 from mclr_fast.evaluation import feature_statistics, references
-from mclr_fast.evaluation.moments import Moments
+from mclr_fast.evaluation.metrics.moments import Moments
 from mclr_fast.evaluation.statistics_files import Statistics, read_statistics, write_statistics
 from mclr_fast.runtime.errors import RunError
 

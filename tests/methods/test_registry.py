@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from mclr_fast.config import ObjectiveConfig
-from mclr_fast.evaluation.gaussian_mixture import GaussianMixture
 from mclr_fast.methods.losses import LinearLoss
 from mclr_fast.methods.registry import METHODS, Needs, make_method, options_of
 from mclr_fast.models import get_family
 from mclr_fast.models.edm2 import Precond, force_weight_norm_
 from mclr_fast.models.rows import Rows
 from mclr_fast.objectives import NoiseLevel, WeightedMCLR
+from mclr_fast.theory.gaussian_mixture import GaussianMixture
 
 LABELLED, COMPARED = {"gft", "model-guidance", "denoising"}, {"ccdpo", "cca", "ddo"}
 SAMPLED, RATED = {"kl-mclr", "plus-minus", "ddo"}, {"weighted-mclr", "plus-minus"}

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mclr_fast.evaluation.gaussian_mixture import GaussianMixture
 from mclr_fast.models.noisy_classifier import (
     NUM_BINS,
     NoisyClassifier,
@@ -14,6 +13,7 @@ from mclr_fast.models.noisy_classifier import (
     train_noisy_classifier,
 )
 from mclr_fast.objectives import NoiseLevel
+from mclr_fast.theory.gaussian_mixture import GaussianMixture
 
 MIXTURE = GaussianMixture.isotropic(
     [0.3, 0.2, 0.5], [[-0.6, 0.0], [0.5, 0.4], [0.2, -0.5]], [0.25, 0.3, 0.2], [0, 1, 2]

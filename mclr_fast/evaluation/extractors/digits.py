@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NUM_FEATURES = 16
-WEIGHTS = Path(__file__).parent.parent / "assets" / "mnist16-classifier.safetensors"
+WEIGHTS = Path(__file__).parent.parent.parent / "assets" / "mnist16-classifier.safetensors"
 
 
 class DigitClassifier(nn.Module):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mclr_fast.evaluation.gaussian_mixture import GaussianMixture
+from mclr_fast.theory.gaussian_mixture import GaussianMixture
 
 CLASSES = [0, 1, 0]
 

@@ -1,0 +1,1 @@
+"""Arithmetic on features, in float64: distances, scores, manifolds."""
