@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,15 @@ sys.path[:0] = [str(Path(__file__).parent), str(PROGRAMS)]  # for stand_ins, and
 def golden():
     """`golden(stem)`: the arrays of tests/golden/<stem>.npz, recorded from reference programs."""
     return lambda stem: np.load(GOLDEN / f"{stem}.npz", allow_pickle=False)
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """The doors install handlers; each test gives back what was there, so that pytest can be ended."""
+    saved = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in saved.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

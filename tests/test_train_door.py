@@ -71,15 +71,6 @@ def data(tmp_path):
     return write_data(tmp_path / "data", np.arange(24) % 4)
 
 
-@pytest.fixture(autouse=True)
-def handlers():
-    """The door installs signal handlers; give back what was there."""
-    saved = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in saved.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture
 def door(tmp_path, base, data, capsys):
     """Call the door in an outdir; gives (exit code, stdout, stderr)."""

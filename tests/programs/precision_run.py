@@ -61,3 +61,4 @@ def main(outdir, first_scale):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(*sys.argv[1:])
+    sharded.leave()

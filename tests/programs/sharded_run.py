@@ -5,6 +5,7 @@ What one rank has begun in OUTDIR/begun/, of the case "mclr", it goes on with.
 """
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,18 @@ def main(outdir):
     ranks.close()
 
 
+def leave():
+    """End this process without ending its interpreter.
+
+    FSDP2 keeps the process groups, so that gloo's threads live on; one that lets go of a tensor while the
+    interpreter ends aborts the process, now and then (pytorch#179291).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(*sys.argv[1:])
+    leave()
