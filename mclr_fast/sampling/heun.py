@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from mclr_fast import ops
 
-from .guidance import Denoiser, network_output
+from .guidance import Denoiser, network_output, prepared_calls
 from .seeds import seeded_noise
 
 if TYPE_CHECKING:
@@ -73,17 +72,17 @@ def edm_sampler(
         )
     nets = [net] if guidance == 1 else [net, gnet]
     randn_like = randn_like or torch.randn_like
+    # The time steps stay Python floats, so that no step waits for the device.
+    steps = sigma_steps(num_steps, sigma_min, sigma_max, rho).tolist()
     max_gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
+    hats = [t * (1 + max_gamma) if max_gamma > 0 and S_min <= t <= S_max else t for t in steps[:-1]]
     kinds = {network_output(n) for n in nets}
     raw = len(kinds) == 1 and None not in kinds
     sigma_data, dtype = kinds.pop() if raw else (0.5, torch.float32)  # no net gets the latter
+    evaluate = _evaluations(nets, _called_at(hats, steps), labels, noise, raw)
 
     def step(x: Tensor, t: float, net_input: Tensor, x_hat: Tensor, t_hat: float, t_next: float, slope=None):
-        sigma = torch.full((), t, dtype=torch.float32, device=x.device)
-        if raw:
-            outputs = [n(net_input, sigma, labels, output="network") for n in nets]
-        else:
-            outputs = [n(x.float(), sigma, labels) for n in nets]
+        outputs = evaluate(net_input if raw else x)
         return ops.heun_update(
             outputs[0],
             x,
@@ -99,14 +98,11 @@ def edm_sampler(
             dtype=dtype,
         )
 
-    # The time steps stay Python floats, so that no step waits for the device.
-    steps = sigma_steps(num_steps, sigma_min, sigma_max, rho).tolist()
     x_next = noise * steps[0]
     net_input = _scaled(x_next, steps[0], sigma_data, dtype)
-    for t_cur, t_next in pairwise(steps):
-        t_hat, x_hat = t_cur, x_next
-        if max_gamma > 0 and S_min <= t_cur <= S_max:
-            t_hat = t_cur * (1 + max_gamma)
+    for t_cur, t_hat, t_next in zip(steps[:-1], hats, steps[1:], strict=True):
+        x_hat = x_next
+        if t_hat > t_cur:
             x_hat = x_next + math.sqrt(t_hat**2 - t_cur**2) * S_noise * randn_like(x_next)
             net_input = _scaled(x_hat, t_hat, sigma_data, dtype)
 
@@ -115,6 +111,30 @@ def edm_sampler(
         if t_next > 0:
             x_next, _, net_input = step(x_next, t_next, net_input, x_hat, t_hat, t_next, slope)
     return x_next
+
+
+def _called_at(hats: Sequence[float], steps: Sequence[float]) -> list[float]:
+    """The noise levels of all network calls, in their order: a step's own, then the next, which the last lacks."""
+    levels = [t for pair in zip(hats, steps[1:], strict=True) for t in pair]
+    return levels[:-1]
+
+
+def _evaluations(
+    nets: Sequence[Denoiser], sigmas: Sequence[float], labels: Tensor | None, noise: Tensor, raw: bool
+) -> Callable[[Tensor], Sequence[Tensor]]:
+    """The outputs of every net at the next of `sigmas`: raw ones of a scaled input, or denoised images of x."""
+    turn = iter(range(len(sigmas)))
+    if raw and labels is not None and all(hasattr(n, "prepare") for n in nets):
+        prepared = prepared_calls(nets, sigmas, labels, len(noise))
+        return lambda net_input: prepared(next(turn), net_input)
+
+    def evaluate(x: Tensor) -> list[Tensor]:
+        sigma = torch.full((), sigmas[next(turn)], dtype=torch.float32, device=x.device)
+        if raw:
+            return [n(x, sigma, labels, output="network") for n in nets]
+        return [n(x.float(), sigma, labels) for n in nets]
+
+    return evaluate
 
 
 def _scaled(x: Tensor, sigma: float, sigma_data: float, dtype: torch.dtype) -> Tensor:
