@@ -110,7 +110,11 @@ def test_sampler(benchmark, suite, setting):
         info.update(row=setting.row, dtype=str(contenders.dtype), machine=suite.machine)
         info.update(num_steps=num_steps, guidance=GUIDANCE, compile_seconds=compile_seconds)
         times = interleave(
-            benchmark, ours, others, rounds=suite.rounds(setting.rounds), calls=1 if suite.quick else setting.calls
+            benchmark,
+            ours,
+            others,
+            rounds=suite.rounds(setting.rounds),
+            calls=1 if suite.quick else setting.calls,
         )
     if times is None:
         return

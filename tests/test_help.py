@@ -13,6 +13,10 @@ DOORS = sorted(f"mclr_fast.{p.stem}" for p in PACKAGE.glob("*.py") if "def main(
 DOORS += ["mclr_fast.theory.__main__"]
 OPTION = re.compile(r"^ {0,2}(-{1,2}[a-zA-Z].*?|[A-Z][A-Z_]+)(?: {2,}(.*))?$")
 MEASURES = {  # number -> the words in which its help says what it counts or measures, or where it lies
+    "--S-churn": "Noise added on the way, at least 0, spread over the steps",
+    "--S-max": "Highest noise level at which noise is added",
+    "--S-min": "Lowest noise level at which noise is added",
+    "--S-noise": "Factor on the added noise, above 0",
     "--P-mean": "Mean of ln sigma.",
     "--P-std": "Standard deviation of ln sigma.",
     "--alpha": "weight of the model's samples, above 0",
@@ -36,6 +40,7 @@ MEASURES = {  # number -> the words in which its help says what it counts or mea
     "--gpu-memory-gib": "memory, in GiB",
     "--grid-noises": "Initial noises of the same-noise grid",
     "--guidance": "EDM2's guidance g against the net's own zero label vector; 1 = none",
+    "--guidance-interval": "Noise levels between which guidance acts",
     "--guidance-weight": "w, the target's shift, in [0, 1)",
     "--images": "Images seen at which the average ends",
     "--keep-checkpoints": "States kept",
@@ -57,6 +62,7 @@ MEASURES = {  # number -> the words in which its help says what it counts or mea
     "--ref-batches": "steps before the decay sets in",
     "--refresh-every": "images until the average replaces it",
     "--resolution": "Side of the images, in pixels",
+    "--rho": "Exponent that spaces the noise levels, above 0",
     "--sample-batch": "Images sampled at once",
     "--seed": "Seed of everything drawn",
     "--sigma-max": "noise level of the sampler; pixels lie in [-1, 1]",
@@ -64,6 +70,7 @@ MEASURES = {  # number -> the words in which its help says what it counts or mea
     "--skip-bad-batches": "Minibatches that may be left out",
     "--std": "relative to the training so far, in (0, 0.2886]",
     "--stop-factor": "times its start",
+    "--strength": "Strength of fine-tuning, in [0, 2]",
     "--table-minutes": "minutes after which",
     "--threads": "Threads that read",
     "--warmup-images": "warm-up, in images",

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.files import cannot_write, replacing, write_json
+from mclr_fast.runtime.files import cannot_write, replacing
 
 
 class ZipWriter:
@@ -46,7 +45,7 @@ class ZipWriter:
                 for image in images:
                     number = len(self._names)
                     self._names.append(f"{number // 1000:05d}/img{number:08d}{suffix}")
-                    archive.writestr(zipfile.ZipInfo(self._names[-1]), _file(image))
+                    archive.writestr(zipfile.ZipInfo(self._names[-1]), stored_bytes(image))
 
     def finish(self, labels: Sequence[int] | np.ndarray) -> None:
         """Write every image's class, and put the data set in its place."""
@@ -72,7 +71,8 @@ class ZipWriter:
             raise cannot_write(self.path, error) from error
 
 
-def _file(image: np.ndarray) -> bytes:
+def stored_bytes(image: np.ndarray) -> bytes:
+    """uint8 [C,H,W] as a PNG file, anything else as .npy."""
     file = io.BytesIO()
     if image.dtype == np.uint8:
         pixels = image.transpose(1, 2, 0)
@@ -82,17 +82,17 @@ def _file(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def add_labels(path: Path, labels: dict[str, int]) -> None:
-    """Write file names and classes as EDM2's dataset.json, beside those that it has."""
-    try:
-        known = dict(json.loads(path.read_text())["labels"]) if path.exists() else {}
-    except (ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{path} is malformed ({error!r}): choose another --outdir.") from error
-    write_json(path, {"labels": [[name, label] for name, label in sorted((known | labels).items())]})
-
-
-def write_png(path: Path, image: Tensor) -> None:
+def write_png(path: Path, image: np.ndarray) -> None:
     """uint8 [C,H,W] -> PNG, atomically."""
-    pixels = image.permute(1, 2, 0).numpy()
     with replacing(path) as temporary:
-        Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(temporary, "PNG")
+        temporary.write_bytes(stored_bytes(image))
+
+
+def write_sheet(path: Path, images: np.ndarray) -> None:
+    """uint8 [n,C,H,W] -> one PNG that shows them in rows, about as many as there are columns, atomically."""
+    columns = math.isqrt(len(images) - 1) + 1
+    blank = np.full((-len(images) % columns, *images.shape[1:]), 255, np.uint8)
+    cells = np.concatenate([images, blank]).reshape(-1, columns, *images.shape[1:])
+    rows, _, channels, height, width = cells.shape
+    sheet = cells.transpose(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
+    write_png(path, sheet)

@@ -10,16 +10,24 @@ from mclr_fast.runtime.options import Check, option_of
 
 
 def check_sampler(config: SamplerConfig) -> None:
-    """Steps, batch and noise levels."""
+    """Steps, batch, noise levels and what noise is added; a number that a model does not have is None."""
     check = Check(config)
-    check.at_least(2, "num_steps")
     check.at_least(1, "sample_batch")
-    check(lambda sigma: 0 < sigma < math.inf, "above 0", "sigma_min", "sigma_max")
-    if config.sigma_min >= config.sigma_max:
-        raise RunError(
-            f"--sigma-min {config.sigma_min} must lie below --sigma-max {config.sigma_max}: lower the one or "
-            "raise the other."
-        )
+    check.at_least(0, "S_churn", "S_min")
+    check(lambda value: 0 < value < math.inf, "above 0", "S_noise")
+    if config.num_steps is None:
+        return
+    check.at_least(2, "num_steps")
+    check(lambda value: 0 < value < math.inf, "above 0", "sigma_min", "sigma_max", "rho")
+    for low, high in (("sigma_min", "sigma_max"), ("S_min", "S_max")):
+        if not getattr(config, low) < getattr(config, high):
+            raise RunError(
+                f"{option_of(low)} {getattr(config, low)} must lie below {option_of(high)} "
+                f"{getattr(config, high)}: lower the one or raise the other."
+            )
+    interval = config.guidance_interval
+    if interval is not None and not 0 <= interval[0] < interval[1]:
+        raise RunError(f"--guidance-interval {interval[0]} {interval[1]} must rise, from 0 on.")
 
 
 def check_evaluation(config: EvalConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from mclr_fast.evaluation.cfg_rows import cfg_file, stored_cfg_rows
 from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.methods.needs import NeedMaker
+from mclr_fast.methods.registry import make_method
 from mclr_fast.models import (
     Model,
     describe,
@@ -172,12 +174,30 @@ class Run:
 
     def _train(self, plan: Plan, judge: Evaluator | None, needs: NeedMaker | None = None) -> Outcome:
         """One arm, from its start or its saved state to its end; its network and its state are let go."""
-        said = self.description
-        origin = {key: said[key] for key in ("licence", "source") if key in said}
-        provenance = {"made_by": self.config.recipe, "objective": plan.name, **origin}
-        description = describe(self.model.arguments, said["family"], **provenance)
         places = (self.outdir, self.ranks, self.log, self.stop)
-        return Arm(plan, description, self._build, self.dataset, judge, needs, *places).run()
+        return Arm(plan, self._description_of(plan), self._build, self.dataset, judge, needs, *places).run()
+
+    def _description_of(self, plan: Plan) -> dict[str, Any]:
+        """The config.json of an arm's models: also how they are sampled, and what they were made of."""
+        said, eval_ = self.description, self.config.eval
+        inherited = ("licence", "source", "null_label", "sampler")
+        origin = {key: said[key] for key in inherited if key in said}
+        if make_method(plan.config.objective).label_dropout > 0:
+            origin["null_label"] = True
+        if self.config.init:
+            origin["base"] = {"model": self.config.init, "sha256": self.base_sha256}
+        elif self.config.protocol is not None:
+            numbers = {name: getattr(eval_, name) for name in ("num_steps", "sigma_min", "sigma_max")}
+            known = self.model.family.sampler_defaults
+            how = {name: value for name, value in numbers.items() if name in known}
+            origin["sampler"] = how | {"classes": "in turn"}  # as evaluations take them
+        return describe(
+            self.model.arguments,
+            said["family"],
+            made_by=self.config.recipe,
+            objective=plan.name,
+            **origin,
+        )
 
     def _summary(
         self,

@@ -1,75 +1,124 @@
-"""Samples as PNG files."""
+"""Samples as files, and as an array."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from mclr_fast.config import SampleConfig
-from mclr_fast.data.image_files import add_labels, write_png
-from mclr_fast.models import Model, load, read_config
+from mclr_fast.data.image_files import write_sheet
+from mclr_fast.data.sample_files import PngFiles, SampleArray, SampleFiles, SampleZip
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.options import Check
-from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
-from mclr_fast.sampling.generate import generate
+from mclr_fast.sampling import generate as sampling
 
-from .ranges import check_sampler
+from .ready_model import ReadyModel, classes_of, drawn_classes, made_with, parse_integers, ready_model
 
-
-def parse_integers(text: str) -> list[int]:
-    """The integers of a list like "1,2,5-10". ValueError for anything else."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        digits = first.isdecimal() and (last or first).isdecimal()
-        if not digits or int(last or first) < int(first):
-            raise ValueError(f"{text!r} is no list of integers like 0-15 or 1,2,5-10.")
-        numbers.extend(range(int(first), int(last or first) + 1))
-    return numbers
+ON_SHEET = 100  # images of a contact sheet
 
 
 def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
-    """Sample every seed and write outdir/<seed, six digits>.png -> how many. RunError for mistakes.
+    """Sample every seed into --outdir -> how many images it has of them. RunError for mistakes.
 
-    Their classes go into outdir/dataset.json: the folder is an EDM2 data set, also after several calls.
+    What is there is not made again.
     """
-    check_sampler(config)
-    Check(config)(math.isfinite, "finite", "guidance")
     try:
-        model = Model.of(read_config(config.model))
-        net = load(config.model, dtype=choose_dtype("auto", ranks.device)).to(ranks.device)
-        facts = model.facts
-        seeds = parse_integers(config.seeds)
-        classes = parse_integers(config.labels) if config.labels else range(max(facts.num_classes, 1))
-    except (ValueError, OSError) as error:
-        raise RunError(str(error)) from error
-    if max(classes) >= max(facts.num_classes, 1):
-        raise RunError(f"--labels {config.labels}: the model knows 0 to {facts.num_classes - 1}.")
-    codec = model.codec()
-    if not codec.makes_images:
-        raise RunError(f"{config.model} makes latents of {codec.shape[0]} channels, not images.")
-    labels = {seed: classes[i % len(classes)] for i, seed in enumerate(seeds)}  # a seed once: one file
-    seeds = list(labels)
-    batches = generate(
-        model.sampler(net, config, guidance=config.guidance),
-        seeds,
-        torch.tensor(list(labels.values())),
-        batch_size=config.sample_batch,
-        ranks=ranks,
-        stop=stop,
-    )
-    for batch in batches:  # every rank writes its own
-        for place, image in zip(batch.places, codec.decode(batch.x).cpu(), strict=True):
-            write_png(config.outdir / file_name(seeds[place]), image)
-    ranks.wait()
-    named = {file_name(seed): label for seed, label in labels.items()}
-    ranks.on_main(add_labels, config.outdir / "dataset.json", named)
+        seeds = list(dict.fromkeys(parse_integers(config.seeds)))  # a seed once: one file
+    except ValueError as error:
+        raise RunError(f"--seeds: {error}") from error
+    _check_outdir(config)
+    ready = ready_model(config, ranks.device)
+    labels = classes_of(ready.options, ready.model, len(seeds))
+    if labels is None:
+        shares = ranks.gather(drawn_classes(ready.model, seeds[ranks.rows(len(seeds))]))
+        labels = [label for share in shares for label in share]
+    with _files(config, seeds, labels, ranks.on_main(made_with, ready), ranks) as files:
+        _write(files, ready, ranks, stop)
+        if config.grid:
+            ranks.on_main(lambda: write_sheet(sheet_path(config.outdir), files.read(ON_SHEET)))
     return len(seeds)
 
 
-def file_name(seed: int) -> str:
-    """Of a seed's image."""
-    return f"{seed:06d}.png"
+def sheet_path(outdir: Path) -> Path:
+    """Where the contact sheet is."""
+    stem = outdir.stem if outdir.suffix in (".zip", ".npz") else outdir.name
+    return outdir.with_name(f"{stem}-grid.png")
+
+
+def generate(
+    model: str | Path | nn.Module,
+    seeds: Iterable[int],
+    labels: int | Sequence[int] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> Tensor:
+    """Sample a model in this process -> uint8 images [n,C,H,W], on the CPU; a seed gives the door's image.
+
+    Args: model: a path or name, or what `load` gave; labels: classes, used in turn; None: the model's way,
+        drawn by seed or all in turn. device: default: the loaded model's, else cuda where there is one.
+        options: those of `python -m mclr_fast.sample`: guidance, gnet, num_steps, strength, vae, ...
+    Errors    RunError or ValueError, one line.
+    """
+    net = model if isinstance(model, nn.Module) else None
+    if net is not None and not hasattr(net, "description"):
+        raise ValueError("generate needs a model that mclr_fast.load gave, or its path.")
+    if device is None:
+        own = "cuda" if torch.cuda.is_available() else "cpu"
+        device = own if net is None else next(net.parameters()).device
+    seeds = list(seeds)
+    chosen = [labels] if isinstance(labels, int) else [] if labels is None else [int(c) for c in labels]
+    name = "the model" if net is not None else str(model)
+    config = SampleConfig(model=name, labels=",".join(map(str, chosen)), **options)
+    ready = ready_model(config, torch.device(device), net)
+    classes = classes_of(ready.options, ready.model, len(seeds))
+    classes = torch.tensor(drawn_classes(ready.model, seeds) if classes is None else classes)
+    images = []
+    with torch.no_grad(), ready.sampler.held():
+        for first in range(0, len(seeds), config.sample_batch):
+            batch = slice(first, first + config.sample_batch)
+            x = ready.sampler(ready.sampler.start(seeds[batch]), classes[batch].to(device))
+            images.append(ready.decode(x).cpu())
+    return torch.cat(images)
+
+
+def _write(files: SampleFiles, ready: ReadyModel, ranks: Ranks, stop: StopRequest) -> None:
+    places = files.begin()
+    batches = sampling.generate(
+        ready.sampler,
+        [files.seeds[place] for place in places],
+        torch.tensor([files.labels[place] for place in places]),
+        batch_size=ready.options.sample_batch,
+        ranks=ranks,
+        stop=stop,
+    )
+    for batch in batches:
+        images = ready.decode(batch.x).cpu().numpy()
+        files.add([places[place] for place in batch.places], images)
+    files.finish()
+
+
+def _check_outdir(config: SampleConfig) -> None:
+    is_file = config.outdir.suffix in (".zip", ".npz")
+    if is_file and config.subdirs:
+        raise RunError(f"--subdirs is for a folder of PNG files; --outdir {config.outdir} is a file.")
+    if config.outdir.exists() and config.outdir.is_dir() == is_file:
+        raise RunError(
+            f"--outdir {config.outdir} is a {'folder' if is_file else 'file'} already: name another place."
+        )
+
+
+def _files(
+    config: SampleConfig, seeds: list[int], labels: list[int], made: dict[str, Any], ranks: Ranks
+) -> SampleFiles:
+    what = (config.outdir, seeds, labels, made, ranks)
+    if config.outdir.suffix == ".zip":
+        return SampleZip(*what)
+    if config.outdir.suffix == ".npz":
+        return SampleArray(*what)
+    return PngFiles(*what, subdirs=config.subdirs)

@@ -12,6 +12,7 @@ from .files import (
     save_model,
     weights_file,
 )
+from .interpolate import interpolate
 
 __all__ = [
     "Facts",
@@ -21,6 +22,7 @@ __all__ = [
     "describe",
     "families",
     "get_family",
+    "interpolate",
     "load",
     "model_from_config",
     "read_config",

@@ -20,6 +20,9 @@ from .scalings import Scalings
 if TYPE_CHECKING:
     from mclr_fast.config import ObjectiveConfig, SamplerConfig
 
+# EDM2's own, and its classes. Source: EDM2 (arXiv 2312.02696), section 3, and its release.
+EDM2_SAMPLER = {"num_steps": 32, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, "classes": "random"}
+
 
 @dataclass(frozen=True)
 class NoisyInputs:
@@ -69,6 +72,7 @@ class Denoisers(Family):
     """
 
     gives = frozenset({"energies", "denoiser", "noise"})
+    sampler_defaults = EDM2_SAMPLER
 
     @property
     @abstractmethod
@@ -162,7 +166,9 @@ class Denoisers(Family):
         guiding = Unconditional(denoiser) if guide is None else Denoiser(self, guide, facts)
         device = next(net.parameters()).device
         strength = HeunSampler.unguided if guidance is None else guidance
-        return HeunSampler(denoiser, facts.shape, device, options, guiding, strength)
+        return HeunSampler(
+            denoiser, facts.shape, device, options, guiding, strength, num_classes=facts.num_classes
+        )
 
     def _called(self, net: nn.Module, x: Tensor, c_noise: Tensor, labels: Tensor) -> Tensor:
         return net(x, c_noise, labels)[:, : x.shape[1]]

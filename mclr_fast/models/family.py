@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,10 +72,12 @@ class Family(ABC):
     Attributes:
         gives: "energies"; "denoiser" too where there is a D(x; sigma, c) (`denoiser.Denoisers`); "noise"
             where inputs are noised: then `inputs` has x_noisy and sigma.
+        sampler_defaults: a sampler's numbers, by option, and "classes": "random" (by seed) or "in turn".
         image_arguments: the arguments that say which images and classes a network is for.
     """
 
     gives: frozenset[str] = frozenset({"energies"})
+    sampler_defaults: Mapping[str, Any] = {"classes": "in turn"}
     image_arguments: tuple[str, ...] = ()
 
     @abstractmethod
@@ -180,20 +182,45 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Model:
-    """A network as config.json describes it, not built: a family and its arguments."""
+    """A network as config.json describes it, not built: a family and its arguments; said: all of the file."""
 
     family: Family
     arguments: Arguments
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> Model:
         """What a config.json says. ValueError for an unknown family."""
-        return cls(get_family(description.get("family")), description["net"])
+        return cls(get_family(description.get("family")), description["net"], description)
 
     @cached_property
     def facts(self) -> Facts:
         """As `Family.facts`."""
         return self.family.facts(self.arguments)
+
+    @property
+    def null_label(self) -> bool:
+        """Whether it was trained without a label too (-1): then it can guide itself."""
+        return bool(self.said.get("null_label"))
+
+    @cached_property
+    def sampler_defaults(self) -> dict[str, Any]:
+        """How it is sampled unless said otherwise: config.json's "sampler", else the family's numbers.
+
+        Errors    ValueError for an option that the family does not have, or a value of another type.
+        """
+        known, said = self.family.sampler_defaults, self.said.get("sampler", {})
+        for name, value in said.items():
+            kinds = (int, float) if isinstance(known.get(name), float) else type(known.get(name))
+            if name not in known or not isinstance(value, kinds):
+                raise ValueError(f'config.json: "sampler" has {name!r}: {value!r}; known: {dict(known)}.')
+        return {**known, **said}
+
+    def sampler_options(self, options: SamplerConfig) -> SamplerConfig:
+        """The options, with its own numbers where they are None."""
+        own = self.sampler_defaults
+        unsaid = [option.name for option in fields(options) if getattr(options, option.name) is None]
+        return replace(options, **{name: own[name] for name in unsaid if name in own})
 
     def build(self, *, dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> nn.Module:
         """As `Family.build`."""
@@ -215,7 +242,8 @@ class Model:
         guidance: float | None = None,
         guide: nn.Module | None = None,
     ) -> Sampler:
-        """As `Family.sampler`."""
+        """As `Family.sampler`; options that are None are the model's."""
+        options = self.sampler_options(options)
         return self.family.sampler(net, self.facts, options, guidance=guidance, guide=guide)
 
 

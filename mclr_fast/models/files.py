@@ -33,7 +33,10 @@ def model_from_config(config: dict[str, Any], **overrides: Any) -> nn.Module:
 
 
 def resolve(path_or_name: str | Path) -> Path:
-    """The folder of a model: a path, its model.safetensors, or a shipped one's name; a pickle, itself."""
+    """The folder of a model: a path, its model.safetensors, a run's folder or a shipped one's name.
+
+    A pickle is itself; of a run it is the best model, or in one without evaluations the final one.
+    """
     path = Path(path_or_name)
     if path.suffix in SUFFIXES and path.is_file():
         return path
@@ -41,6 +44,7 @@ def resolve(path_or_name: str | Path) -> Path:
         path = path.parent
     if not path.exists() and (SHIPPED / path.name).is_dir() and len(path.parts) == 1:
         path = SHIPPED / path.name
+    path = _of_run(path)
     for name in ("config.json", "model.safetensors"):
         if not (path / name).is_file():
             shipped = sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
@@ -52,6 +56,15 @@ def resolve(path_or_name: str | Path) -> Path:
                 f"{', '.join(nearest) or 'none'}; shipped with the package: {', '.join(shipped)}."
             )
     return path
+
+
+def _of_run(path: Path) -> Path:
+    """The model in a run's folder; any other path itself."""
+    if (path / "model.safetensors").exists():
+        return path
+    kept = path / "checkpoints"
+    found = [*kept.glob("best/config.json"), *kept.glob("final-*/config.json")]
+    return found[0].parent if found and (len(found) == 1 or found[0].parent.name == "best") else path
 
 
 def weights_file(path_or_name: str | Path) -> Path:
@@ -92,6 +105,7 @@ def load(path_or_name: str | Path, **overrides: Any) -> nn.Module:
 
     Args: path_or_name: a model folder, "mnist16-base", or a pickle that `read_pickled` reads; overrides:
         constructor arguments that do not change shapes (dtype, dropout).
+    Returns: the network; its `description` is the config.json.
     Errors: FileNotFoundError; ValueError naming the first tensors that do not fit.
     """
     config, state = read_state(path_or_name)
@@ -99,6 +113,7 @@ def load(path_or_name: str | Path, **overrides: Any) -> nn.Module:
         check_state(model_from_config(config).state_dict(), state, path_or_name)
     net = model_from_config(config, **overrides)
     net.load_state_dict(state)
+    net.description = config
     return net.eval()
 
 

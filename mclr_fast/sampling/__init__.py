@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .guidance import Denoiser, Unconditional
     from .heun import HeunSampler, edm_sampler, sigma_steps
     from .sampler import Sampler
-    from .seeds import seeded_noise
+    from .seeds import seeded_labels, seeded_noise
 
 __all__ = [
     "Denoiser",
@@ -17,6 +17,7 @@ __all__ = [
     "Sampler",
     "Unconditional",
     "edm_sampler",
+    "seeded_labels",
     "seeded_noise",
     "sigma_steps",
 ]
@@ -27,6 +28,7 @@ _MODULES = {
     "Sampler": "sampler",
     "Unconditional": "guidance",
     "edm_sampler": "heun",
+    "seeded_labels": "seeds",
     "seeded_noise": "seeds",
     "sigma_steps": "heun",
 }

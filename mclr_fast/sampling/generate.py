@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -46,13 +47,16 @@ def generate(
     Errors    Interrupted, between batches, after a signal.
     """
     round_size = ranks.size * batch_size
-    with sampler.held(), progress_bar(description, len(seeds), 0, ranks.is_main, "samples") as bar:
+    calls, started = 0, time.perf_counter()
+    with sampler.held(), progress_bar(description, len(seeds), 0, ranks.is_main) as bar:
         for first in range(0, len(seeds), round_size):
             stop.check()
             places = range(first, min(first + round_size, len(seeds)))
             own = places[ranks.rows(len(places))]
             x = _sample(sampler, seeds, labels, own or places[:1], ranks.device)
             yield Batch(own, x[: len(own)])  # where a rank has no share, one sample gives the shape
+            calls += sampler.nfe
+            bar.set_postfix_str(f"{calls / (time.perf_counter() - started):.3g} calls/s", refresh=False)
             bar.update(len(places))
 
 

@@ -46,16 +46,21 @@ def network_output(net: Denoiser) -> tuple[float, torch.dtype] | None:
 
 
 def prepared_calls(
-    nets: Sequence[Denoiser], sigmas: Sequence[float], labels: Tensor, num_images: int
+    nets: Sequence[Denoiser], sigmas: Sequence[float], guided: Sequence[bool], labels: Tensor, num_images: int
 ) -> Callable[[int, Tensor], Sequence[Tensor]]:
-    """The raw outputs of every net at the k-th of `sigmas`; what does not change between calls is made now.
+    """The raw outputs at the k-th of `sigmas`, [D's] or, where `guided`, [D's, its guide's]; nets: both, or D alone.
 
-    A net that guides itself without a class is called once, with both labels of every image. labels: int64 [N].
+    What does not change between calls is made now. A net that guides itself without a class is called once, with
+    both labels of every image. labels: as the nets take them.
     """
     net, guide = nets[0], nets[-1]
-    if isinstance(guide, Unconditional) and guide.net is net and not labels.is_floating_point():
-        both = torch.stack([labels, torch.full_like(labels, -1)], dim=1)
-        joint = net.prepare(sigmas, both, num_images)
-        return lambda k, x: joint(k, x).unbind(1)
-    calls = [n.prepare(sigmas, labels, num_images) for n in nets]
-    return lambda k, x: [call(k, x) for call in calls]
+    joint = isinstance(guide, Unconditional) and guide.net is net and not labels.is_floating_point()
+    alone = None if joint and all(guided) else net.prepare(sigmas, labels, num_images)
+    if not any(guided):
+        return lambda k, x: [alone(k, x)]
+    if joint:
+        pairs = torch.stack([labels, torch.full_like(labels, -1)], dim=1)
+        both = net.prepare(sigmas, pairs, num_images)
+        return lambda k, x: both(k, x).unbind(1) if guided[k] else [alone(k, x)]
+    guiding = guide.prepare(sigmas, labels, num_images)
+    return lambda k, x: [alone(k, x), guiding(k, x)] if guided[k] else [alone(k, x)]

@@ -50,6 +50,7 @@ def edm_sampler(
     S_max: float = math.inf,
     S_noise: float = 1.0,
     randn_like: Callable[[Tensor], Tensor] | None = None,
+    guidance_interval: tuple[float, float] | None = None,
 ) -> Tensor:
     """Solve the probability-flow ODE from `noise` to images, with optional churn (added noise).
 
@@ -57,7 +58,8 @@ def edm_sampler(
     Dtypes    the state is noise.dtype (float32 or float64); nets get float32 x and 0-dim sigma.
     Cost      2 num_steps - 1 calls of `net`, and as many of `gnet` unless guidance is 1; no sync.
     Guidance  the output becomes g + guidance (d - g), with d from `net` and g from `gnet`, both given the
-              same labels; at 1 `gnet` is never called. The MCLR paper's gamma is guidance - 1.
+              same labels; at 1 `gnet` is never called. The MCLR paper's gamma is guidance - 1. With
+              guidance_interval (lo, hi) it acts at lo <= sigma <= hi alone (arXiv 2404.07724).
     Source    EDM (arXiv 2206.00364), algorithm 2, with its deterministic case S_churn = 0; guidance:
               EDM2 (arXiv 2312.02696), section 4, and autoguidance (arXiv 2406.02507).
 
@@ -79,7 +81,8 @@ def edm_sampler(
     kinds = {network_output(n) for n in nets}
     raw = len(kinds) == 1 and None not in kinds
     sigma_data, dtype = kinds.pop() if raw else (0.5, torch.float32)  # no net gets the latter
-    evaluate = _evaluations(nets, _called_at(hats, steps), labels, noise, raw)
+    sigmas = _called_at(hats, steps)
+    evaluate = _evaluations(nets, sigmas, guidance_interval, labels, len(noise), raw)
 
     def step(x: Tensor, t: float, net_input: Tensor, x_hat: Tensor, t_hat: float, t_next: float, slope=None):
         outputs = evaluate(net_input if raw else x)
@@ -92,7 +95,7 @@ def edm_sampler(
             t_next,
             slope,
             guide=outputs[-1],
-            guidance=guidance,
+            guidance=guidance if len(outputs) > 1 else 1.0,
             sigma_data=sigma_data,
             output="network" if raw else "denoised",
             dtype=dtype,
@@ -114,27 +117,41 @@ def edm_sampler(
 
 
 def _called_at(hats: Sequence[float], steps: Sequence[float]) -> list[float]:
-    """The noise levels of all network calls, in their order: a step's own, then the next, which the last lacks."""
-    levels = [t for pair in zip(hats, steps[1:], strict=True) for t in pair]
-    return levels[:-1]
+    """The noise levels of all network calls in their order: a step's own, then the next, which the last lacks."""
+    return [t for pair in zip(hats, steps[1:], strict=True) for t in pair][:-1]
 
 
 def _evaluations(
-    nets: Sequence[Denoiser], sigmas: Sequence[float], labels: Tensor | None, noise: Tensor, raw: bool
+    nets: Sequence[Denoiser],
+    sigmas: Sequence[float],
+    interval: tuple[float, float] | None,
+    labels: Tensor | None,
+    num_images: int,
+    raw: bool,
 ) -> Callable[[Tensor], Sequence[Tensor]]:
-    """The outputs of every net at the next of `sigmas`: raw ones of a scaled input, or denoised images of x."""
+    """The nets' outputs at the next of `sigmas`: of the guide too, if there is one and it acts there.
+
+    They are raw, of a scaled input, or else denoised images of x.
+    """
+    guided = [len(nets) > 1 and _lies_in(sigma, interval) for sigma in sigmas]
     turn = iter(range(len(sigmas)))
     if raw and labels is not None and all(hasattr(n, "prepare") for n in nets):
-        prepared = prepared_calls(nets, sigmas, labels, len(noise))
+        prepared = prepared_calls(nets, sigmas, guided, labels, num_images)
         return lambda net_input: prepared(next(turn), net_input)
 
     def evaluate(x: Tensor) -> list[Tensor]:
-        sigma = torch.full((), sigmas[next(turn)], dtype=torch.float32, device=x.device)
+        k = next(turn)
+        sigma = torch.full((), sigmas[k], dtype=torch.float32, device=x.device)
+        called = nets if guided[k] else nets[:1]
         if raw:
-            return [n(x, sigma, labels, output="network") for n in nets]
-        return [n(x.float(), sigma, labels) for n in nets]
+            return [n(x, sigma, labels, output="network") for n in called]
+        return [n(x.float(), sigma, labels) for n in called]
 
     return evaluate
+
+
+def _lies_in(sigma: float, interval: tuple[float, float] | None) -> bool:
+    return interval is None or interval[0] <= sigma <= interval[1]
 
 
 def _scaled(x: Tensor, sigma: float, sigma_data: float, dtype: torch.dtype) -> Tensor:
@@ -152,6 +169,7 @@ class HeunSampler:
         options: the Heun steps and noise levels.
         guidance: EDM2's strength, 1 = none.
         hold: a context in which the nets make what does not change between calls once.
+        num_classes: of which a seed's class is drawn, before the noise that churn adds.
     """
 
     net: Denoiser
@@ -161,32 +179,67 @@ class HeunSampler:
     guide: Denoiser | None = None
     guidance: float = 1.0
     hold: Callable[[], AbstractContextManager[None]] = nullcontext
+    num_classes: int = 0
 
     unguided: ClassVar[float] = 1.0
 
     @property
     def nfe(self) -> int:
-        """2 num_steps - 1, twice as many with guidance."""
-        return (2 * self.options.num_steps - 1) * (1 if self.guidance == 1 else 2)
+        """2 num_steps - 1, and as many of the guide as lie in the guidance interval."""
+        calls = 2 * self.options.num_steps - 1
+        if self.guidance == 1:
+            return calls
+        levels, added = self._levels(), self._churned()
+        gamma = min(self.options.S_churn / self.options.num_steps, math.sqrt(2) - 1)
+        called = [t * (1 + gamma) if t in added else t for t in levels] + levels[1:]
+        return calls + sum(_lies_in(t, self.options.guidance_interval) for t in called)
 
     def held(self) -> AbstractContextManager[None]:
         """As `Sampler.held`."""
         return self.hold()
 
     def start(self, seeds: Sequence[int]) -> Tensor:
-        """As `Sampler.start`: standard normal, drawn on the CPU."""
-        noise, _, _ = seeded_noise(seeds, self.shape)
+        """As `Sampler.start`: standard normal, drawn on the CPU.
+
+        Shapes    [b,C,H,W]; with churn [b,1+n,C,H,W], also the noise that n of the steps add.
+        """
+        noise, label_draw, randn_like = seeded_noise(seeds, self.shape)
+        if num_added := len(self._churned()):
+            label_draw(max(self.num_classes, 1))  # EDM2 draws it between the two
+            noise = torch.stack([noise, *(randn_like(noise) for _ in range(num_added))], dim=1)
         return noise.to(self.device)
 
     def __call__(self, start: Tensor, labels: Tensor) -> Tensor:
         """As `Sampler.__call__`, float32 [b,C,H,W]."""
+        options = self.options
+        noise, *added = start.unbind(1) if self._churned() else (start,)
+        added = iter(added)
         return edm_sampler(
             self.net,
-            start,
+            noise,
             labels,
             gnet=self.guide,
             guidance=self.guidance,
-            num_steps=self.options.num_steps,
-            sigma_min=self.options.sigma_min,
-            sigma_max=self.options.sigma_max,
+            num_steps=options.num_steps,
+            sigma_min=options.sigma_min,
+            sigma_max=options.sigma_max,
+            rho=options.rho,
+            S_churn=options.S_churn,
+            S_min=options.S_min,
+            S_max=options.S_max,
+            S_noise=options.S_noise,
+            randn_like=lambda x: next(added),
+            guidance_interval=options.guidance_interval,
         )
+
+    def _levels(self) -> list[float]:
+        """Of the steps' beginnings."""
+        o = self.options
+        return sigma_steps(o.num_steps, o.sigma_min, o.sigma_max, o.rho).tolist()[:-1]
+
+    def _churned(self) -> list[float]:
+        """Those of them at which noise is added."""
+        options = self.options
+        if options.S_churn <= 0:
+            return []
+        return [t for t in self._levels() if options.S_min <= t <= options.S_max]

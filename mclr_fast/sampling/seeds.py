@@ -44,3 +44,12 @@ def seeded_noise(
         return randn(x.shape[1:], x.dtype)
 
     return randn(shape, torch.float32), label_draw, randn_like
+
+
+def seeded_labels(seeds: Sequence[int], shape: Sequence[int], label_dim: int) -> Tensor:
+    """The class that `seeded_noise`'s streams give each seed, after a sample's noise: int64 [n].
+
+    shape: one sample's. Noise is drawn for it, some 0.1 ms a seed, and not kept.
+    """
+    draws = [seeded_noise([seed], shape)[1](label_dim) for seed in seeds]
+    return torch.cat(draws) if draws else torch.empty(0, dtype=torch.int64)

@@ -35,3 +35,19 @@ def test_vaes_that_cannot_be_had(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ValueError, match=r"pip install 'mclr_fast\[latents\]'"):
         vae.VAEEncoder(str(tmp_path), CPU)
+
+
+def test_latents_become_images(tiny_vae):
+    """In batches, clipped to [0, 1] and truncated; a rank without a share learns the shape."""
+    latents = torch.randn(vae.BATCH + 3, 4, 8, 8) * 3
+    decode = vae.VAEDecoder(str(tiny_vae), CPU)
+    images = decode(latents)
+    assert images.dtype == torch.uint8 and images.shape == (len(latents), 3, 16, 16)
+    from diffusers import AutoencoderKL
+
+    with torch.no_grad():
+        model = AutoencoderKL.from_pretrained(tiny_vae)
+        pixels = model.decoder(model.post_quant_conv(latents[-2:]))
+    expected = (pixels.clip(0, 1) * 255).floor()
+    assert (images[-2:] - expected).abs().max() <= 1 and expected.unique().numel() > 20
+    assert decode(latents[:0]).shape == (0, 3, 16, 16)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from mclr_fast.config import SampleConfig
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.sampling import (
+    HeunSampler,
     Unconditional,
     edm_sampler,
     seeded_noise,
@@ -177,6 +179,50 @@ def test_guidance_extrapolates_the_outputs():
     d, g = gaussian(0.5), gaussian(1.0)
     mixed = edm_sampler(lambda *arguments: torch.lerp(g(*arguments), d(*arguments), 1.5), x, num_steps=4)
     torch.testing.assert_close(edm_sampler(d, x, gnet=g, guidance=1.5, num_steps=4), mixed)
+
+
+def test_guidance_acts_in_its_interval_alone():
+    x, d, g = torch.randn(3, 1, 2, 2), Recorder(gaussian(0.5)), Recorder(gaussian(1.0))
+    options = {"gnet": g, "guidance": 2.0, "num_steps": 6}
+    inside = edm_sampler(d, x, guidance_interval=(0.2, 5.0), **options)
+    assert [s.item() for s in g.sigmas] == [s.item() for s in d.sigmas if 0.2 <= s <= 5.0] != []
+    everywhere, nowhere = edm_sampler(d, x, **options), edm_sampler(d, x, num_steps=6)
+    assert not torch.allclose(inside, everywhere) and not torch.allclose(inside, nowhere)
+    torch.testing.assert_close(edm_sampler(d, x, guidance_interval=(0, 100), **options), everywhere)
+    torch.testing.assert_close(edm_sampler(d, x, guidance_interval=(200, 300), **options), nowhere)
+
+
+CHURN = {"S_churn": 10.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.01}
+
+
+def heun_sampler(**options):
+    """Of a stand-in net, which counts its calls and those of its guide; 10 classes."""
+    numbers = {"num_steps": 5, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, **options}
+    config = SampleConfig(model="none", **numbers)
+    nets = Recorder(gaussian(0.5)), Recorder(gaussian(1.0))
+    guidance = 1.5 if "guidance_interval" in options else 1.0
+    return HeunSampler(nets[0], (1, 4, 4), torch.device("cpu"), config, nets[1], guidance, num_classes=10)
+
+
+@pytest.mark.parametrize("options", [{}, CHURN, {"guidance_interval": (0.2, 40.0)}])
+def test_a_sampler_counts_its_calls(options):
+    sampler = heun_sampler(**options)
+    sampler(sampler.start([0, 1]), torch.tensor([0, 1]))
+    assert sampler.nfe == len(sampler.net.sigmas) + len(sampler.guide.sigmas)
+
+
+def test_churn_adds_the_seeds_own_noise():
+    """EDM2's order of draws: noise, class, then a step's noise after the other; alike in any batch."""
+    sampler = heun_sampler(**CHURN)
+    labels = torch.tensor([0, 1, 2])
+    together = sampler(sampler.start([4, 5, 6]), labels)
+    alone = torch.cat([sampler(sampler.start([seed]), labels[:1]) for seed in (4, 5, 6)])
+    torch.testing.assert_close(together, alone)
+    noise, label_draw, randn_like = seeded_noise([4, 5, 6], (1, 4, 4))
+    label_draw(10)
+    expected = edm_sampler(sampler.net, noise, labels, num_steps=5, randn_like=randn_like, **CHURN)
+    assert torch.equal(together, expected)
+    assert not torch.allclose(together, heun_sampler()(noise, labels), atol=1e-2)
 
 
 def test_mistakes_are_named():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mclr_fast.sampling import seeded_noise
+from mclr_fast.sampling import seeded_labels, seeded_noise
 
 
 def assert_normals(actual, expected):
@@ -66,3 +66,10 @@ def test_shape_of_the_batch_or_of_one_sample():
     assert torch.equal(one, batch)
     with pytest.raises(ValueError, match="2 seeds"):
         seeded_noise([1, 2], (3, 3, 4, 4))
+
+
+def test_classes_are_drawn_as_in_the_golden_run(golden):
+    z = golden("edm2_sampler")
+    labels = seeded_labels(z["generate/seeds"].tolist(), (3, 16, 16), 10)
+    np.testing.assert_array_equal(labels, z["generate/labels"].argmax(axis=1))
+    assert seeded_labels([], (3, 16, 16), 10).shape == (0,)

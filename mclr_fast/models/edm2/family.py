@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -134,7 +135,16 @@ class EDM2(Denoisers):
         guiding = Unconditional(net) if guide is None else guide
         device = net.unet.out_gain.device
         strength = HeunSampler.unguided if guidance is None else guidance
-        return HeunSampler(net, facts.shape, device, options, guiding, strength, EffectiveWeights(net).held)
+        nets = [net] if guide is None else [net, guide]
+
+        @contextmanager
+        def held() -> Iterator[None]:
+            with ExitStack() as stack:
+                for each in nets:
+                    stack.enter_context(EffectiveWeights(each).held())
+                yield
+
+        return HeunSampler(net, facts.shape, device, options, guiding, strength, held, facts.num_classes)
 
     def _levels(self, net: Precond, law: dict[str, Tensor]) -> dict[str, Any]:
         return {"sigma": law["sigma"], "sigma_data": net.sigma_data}

@@ -28,8 +28,9 @@ def embeddings(unet: UNet, sigmas: Sequence[float], labels: Tensor | None) -> Te
 
     A level's part is made once for all labels, a label's once for all levels.
     """
-    c_noise = torch.tensor(sigmas, dtype=torch.float32, device=unet.out_gain.device).log() / 4
-    noise = torch.stack([unet.noise_embedding(c[None]) for c in c_noise])  # each as it is alone, to the bit
+    # Each level as it is alone, to the bit; and filled on the device: a copy could not be captured in a graph.
+    levels = [torch.full((1,), sigma, dtype=torch.float32, device=unet.out_gain.device) for sigma in sigmas]
+    noise = torch.stack([unet.noise_embedding(sigma.log() / 4) for sigma in levels])
     label = unet.label_embedding(labels)
     if label is None:
         return unet.joint_embedding(noise, None)
@@ -96,9 +97,7 @@ def network_program(net: Precond) -> ImageProgram:
     return program.finish(_convolve(program, unet.out_conv, x, unet.out_gain))
 
 
-def _convolve(
-    program: ImageProgram, layer: MPConv, x: Activation, gain: Tensor | None = None
-) -> Activation:
+def _convolve(program: ImageProgram, layer: MPConv, x: Activation, gain: Tensor | None = None) -> Activation:
     return program.convolve(x, layer.effective(gain, torch.float32))
 
 
@@ -128,5 +127,7 @@ def _block(
     if block.num_heads == 0:
         return program.mp_sum_clip(x, y, block.res_balance, block.clip_act, silu=block.activates)
     x, _ = program.mp_sum_clip(x, y, block.res_balance)
-    y = _convolve(program, block.attn_proj, program.attend(_convolve(program, block.attn_qkv, x), block.num_heads))
+    y = _convolve(
+        program, block.attn_proj, program.attend(_convolve(program, block.attn_qkv, x), block.num_heads)
+    )
     return program.mp_sum_clip(x, y, block.attn_balance, block.clip_act, silu=block.activates)

@@ -1,0 +1,199 @@
+"""A saved model made ready to be sampled: guided, between its base and itself, its latents decoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mclr_fast.config import SampleConfig
+from mclr_fast.models import Model, interpolate, load, read_config, weights_file
+from mclr_fast.models.codecs import LatentCodec
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.files import file_sha256
+from mclr_fast.runtime.options import Check
+from mclr_fast.runtime.precision import choose_dtype
+from mclr_fast.sampling import Sampler, seeded_labels
+
+from .ranges import check_sampler
+
+NUMBERS = ("num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
+NEEDS_GUIDE = (
+    "{model} was not trained without a label, so it cannot guide itself: give a network that does, "
+    "--gnet MODEL. {published} A model of yours that was trained with label dropout says so in its "
+    'config.json: "null_label": true.'
+)
+PUBLISHED = {  # by channels: a network for NVIDIA's, in its release
+    3: "For NVIDIA's 64x64 models none without classes is published; edm2-img64-xs-0134217-*.pkl guides "
+    "edm2-img64-s (autoguidance).",
+    4: "For NVIDIA's 512x512 models edm2-img512-xs-uncond-2147483-*.pkl is published.",
+}
+
+
+@dataclass(frozen=True)
+class ReadyModel:
+    """A model as it is sampled.
+
+    Attributes: options, with the model's own numbers; decode: x [b,...] -> uint8 images [b,C,H,W].
+    """
+
+    model: Model
+    options: SampleConfig
+    sampler: Sampler
+    decode: Callable[[Tensor], Tensor]
+
+
+def ready_model(config: SampleConfig, device: torch.device, net: nn.Module | None = None) -> ReadyModel:
+    """Read and check everything, the small before the large. net: --model's, where it is loaded already.
+
+    Errors    RunError, one line.
+    """
+    try:
+        description = read_config(config.model) if net is None else net.description
+        model = Model.of(description)
+        config = model.sampler_options(config)
+        check_sampler(config)
+        check_guidance(config, model)
+        decode = _decoder(config, model, device)
+        dtype = choose_dtype(config.precision, device)
+        base = _base(config, description)
+        if net is None:
+            net = load(config.model, dtype=dtype)
+        if base is not None:
+            net = interpolate(load(base, dtype=model.family.dtype(net)), net, config.strength)
+        guide = None if config.gnet is None else load(config.gnet, dtype=model.family.dtype(net)).to(device)
+    except (ValueError, OSError) as error:
+        raise RunError(str(error)) from error
+    sampler = model.sampler(net.to(device), config, guidance=config.guidance, guide=guide)
+    return ReadyModel(model, config, sampler, decode)
+
+
+def check_guidance(config: SampleConfig, model: Model) -> None:
+    """Whether there is something that guides, and it fits. RunError, ValueError or OSError."""
+    Check(config)(math.isfinite, "finite", "guidance")
+    if config.guidance == 1:
+        if config.gnet or config.guidance_interval:
+            option = "--gnet" if config.gnet else "--guidance-interval"
+            raise RunError(f"{option} does nothing at --guidance 1: raise it, or leave {option} out.")
+        return
+    if config.gnet is None:
+        if not model.null_label:
+            published = PUBLISHED.get(model.facts.shape[0], "") if model.facts.num_classes == 1000 else ""
+            raise RunError(NEEDS_GUIDE.format(model=config.model, published=published))
+        return
+    guide = Model.of(read_config(config.gnet))
+    own, other = model.facts, guide.facts
+    if guide.family is not model.family or other.shape != own.shape:
+        raise RunError(
+            f"--gnet {config.gnet} makes samples of {_times(other.shape)}, {config.model} of "
+            f"{_times(own.shape)}, or is of another family: take one of the same kind."
+        )
+    if other.num_classes not in (0, own.num_classes):
+        raise RunError(
+            f"--gnet {config.gnet} knows {other.num_classes} classes, {config.model} {own.num_classes}: take "
+            "one with the same classes, or with none."
+        )
+
+
+def parse_integers(text: str) -> list[int]:
+    """The integers of a list like "1,2,5-10". ValueError for anything else."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        digits = first.isdecimal() and (last or first).isdecimal()
+        if not digits or int(last or first) < int(first):
+            raise ValueError(f"{text!r} is no list of integers like 0-15 or 1,2,5-10.")
+        numbers.extend(range(int(first), int(last or first) + 1))
+    return numbers
+
+
+def classes_of(config: SampleConfig, model: Model, num_seeds: int) -> list[int] | None:
+    """Each seed's class, by its place; None: as each seed draws it. RunError for those the model lacks."""
+    facts = model.facts
+    try:
+        classes = parse_integers(config.labels) if config.labels else range(max(facts.num_classes, 1))
+    except ValueError as error:
+        raise RunError(f"--labels: {error}") from error
+    if max(classes) >= max(facts.num_classes, 1):
+        raise RunError(f"--labels {config.labels}: the model knows 0 to {facts.num_classes - 1}.")
+    if config.balance and num_seeds % len(classes):
+        raise RunError(
+            f"--balance: {num_seeds} seeds do not divide evenly over {len(classes)} classes: give a multiple."
+        )
+    random = model.sampler_defaults["classes"] == "random" and facts.num_classes > 0
+    if random and not (config.labels or config.balance):
+        return None
+    return [classes[place % len(classes)] for place in range(num_seeds)]
+
+
+def drawn_classes(model: Model, seeds: Sequence[int]) -> list[int]:
+    """The class that each seed draws, as EDM2 does."""
+    return seeded_labels(seeds, model.facts.shape, model.facts.num_classes).tolist()
+
+
+def made_with(ready: ReadyModel) -> dict[str, Any]:
+    """What the images are made with, as JSON: files by their SHA-256."""
+    options = ready.options
+    said = {name: getattr(options, name) for name in (*NUMBERS, "guidance", "guidance_interval", "strength")}
+    said = {name: value for name, value in said.items() if value is not None and value != math.inf}
+    files = {"model": options.model, "gnet": options.gnet}
+    if options.strength is not None:
+        files["base"] = _base(options, read_config(options.model))
+    said |= {name: file_sha256(weights_file(path)) for name, path in files.items() if path is not None}
+    said |= {"vae": options.vae} if options.vae else {}
+    said["precision"] = options.precision
+    # As JSON has it: what is read back is compared with it.
+    return said | (
+        {"guidance_interval": list(options.guidance_interval)} if options.guidance_interval else {}
+    )
+
+
+def _base(config: SampleConfig, description: dict[str, Any]) -> str | None:
+    """The base of --strength; None without that option."""
+    if config.strength is None:
+        if config.base is not None:
+            raise RunError("--base does nothing without --strength S.")
+        return None
+    Check(config)(lambda value: 0 <= value <= 2, "in [0, 2]", "strength")
+    if config.base is not None:
+        return config.base
+    said = description.get("base")
+    if said is None:
+        raise RunError(
+            f"{config.model} does not say which model it was fine-tuned from: give it with --base."
+        )
+    try:
+        found = file_sha256(weights_file(said["model"]))
+    except OSError as error:
+        raise RunError(f"the base of {config.model} is not there ({error}): give it with --base.") from error
+    if found != said["sha256"]:
+        raise RunError(
+            f"{said['model']} is not the model that {config.model} was fine-tuned from: its SHA-256 is "
+            f"{found[:12]}..., not {said['sha256'][:12]}...: give the right one with --base."
+        )
+    return said["model"]
+
+
+def _decoder(config: SampleConfig, model: Model, device: torch.device) -> Callable[[Tensor], Tensor]:
+    codec = model.codec()
+    if not isinstance(codec, LatentCodec):
+        if config.vae is not None:
+            raise RunError(f"--vae decodes latents; {config.model} makes images.")
+        return codec.decode
+    if config.vae is None:
+        raise RunError(
+            f"{config.model} makes latents of {codec.shape[0]} channels: give their decoder, --vae "
+            "stabilityai/sd-vae-ft-mse (diffusers downloads it) or its folder."
+        )
+    from mclr_fast.models.vae import VAEDecoder
+
+    decode = VAEDecoder(config.vae, device)
+    return lambda x: decode(codec.unscale(x))
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
