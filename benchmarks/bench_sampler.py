@@ -1,4 +1,4 @@
-"""The sampler of the embedded runs against plain eager torch, torch.compile of the whole network, and the floor.
+"""The embedded runs' sampler against plain eager torch, torch.compile of the whole network, and the floor.
 
 Run: pytest benchmarks/bench_sampler.py --benchmark-only
 """
@@ -27,7 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: images a batch and what the network computes in; how many sampler calls a round has, and rounds."""
+    """One row: images a batch, what the network computes in; sampler calls a round, and rounds."""
 
     num_images: int
     precision: str
@@ -109,13 +109,8 @@ def test_sampler(benchmark, suite, setting):
         info = benchmark.extra_info
         info.update(row=setting.row, dtype=str(contenders.dtype), machine=suite.machine)
         info.update(num_steps=num_steps, guidance=GUIDANCE, compile_seconds=compile_seconds)
-        times = interleave(
-            benchmark,
-            ours,
-            others,
-            rounds=suite.rounds(setting.rounds),
-            calls=1 if suite.quick else setting.calls,
-        )
+        calls = 1 if suite.quick else setting.calls
+        times = interleave(benchmark, ours, others, rounds=suite.rounds(setting.rounds), calls=calls)
     if times is None:
         return
     record_times(benchmark, times)

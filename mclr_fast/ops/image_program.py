@@ -1,4 +1,4 @@
-"""A whole network as one call: its steps on one image after another, on the CPU, in float32, without gradient."""
+"""A whole network as one call: its steps on one image after another; on the CPU, float32, no gradient."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class _Recorded:
 class ImageProgram:
     """Records steps, then runs them: `run(input, emb)` after `finish(output)`.
 
-    The steps are those of the ops of the same names: `convolve` (3x3 with zeros around, or 1x1), `pixel_norm_silu`,
-    `modulate_silu`, `mp_sum_clip`, `mp_cat_silu`, `downsample`, `upsample`, and `attend`, which is `qkv_norm` and
-    attention. What comes before the first `modulate_silu` runs once an image for all its columns.
+    The steps are those of the ops of the same names, and `convolve` (3x3 with zeros around, or 1x1),
+    `downsample`, `upsample`, and `attend`: `qkv_norm` and attention. What comes before the first
+    `modulate_silu` runs once an image for all its columns.
 
-    Why       A small network's kernels take less time than the calls that start them, and an image's activations
-              fit the cache that a batch's do not.
+    Why       A small network's kernels take less time than the calls that start them, and an image's
+              activations fit the cache that a batch's do not.
     Numerics  float32 throughout; sums are added up in another order than by other kernels. An image's result
               does not depend on its batch, nor on the number of threads.
     """
@@ -175,8 +175,8 @@ class ImageProgram:
     def run(self, net_input: Tensor, emb: Tensor) -> Tensor:
         """Every image's output under each of its columns.
 
-        Shapes    net_input: [N, channels, height, width] of the input; emb: [B, sum of the modulated channels],
-                  B = N R -> [B, C, height, width] of the output, channels_last.       Dtypes   float32.
+        Shapes    net_input: [N,C,H,W] of the program's input; emb: [B, all modulated channels], B = N R
+                  -> [B,C,H,W] of its output, channels_last.              Dtypes   float32.
         """
         shape = (self.input.channels, self.input.height, self.input.width)
         if net_input.shape[1:] != shape or emb.ndim != 2 or emb.shape[1] != self._emb_size:
@@ -222,8 +222,10 @@ class ImageProgram:
         return results
 
     def _place(self) -> int:
-        """Places for all activations; the memory that they take. One of a size is used again, the latest first;
-        what the columns of an image share is not."""
+        """Give activations their places; the memory that they take.
+
+        A place is used again by the next of its size, but for what the columns of an image share.
+        """
         free: dict[int, list[int]] = {}
         end = 0
         for number, step in enumerate(self._steps):

@@ -48,10 +48,10 @@ def network_output(net: Denoiser) -> tuple[float, torch.dtype] | None:
 def prepared_calls(
     nets: Sequence[Denoiser], sigmas: Sequence[float], guided: Sequence[bool], labels: Tensor, num_images: int
 ) -> Callable[[int, Tensor], Sequence[Tensor]]:
-    """The raw outputs at the k-th of `sigmas`, [D's] or, where `guided`, [D's, its guide's]; nets: both, or D alone.
+    """The raw outputs at the k-th of `sigmas`: the net's, and its guide's where `guided`.
 
-    What does not change between calls is made now. A net that guides itself without a class is called once, with
-    both labels of every image. labels: as the nets take them.
+    nets: the net, or both; labels: as they take them. What does not change between calls is made now. A net
+    that guides itself without a class is called once, with both labels of every image.
     """
     net, guide = nets[0], nets[-1]
     joint = isinstance(guide, Unconditional) and guide.net is net and not labels.is_floating_point()

@@ -117,7 +117,7 @@ def edm_sampler(
 
 
 def _called_at(hats: Sequence[float], steps: Sequence[float]) -> list[float]:
-    """The noise levels of all network calls in their order: a step's own, then the next, which the last lacks."""
+    """The noise levels of all calls in their order: each step's own, then the next, but for 0."""
     return [t for pair in zip(hats, steps[1:], strict=True) for t in pair][:-1]
 
 

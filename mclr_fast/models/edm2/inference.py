@@ -1,4 +1,4 @@
-"""A network made ready for all its calls in one sampler: what depends on noise levels and labels alone comes first."""
+"""A network made ready for all its calls in a sampler: what needs noise levels and labels alone comes first."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from .network import Precond, UNet
 
 MOST_WEIGHTS = 300_000
-"""Parameters of a network whose images are sampled one after another: its weights stay in a core's second cache."""
+"""Parameters of a network that is sampled image by image: its weights stay in a core's second cache."""
 
 Call = Callable[[int, Tensor], Tensor]
 
 
 @torch.no_grad()
 def embeddings(unet: UNet, sigmas: Sequence[float], labels: Tensor | None) -> Tensor:
-    """`UNet.embed` at all noise levels: labels [N,R] or [N,R,label_dim] -> [S,N R,E], or [S,1,E] without labels.
+    """`UNet.embed` at all noise levels: labels [N,R] or [N,R,label_dim] -> [S,N R,E]; None -> [S,1,E].
 
     A level's part is made once for all labels, a label's once for all levels.
     """
-    # Each level as it is alone, to the bit; and filled on the device: a copy could not be captured in a graph.
+    # Each level as it is alone, to the bit; filled on the device, since a graph cannot capture a copy to it.
     levels = [torch.full((1,), sigma, dtype=torch.float32, device=unet.out_gain.device) for sigma in sigmas]
     noise = torch.stack([unet.noise_embedding(sigma.log() / 4) for sigma in levels])
     label = unet.label_embedding(labels)
@@ -39,7 +39,7 @@ def embeddings(unet: UNet, sigmas: Sequence[float], labels: Tensor | None) -> Te
 
 
 def fits_a_program(net: Precond) -> bool:
-    """Whether a batch is sampled image by image: on the CPU in float32, by a small network of the usual form."""
+    """Whether a batch is sampled image by image: in float32 on the CPU, by a small network."""
     if net.unet.out_gain.device.type != "cpu" or net.dtype != torch.float32:
         return False
     if net.training and net.dropout > 0:

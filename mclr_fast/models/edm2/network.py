@@ -292,9 +292,10 @@ class Precond(nn.Module):
     def prepare(
         self, sigmas: Sequence[float], labels: Tensor | None, num_images: int
     ) -> Callable[[int, Tensor], Tensor]:
-        """The calls net(x, sigma, labels, output="network") of a sampler, as call(k, x) with sigma = sigmas[k].
+        """A sampler's calls net(x, sigma, labels, output="network") as call(k, x), sigma being sigmas[k].
 
-        Shapes    labels: as `forward` takes them; x: [N,C+1,H,W] -> [N,C,H,W], or [N,R,C,H,W] for labels [N,R].
+        Shapes    labels: as `forward` takes them; x: [N,C+1,H,W]
+                  -> [N,C,H,W], or [N,R,C,H,W] for labels [N,R].
         Values    of the parameters, or the held weights, as they are now, without gradient. Where a batch is
                   sampled image by image (`inference.py`), sums are in another order than `forward`'s.
         """
