@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from mclr_fast import ops
+from mclr_fast.runtime.graphs import Graphs
+from mclr_fast.runtime.logs import say
 
 from .guidance import Denoiser, network_output, prepared_calls
 from .seeds import seeded_noise
@@ -180,6 +183,7 @@ class HeunSampler:
     guidance: float = 1.0
     hold: Callable[[], AbstractContextManager[None]] = nullcontext
     num_classes: int = 0
+    _graphs: list[Graphs] = field(default_factory=list, init=False, repr=False, compare=False)
 
     unguided: ClassVar[float] = 1.0
 
@@ -194,9 +198,15 @@ class HeunSampler:
         called = [t * (1 + gamma) if t in added else t for t in levels] + levels[1:]
         return calls + sum(_lies_in(t, self.options.guidance_interval) for t in called)
 
-    def held(self) -> AbstractContextManager[None]:
-        """As `Sampler.held`."""
-        return self.hold()
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """As `Sampler.held`; on a GPU the calls inside are CUDA graphs, which read what is held."""
+        with self.hold():
+            self._graphs.append(Graphs(self._sample, say=partial(say, True)))
+            try:
+                yield
+            finally:
+                self._graphs.pop()
 
     def start(self, seeds: Sequence[int]) -> Tensor:
         """As `Sampler.start`: standard normal, drawn on the CPU.
@@ -211,6 +221,12 @@ class HeunSampler:
 
     def __call__(self, start: Tensor, labels: Tensor) -> Tensor:
         """As `Sampler.__call__`, float32 [b,C,H,W]."""
+        sample = self._graphs[-1] if self._graphs else self._sample
+        return sample(start, labels)
+
+    @torch.no_grad()
+    def _sample(self, start: Tensor, labels: Tensor) -> Tensor:
+        """The whole call: `start` has all noise that it takes."""
         options = self.options
         noise, *added = start.unbind(1) if self._churned() else (start,)
         added = iter(added)

@@ -1,4 +1,4 @@
-"""A network made ready for all its calls in a sampler: what needs noise levels and labels alone comes first."""
+"""A network made ready for all calls of a sampler: what needs noise levels and labels alone comes first."""
 
 from __future__ import annotations
 
