@@ -73,7 +73,7 @@ class ImageProgram:
         self._steps: list[_Recorded] = []
         self._num_shared: int | None = None
         self._weights: list[Tensor] = []
-        self._emb_size = 0
+        self.emb_size = 0  # of all channels that are modulated
 
     @staticmethod
     def available() -> bool:
@@ -113,8 +113,8 @@ class ImageProgram:
         """As `ops.modulate_silu`, with the next x.channels numbers of `run`'s emb."""
         if self._num_shared is None:
             self._num_shared = len(self._steps)
-        (out,) = self._add(MODULATE_SILU, (x,), [(x.height, x.width, x.channels)], b=self._emb_size)
-        self._emb_size += x.channels
+        (out,) = self._add(MODULATE_SILU, (x,), [(x.height, x.width, x.channels)], b=self.emb_size)
+        self.emb_size += x.channels
         return out
 
     def mp_sum_clip(
@@ -179,9 +179,9 @@ class ImageProgram:
                   -> [B,C,H,W] of its output, channels_last.              Dtypes   float32.
         """
         shape = (self.input.channels, self.input.height, self.input.width)
-        if net_input.shape[1:] != shape or emb.ndim != 2 or emb.shape[1] != self._emb_size:
+        if net_input.shape[1:] != shape or emb.ndim != 2 or emb.shape[1] != self.emb_size:
             raise ValueError(
-                f"the program takes [N,{','.join(map(str, shape))}] and [B,{self._emb_size}], "
+                f"the program takes [N,{','.join(map(str, shape))}] and [B,{self.emb_size}], "
                 f"not {list(net_input.shape)} and {list(emb.shape)}."
             )
         images, rows = len(net_input), len(emb)
@@ -205,7 +205,7 @@ class ImageProgram:
                 rows // images,
                 self.input.size,
                 self._output.size,
-                self._emb_size,
+                self.emb_size,
                 self._memory_size,
                 self._scratch_at,
                 threads,

@@ -92,17 +92,28 @@ def test_one_hot_labels_and_networks_without(program):
 
 
 def test_an_image_is_the_same_in_any_batch_and_number_of_threads(program):
-    net, labels = network(), torch.arange(5) % 4
-    x, threads = scaled(net, 5), torch.get_num_threads()
+    net, threads = network(), torch.get_num_threads()
+    made = inference.network_program(net)
+    x, emb = scaled(net, 5), torch.randn(10, made.emb_size)
+    found = []
     try:
-        for number in (1, 2):
+        for number in (1, 2, 3):
             torch.set_num_threads(number)
-            whole = prepared(net, x, labels, 5)
-            alone = prepared(net, x[3:4], labels[3:4], 1)
-            pairs = prepared(net, x[:1], torch.tensor([[0, 2]]), 1)
-            assert torch.equal(whole[1][3:4], alone[1]) and torch.equal(whole[1][:1], pairs[1][:, 0])
+            found.append(made.run(x, emb))
+            found.append(torch.cat([made.run(x[i : i + 1], emb[2 * i : 2 * i + 2]) for i in range(5)]))
     finally:
         torch.set_num_threads(threads)
+    assert all(torch.equal(y, found[0]) for y in found[1:])
+
+
+def test_shapes_that_do_not_go_with_the_program(program):
+    net = network()
+    made = inference.network_program(net)
+    with pytest.raises(ValueError, match="the program takes"):
+        made.run(scaled(net, 1)[:, :1], torch.zeros(1, made.emb_size))
+    with pytest.raises(ValueError, match="3 rows for 2 images"):
+        made.run(scaled(net, 2), torch.zeros(3, made.emb_size))
+    assert made.run(scaled(net, 0), torch.zeros(0, made.emb_size)).shape == (0, 2, 8, 8)
 
 
 def test_weights_are_those_of_now(program):
