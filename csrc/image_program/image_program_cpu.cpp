@@ -200,10 +200,12 @@ void attend(const mclr_step& s, const float* x, float* out, float* scratch) {
 
 // One step of one image. memory: the thread's; input, output, emb: the image's.
 void run(const mclr_step& s, float* memory, const float* input, float* output, const float* emb, float* scratch) {
-    const float* a = s.a == MCLR_INPUT ? input : memory + s.a;
-    const float* b = memory + s.b;
-    float* out = s.out == MCLR_OUTPUT ? output : memory + s.out;
-    float* second = s.second < 0 ? nullptr : memory + s.second;
+    auto operand = [&](int64_t place) { return place == MCLR_INPUT ? input : memory + place; };
+    const float *a = operand(s.a), *b = operand(s.b);
+    auto result = [&](int64_t place) {
+        return place == MCLR_NOTHING ? nullptr : place == MCLR_OUTPUT ? output : memory + place;
+    };
+    float *out = result(s.out), *second = result(s.second);
     switch (s.kind) {
         case MCLR_CONVOLVE: return convolve(s, a, out, scratch);
         case MCLR_PIXEL_NORM_SILU: return pixel_norm_silu(s, a, out, second);

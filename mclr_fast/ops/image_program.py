@@ -152,18 +152,12 @@ class ImageProgram:
     def attend(self, qkv: Activation, num_heads: int) -> Activation:
         """Cosine attention, softmax(q k^T / sqrt(d)) v, with q, k, v as `ops.qkv_norm` makes them."""
         channels = qkv.channels // 3
-        return self._add(
-            ATTEND,
-            (qkv,),
-            [(qkv.height, qkv.width, channels)],
-            out_channels=channels,
-            heads=num_heads,
-        )[0]
+        shape = qkv.height, qkv.width, channels
+        return self._add(ATTEND, (qkv,), [shape], out_channels=channels, heads=num_heads)[0]
 
     def finish(self, output: Activation) -> ImageProgram:
         """Give every activation its place in memory; itself, ready to run."""
-        if self._num_shared is None:
-            self._num_shared = len(self._steps)
+        self._num_shared = self._num_shared or 0  # without a modulation every column runs all of it
         output.place, self._output = OUTPUT, output
         self._memory_size = self._place()
         self._scratch_at = self._memory_size

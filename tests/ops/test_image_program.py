@@ -22,7 +22,7 @@ def kernels(implementation):
 
 
 def check(record, channels, height=4, width=4, emb_size=0):
-    """record(program, x) -> its output; returns a function that compares it with expected(x, emb) in float64."""
+    """record(program, x) -> its output; gives what compares that with expected(x, emb), in float64."""
     program = ImageProgram(height, width, channels)
     program.finish(record(program, program.input))
 
@@ -45,17 +45,21 @@ def test_convolve(out_channels, height, width, kernel):
 
 
 @pytest.mark.parametrize("channels", [2, 16, 21])
-def test_pointwise_steps(channels):
-    for part in (0, 1):
-        check(lambda program, x: program.pixel_norm_silu(x)[part], channels)(
-            lambda x, emb: pixel_norm_silu(x)[part]
-        )
-        check(lambda program, x: program.mp_cat_silu(x, x, 0.3)[part], channels)(
-            lambda x, emb: mp_cat_silu(x, x, 0.3)[part]
-        )
-        check(lambda program, x: program.mp_sum_clip(x, x, 0.3, 0.5, silu=True)[part], channels)(
-            lambda x, emb: mp_sum_clip_silu(x, x, 0.3, 0.5)[part]
-        )
+@pytest.mark.parametrize("part", [0, 1])
+def test_steps_with_two_results(channels, part):
+    check(lambda program, x: program.pixel_norm_silu(x)[part], channels)(
+        lambda x, emb: pixel_norm_silu(x)[part]
+    )
+    check(lambda program, x: program.mp_cat_silu(x, x, 0.3)[part], channels)(
+        lambda x, emb: mp_cat_silu(x, x, 0.3)[part]
+    )
+    check(lambda program, x: program.mp_sum_clip(x, x, 0.3, 0.5, silu=True)[part], channels)(
+        lambda x, emb: mp_sum_clip_silu(x, x, 0.3, 0.5)[part]
+    )
+
+
+@pytest.mark.parametrize("channels", [2, 16, 21])
+def test_steps_with_one_result(channels):
     check(lambda program, x: program.mp_sum_clip(x, x, 0.3)[0], channels)(lambda x, emb: x / 0.58**0.5)
     check(lambda program, x: program.modulate_silu(x), channels, emb_size=channels)(
         lambda x, emb: mp_silu(x * (1 + emb[:, :, None, None]))
