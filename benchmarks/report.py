@@ -56,11 +56,18 @@ TARGETS = [
     Target({"row": "sampler-b64-bf16"}, "over_eager", 3.5),
     Target({"row": "sampler-b1-fp32"}, "guided_over_unguided", 1.6, at_most=True),
     Target({"row": "sampler-b64-fp32"}, "guided_over_unguided", 1.9, at_most=True),
+    *(
+        Target({"row": f"sampler-gpu-b{num_images}"}, "over_kernels", limit, at_most=True)
+        for num_images, limit in ((1, 1.25), (8, 1.10), (64, 1.05))
+    ),
+    Target({"row": "sampler-gpu-b1"}, "guided_over_unguided", 1.25, at_most=True),
+    Target({"row": "sampler-gpu-b64"}, "guided_over_unguided", 1.9, at_most=True),
     Target({"row": "data-wait"}, "wait_share", 0.02, at_most=True),
 ]
 RATIOS = (
     "over_eager",
     "guided_over_unguided",
+    "over_kernels",
     "over_naive",
     "over_naive_same_dtype",
     "precision",
