@@ -90,7 +90,7 @@ class Contenders:
         return EDM2().sampler(self.net, self.facts, self.options, guidance=guidance)
 
     def published(self, net=None):
-        return heun(net or self.plain, self.noise, self.one_hot, self.levels)
+        return heun(self.plain if net is None else net, self.noise, self.one_hot, self.levels)
 
     def flops_and_bytes(self):
         """Of one call: convolutions and products; what the fused ops move, and the weights once."""
