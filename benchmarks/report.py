@@ -48,9 +48,26 @@ TARGETS = [
     Target({"row": "optimizer", "size": "past cache"}, "over_torch", 2),
     Target({"row": "data-png", "case": "dali"}, "images_per_second", 10_000),
     Target({"row": "data-png", "case": "dali"}, "over_torch", 3),
+    *(
+        Target({"row": f"sampler-b{num_images}-fp32"}, key, limit)
+        for key, limits in (("over_eager", (2.5, 2.5, 2.2, 2.2)), ("over_compile", (0.9, 0.9, 1.2, 1.2)))
+        for num_images, limit in zip((1, 8, 64, 250), limits, strict=True)
+    ),
+    Target({"row": "sampler-b64-bf16"}, "over_eager", 3.5),
+    Target({"row": "sampler-b1-fp32"}, "guided_over_unguided", 1.6, at_most=True),
+    Target({"row": "sampler-b64-fp32"}, "guided_over_unguided", 1.9, at_most=True),
+    *(
+        Target({"row": f"sampler-gpu-b{num_images}"}, "over_kernels", limit, at_most=True)
+        for num_images, limit in ((1, 1.25), (8, 1.10), (64, 1.05))
+    ),
+    Target({"row": "sampler-gpu-b1"}, "guided_over_unguided", 1.25, at_most=True),
+    Target({"row": "sampler-gpu-b64"}, "guided_over_unguided", 1.9, at_most=True),
     Target({"row": "data-wait"}, "wait_share", 0.02, at_most=True),
 ]
 RATIOS = (
+    "over_eager",
+    "guided_over_unguided",
+    "over_kernels",
     "over_naive",
     "over_naive_same_dtype",
     "precision",

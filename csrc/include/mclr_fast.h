@@ -133,6 +133,43 @@ void mclr_heun_update_forward(int64_t dtype, int64_t input_dtype, const void* pr
                               void* net_input, int64_t images, int64_t channels, int64_t pixels, int64_t channels_last,
                               float from_x, float from_p, float step, float c_in);
 
+// --- A whole network on images, one after another: CPU, float32, no gradient. ---------------------
+
+enum mclr_step_kind {
+    MCLR_CONVOLVE = 0,         // a * weight -> out; [height, width, in_channels] -> [height, width, out_channels]
+    MCLR_PIXEL_NORM_SILU = 1,  // a -> out, second
+    MCLR_MODULATE_SILU = 2,    // a, emb from its b-th number on -> out
+    MCLR_MP_SUM_CLIP = 3,      // scale_a a + scale_b b, clipped -> out, and mp_silu of it -> second
+    MCLR_MP_CAT_SILU = 4,      // a of in_channels, b of out_channels -> out, second
+    MCLR_DOWNSAMPLE = 5,       // a -> out of height x width
+    MCLR_UPSAMPLE = 6,         // a -> out of height x width
+    MCLR_ATTEND = 7            // a [pixels, heads, depth, 3] -> out [pixels, out_channels]
+};
+enum mclr_place { MCLR_NOTHING = -1, MCLR_INPUT = -2, MCLR_OUTPUT = -3 };
+
+// One step. a, b, out, second: where activations lie in a thread's memory, in floats, or mclr_place.
+typedef struct {
+    int64_t kind;  // enum mclr_step_kind
+    int64_t a, b, out, second;
+    const float* weight;  // as image_program_pack lays it out
+    int64_t height, width, in_channels, out_channels, kernel, heads;
+    float scale_a, scale_b, clip, unused;
+} mclr_step;
+
+// weight: [out_channels, kernel, kernel, in_channels] -> packed: as many floats as packed_size sets. width: the image's.
+void mclr_image_program_packed_size(int64_t* size, int64_t out_channels, int64_t in_channels, int64_t kernel,
+                                    int64_t width);
+void mclr_image_program_pack(const float* weight, float* packed, int64_t out_channels, int64_t in_channels,
+                             int64_t kernel, int64_t width);
+
+// input: [images, input_size], output: [images columns, output_size], emb: [images columns, emb_size]; the first
+// `shared` steps, which read no emb, serve all columns of an image. memory: [threads, memory_size], of which the
+// part from scratch_at on is for the steps themselves.
+void mclr_image_program_run(const mclr_step* steps, int64_t count, int64_t shared, const float* input, float* output,
+                            const float* emb, float* memory, int64_t images, int64_t columns, int64_t input_size,
+                            int64_t output_size, int64_t emb_size, int64_t memory_size, int64_t scratch_at,
+                            int64_t threads);
+
 // --- All parameters at once: CPU. ---------------------------------------------------------------
 
 void mclr_weight_norm_scale_forward(const mclr_weight* weights, int64_t count);

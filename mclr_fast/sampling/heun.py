@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from mclr_fast import ops
+from mclr_fast.runtime.graphs import Graphs
+from mclr_fast.runtime.logs import say
 
-from .guidance import Denoiser, network_output
+from .guidance import Denoiser, network_output, prepared_calls
 from .seeds import seeded_noise
 
 if TYPE_CHECKING:
@@ -75,19 +77,18 @@ def edm_sampler(
         )
     nets = [net] if guidance == 1 else [net, gnet]
     randn_like = randn_like or torch.randn_like
+    # The time steps stay Python floats, so that no step waits for the device.
+    steps = sigma_steps(num_steps, sigma_min, sigma_max, rho).tolist()
     max_gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
+    hats = [t * (1 + max_gamma) if max_gamma > 0 and S_min <= t <= S_max else t for t in steps[:-1]]
     kinds = {network_output(n) for n in nets}
     raw = len(kinds) == 1 and None not in kinds
     sigma_data, dtype = kinds.pop() if raw else (0.5, torch.float32)  # no net gets the latter
+    sigmas = _called_at(hats, steps)
+    evaluate = _evaluations(nets, sigmas, guidance_interval, labels, len(noise), raw)
 
     def step(x: Tensor, t: float, net_input: Tensor, x_hat: Tensor, t_hat: float, t_next: float, slope=None):
-        sigma = torch.full((), t, dtype=torch.float32, device=x.device)
-        guided = len(nets) > 1 and _lies_in(t, guidance_interval)
-        called = nets if guided else nets[:1]
-        if raw:
-            outputs = [n(net_input, sigma, labels, output="network") for n in called]
-        else:
-            outputs = [n(x.float(), sigma, labels) for n in called]
+        outputs = evaluate(net_input if raw else x)
         return ops.heun_update(
             outputs[0],
             x,
@@ -97,20 +98,17 @@ def edm_sampler(
             t_next,
             slope,
             guide=outputs[-1],
-            guidance=guidance if guided else 1.0,
+            guidance=guidance if len(outputs) > 1 else 1.0,
             sigma_data=sigma_data,
             output="network" if raw else "denoised",
             dtype=dtype,
         )
 
-    # The time steps stay Python floats, so that no step waits for the device.
-    steps = sigma_steps(num_steps, sigma_min, sigma_max, rho).tolist()
     x_next = noise * steps[0]
     net_input = _scaled(x_next, steps[0], sigma_data, dtype)
-    for t_cur, t_next in pairwise(steps):
-        t_hat, x_hat = t_cur, x_next
-        if max_gamma > 0 and S_min <= t_cur <= S_max:
-            t_hat = t_cur * (1 + max_gamma)
+    for t_cur, t_hat, t_next in zip(steps[:-1], hats, steps[1:], strict=True):
+        x_hat = x_next
+        if t_hat > t_cur:
             x_hat = x_next + math.sqrt(t_hat**2 - t_cur**2) * S_noise * randn_like(x_next)
             net_input = _scaled(x_hat, t_hat, sigma_data, dtype)
 
@@ -119,6 +117,40 @@ def edm_sampler(
         if t_next > 0:
             x_next, _, net_input = step(x_next, t_next, net_input, x_hat, t_hat, t_next, slope)
     return x_next
+
+
+def _called_at(hats: Sequence[float], steps: Sequence[float]) -> list[float]:
+    """The noise levels of all calls in their order: each step's own, then the next, but for 0."""
+    return [t for pair in zip(hats, steps[1:], strict=True) for t in pair][:-1]
+
+
+def _evaluations(
+    nets: Sequence[Denoiser],
+    sigmas: Sequence[float],
+    interval: tuple[float, float] | None,
+    labels: Tensor | None,
+    num_images: int,
+    raw: bool,
+) -> Callable[[Tensor], Sequence[Tensor]]:
+    """The nets' outputs at the next of `sigmas`: of the guide too, if there is one and it acts there.
+
+    They are raw, of a scaled input, or else denoised images of x.
+    """
+    guided = [len(nets) > 1 and _lies_in(sigma, interval) for sigma in sigmas]
+    turn = iter(range(len(sigmas)))
+    if raw and labels is not None and all(hasattr(n, "prepare") for n in nets):
+        prepared = prepared_calls(nets, sigmas, guided, labels, num_images)
+        return lambda net_input: prepared(next(turn), net_input)
+
+    def evaluate(x: Tensor) -> list[Tensor]:
+        k = next(turn)
+        sigma = torch.full((), sigmas[k], dtype=torch.float32, device=x.device)
+        called = nets if guided[k] else nets[:1]
+        if raw:
+            return [n(x, sigma, labels, output="network") for n in called]
+        return [n(x.float(), sigma, labels) for n in called]
+
+    return evaluate
 
 
 def _lies_in(sigma: float, interval: tuple[float, float] | None) -> bool:
@@ -151,6 +183,7 @@ class HeunSampler:
     guidance: float = 1.0
     hold: Callable[[], AbstractContextManager[None]] = nullcontext
     num_classes: int = 0
+    _graphs: list[Graphs] = field(default_factory=list, init=False, repr=False, compare=False)
 
     unguided: ClassVar[float] = 1.0
 
@@ -165,9 +198,15 @@ class HeunSampler:
         called = [t * (1 + gamma) if t in added else t for t in levels] + levels[1:]
         return calls + sum(_lies_in(t, self.options.guidance_interval) for t in called)
 
-    def held(self) -> AbstractContextManager[None]:
-        """As `Sampler.held`."""
-        return self.hold()
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """As `Sampler.held`; on a GPU the calls inside are CUDA graphs, which read what is held."""
+        with self.hold():
+            self._graphs.append(Graphs(self._sample, say=partial(say, True)))
+            try:
+                yield
+            finally:
+                self._graphs.pop()
 
     def start(self, seeds: Sequence[int]) -> Tensor:
         """As `Sampler.start`: standard normal, drawn on the CPU.
@@ -182,6 +221,12 @@ class HeunSampler:
 
     def __call__(self, start: Tensor, labels: Tensor) -> Tensor:
         """As `Sampler.__call__`, float32 [b,C,H,W]."""
+        sample = self._graphs[-1] if self._graphs else self._sample
+        return sample(start, labels)
+
+    @torch.no_grad()
+    def _sample(self, start: Tensor, labels: Tensor) -> Tensor:
+        """The whole call: `start` has all noise that it takes."""
         options = self.options
         noise, *added = start.unbind(1) if self._churned() else (start,)
         added = iter(added)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mclr_fast import ops
 from mclr_fast.data.rng import DROPOUT_STREAM
 
+from .inference import embeddings, fits_a_program, program_call
 from .layers import Block, DropoutKey, MPConv, MPFourier
 
 
@@ -95,17 +96,29 @@ class UNet(nn.Module):
         Shapes    c_noise: float32 [1] or [N]; labels: int64 [N,R] (-1 = the zero label vector), floating
                   [N,R,label_dim], or None for a net without labels -> [1,E], [N,E] or, with labels, [N*R,E].
         """
-        emb = self.emb_noise(self.emb_fourier(c_noise))
+        label = self.label_embedding(labels)
+        noise = self.noise_embedding(c_noise)
+        if label is None:
+            return self.joint_embedding(noise, None)
+        return self.joint_embedding(noise[:, None].expand_as(label), label).flatten(0, 1)
+
+    def noise_embedding(self, c_noise: Tensor) -> Tensor:
+        """The noise level's part: [n] -> [n,E]."""
+        return self.emb_noise(self.emb_fourier(c_noise))
+
+    def label_embedding(self, labels: Tensor | None) -> Tensor | None:
+        """The labels' part, [N,R] or [N,R,label_dim] -> [N,R,E]."""
         if labels is None:
-            return ops.mp_silu(emb)
+            return None
         if labels.is_floating_point():
-            label = self.emb_label(labels * math.sqrt(labels.shape[-1]))
-        else:
-            columns = self.emb_label.effective(None, torch.float32).t()
-            label = F.embedding(labels.clamp(min=0), columns) * (labels >= 0)[:, :, None]
-            label = label * math.sqrt(len(columns))
-        emb = ops.mp_sum(emb[:, None].expand_as(label), label, self.label_balance)
-        return ops.mp_silu(emb).flatten(0, 1)
+            return self.emb_label(labels * math.sqrt(labels.shape[-1]))
+        columns = self.emb_label.effective(None, torch.float32).t()
+        label = F.embedding(labels.clamp(min=0), columns) * (labels >= 0)[:, :, None]
+        return label * math.sqrt(len(columns))
+
+    def joint_embedding(self, noise: Tensor, label: Tensor | None) -> Tensor:
+        """Both parts, of shapes that broadcast, as the blocks take them."""
+        return ops.mp_silu(noise if label is None else ops.mp_sum(noise, label, self.label_balance))
 
     def forward(self, x: Tensor, emb: Tensor, dropout_key: DropoutKey | None = None) -> Tensor:
         """The raw output F.
@@ -275,6 +288,26 @@ class Precond(nn.Module):
         if not return_logvar:
             return result
         return result, self.logvar_linear(self.logvar_fourier(c_noise)).view(-1, 1, 1, 1)
+
+    def prepare(
+        self, sigmas: Sequence[float], labels: Tensor | None, num_images: int
+    ) -> Callable[[int, Tensor], Tensor]:
+        """A sampler's calls net(x, sigma, labels, output="network") as call(k, x), sigma being sigmas[k].
+
+        Shapes    labels: as `forward` takes them; x: [N,C+1,H,W]
+                  -> [N,C,H,W], or [N,R,C,H,W] for labels [N,R].
+        Values    of the parameters, or the held weights, as they are now, without gradient. Where a batch is
+                  sampled image by image (`inference.py`), sums are in another order than `forward`'s.
+        """
+        labels, columns = self._labels(labels, num_images, "network")
+        emb = embeddings(self.unet, sigmas, labels)
+        if fits_a_program(self):
+            call = program_call(self, emb, num_images)
+        else:
+            call = lambda k, x: self.unet(x, emb[k])  # noqa: E731
+        if not columns:
+            return call
+        return lambda k, x: call(k, x).unflatten(0, labels.shape[:2])
 
     def contrast(self, x_noisy: Tensor, sigma: Tensor, labels_NR: Tensor) -> Tensor:
         """D of every image under each of its R labels: `forward` with labels [N,R]."""
