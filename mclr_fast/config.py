@@ -136,6 +136,7 @@ class SamplerConfig:
     S_max: ClassVar[float] = math.inf
     S_noise: ClassVar[float] = 1.0
     guidance_interval: ClassVar[tuple[float, float] | None] = None
+    prepare: ClassVar[bool] = True  # all calls of a batch together, see `edm_sampler`
 
     num_steps: int = 12
     """Heun steps: a sample costs 2 num_steps - 1 network calls."""
@@ -150,6 +151,8 @@ class SamplerConfig:
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(SamplerConfig):
     """How it is judged."""
+
+    prepare: ClassVar[bool] = False  # the tables of runs were made call by call, and stay so to the bit
 
     eval_every: int = 0
     """Images between evaluations; 0 = no evaluation."""

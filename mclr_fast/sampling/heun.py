@@ -54,6 +54,7 @@ def edm_sampler(
     S_noise: float = 1.0,
     randn_like: Callable[[Tensor], Tensor] | None = None,
     guidance_interval: tuple[float, float] | None = None,
+    prepare: bool = True,
 ) -> Tensor:
     """Solve the probability-flow ODE from `noise` to images, with optional churn (added noise).
 
@@ -68,7 +69,8 @@ def edm_sampler(
 
     `randn_like` draws the churn noise (default torch.randn_like), once for each step whose t lies
     in [S_min, S_max]. Nets that offer `output="network"` (EDM2's) give their raw output, and what lies
-    between two calls is one fused op.
+    between two calls is one fused op. prepare: of nets that offer it, what noise levels and labels alone
+    decide is made before the first call; images differ in float32's last digits.
     """
     if guidance != 1 and gnet is None:
         raise ValueError(
@@ -85,7 +87,8 @@ def edm_sampler(
     raw = len(kinds) == 1 and None not in kinds
     sigma_data, dtype = kinds.pop() if raw else (0.5, torch.float32)  # no net gets the latter
     sigmas = _called_at(hats, steps)
-    evaluate = _evaluations(nets, sigmas, guidance_interval, labels, len(noise), raw)
+    prepare = prepare and raw and labels is not None and all(hasattr(n, "prepare") for n in nets)
+    evaluate = _evaluations(nets, sigmas, guidance_interval, labels, len(noise), raw, prepare)
 
     def step(x: Tensor, t: float, net_input: Tensor, x_hat: Tensor, t_hat: float, t_next: float, slope=None):
         outputs = evaluate(net_input if raw else x)
@@ -131,6 +134,7 @@ def _evaluations(
     labels: Tensor | None,
     num_images: int,
     raw: bool,
+    prepare: bool,
 ) -> Callable[[Tensor], Sequence[Tensor]]:
     """The nets' outputs at the next of `sigmas`: of the guide too, if there is one and it acts there.
 
@@ -138,7 +142,7 @@ def _evaluations(
     """
     guided = [len(nets) > 1 and _lies_in(sigma, interval) for sigma in sigmas]
     turn = iter(range(len(sigmas)))
-    if raw and labels is not None and all(hasattr(n, "prepare") for n in nets):
+    if prepare:
         prepared = prepared_calls(nets, sigmas, guided, labels, num_images)
         return lambda net_input: prepared(next(turn), net_input)
 
@@ -202,6 +206,9 @@ class HeunSampler:
     def held(self) -> Iterator[None]:
         """As `Sampler.held`; on a GPU the calls inside are CUDA graphs, which read what is held."""
         with self.hold():
+            if not self.options.prepare:
+                yield
+                return
             self._graphs.append(Graphs(self._sample, say=partial(say, True)))
             try:
                 yield
@@ -246,6 +253,7 @@ class HeunSampler:
             S_noise=options.S_noise,
             randn_like=lambda x: next(added),
             guidance_interval=options.guidance_interval,
+            prepare=options.prepare,
         )
 
     def _levels(self) -> list[float]:
