@@ -296,8 +296,8 @@ class EvaluateConfig(SampleConfig):
     """What to compare with: data sets or statistics (EDM2's .pkl, .npz); the first that serves is taken."""
     data: str | None = None
     """Data set of real images to compare with, after --ref; mnist16 knows its own."""
-    num_samples: int = 0
-    """Samples an evaluation draws; 0 = 1,000 for mnist16, 50,000 for the other protocols."""
+    num_samples: int | None = None
+    """Samples an evaluation draws; default: 1,000 for mnist16, 50,000 for the other protocols."""
     first_seed: int = 0
     """Their sampling seeds are first_seed, first_seed + 1, ..."""
     repeats: int = 1

@@ -47,7 +47,8 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
     """
     names = protocol_names(config.protocol)
     embedded = names == [EMBEDDED]
-    config = dataclasses.replace(config, num_samples=config.num_samples or SAMPLES[embedded])
+    if config.num_samples is None:
+        config = dataclasses.replace(config, num_samples=SAMPLES[embedded])
     check = Check(config)
     check.at_least(1, "repeats", "num_samples", "neighbors", "sample_batch")
     check.at_least(0, "first_seed")
