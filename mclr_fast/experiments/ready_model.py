@@ -39,12 +39,13 @@ PUBLISHED = {  # by channels: a network for NVIDIA's, in its release
 class ReadyModel:
     """A model as it is sampled.
 
-    Attributes: options, with the model's own numbers; decode: x [b,...] -> uint8 images [b,C,H,W]; dtype,
-    what the network computes in.
+    Attributes: options, with the model's own numbers; base: of its strength dial, None without; decode:
+        x [b,...] -> uint8 images [b,C,H,W]; dtype, what the network computes in.
     """
 
     model: Model
     options: SampleConfig
+    base: str | None
     sampler: Sampler
     decode: Callable[[Tensor], Tensor]
     dtype: torch.dtype
@@ -72,7 +73,7 @@ def ready_model(config: SampleConfig, device: torch.device, net: nn.Module | Non
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
     sampler = model.sampler(net.to(device), config, guidance=config.guidance, guide=guide)
-    return ReadyModel(model, config, sampler, decode, dtype)
+    return ReadyModel(model, config, base, sampler, decode, dtype)
 
 
 def check_guidance(config: SampleConfig, model: Model) -> None:
@@ -152,9 +153,7 @@ def made_with(ready: ReadyModel) -> dict[str, Any]:
     options = ready.options
     said = {name: getattr(options, name) for name in (*NUMBERS, "guidance", "guidance_interval", "strength")}
     said = {name: value for name, value in said.items() if value is not None and value != math.inf}
-    files = {"model": options.model, "gnet": options.gnet}
-    if options.strength is not None:
-        files["base"] = _base(options, read_config(options.model))
+    files = {"model": options.model, "gnet": options.gnet, "base": ready.base}
     said |= {name: file_sha256(weights_file(path)) for name, path in files.items() if path is not None}
     said |= {"vae": options.vae} if options.vae else {}
     said["dtype"] = str(ready.dtype).removeprefix("torch.")

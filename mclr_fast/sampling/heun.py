@@ -81,8 +81,7 @@ def edm_sampler(
     randn_like = randn_like or torch.randn_like
     # The time steps stay Python floats, so that no step waits for the device.
     steps = sigma_steps(num_steps, sigma_min, sigma_max, rho).tolist()
-    max_gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
-    hats = [t * (1 + max_gamma) if max_gamma > 0 and S_min <= t <= S_max else t for t in steps[:-1]]
+    hats = _churned(steps, S_churn, S_min, S_max)
     kinds = {network_output(n) for n in nets}
     raw = len(kinds) == 1 and None not in kinds
     sigma_data, dtype = kinds.pop() if raw else (0.5, torch.float32)  # no net gets the latter
@@ -120,6 +119,12 @@ def edm_sampler(
         if t_next > 0:
             x_next, _, net_input = step(x_next, t_next, net_input, x_hat, t_hat, t_next, slope)
     return x_next
+
+
+def _churned(steps: Sequence[float], S_churn: float, S_min: float, S_max: float) -> list[float]:
+    """Each step's level with the noise that churn adds: its own where none is added."""
+    gamma = min(S_churn / (len(steps) - 1), math.sqrt(2) - 1)
+    return [t * (1 + gamma) if gamma > 0 and S_min <= t <= S_max else t for t in steps[:-1]]
 
 
 def _called_at(hats: Sequence[float], steps: Sequence[float]) -> list[float]:
@@ -197,10 +202,8 @@ class HeunSampler:
         calls = 2 * self.options.num_steps - 1
         if self.guidance == 1:
             return calls
-        levels, added = self._levels(), self._churned()
-        gamma = min(self.options.S_churn / self.options.num_steps, math.sqrt(2) - 1)
-        called = [t * (1 + gamma) if t in added else t for t in levels] + levels[1:]
-        return calls + sum(_lies_in(t, self.options.guidance_interval) for t in called)
+        steps, hats = self._levels()
+        return calls + sum(_lies_in(t, self.options.guidance_interval) for t in _called_at(hats, steps))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -221,7 +224,7 @@ class HeunSampler:
         Shapes    [b,C,H,W]; with churn [b,1+n,C,H,W], also the noise that n of the steps add.
         """
         noise, label_draw, randn_like = seeded_noise(seeds, self.shape)
-        if num_added := len(self._churned()):
+        if num_added := self._num_added():
             label_draw(max(self.num_classes, 1))  # EDM2 draws it between the two
             noise = torch.stack([noise, *(randn_like(noise) for _ in range(num_added))], dim=1)
         return noise.to(self.device)
@@ -235,7 +238,7 @@ class HeunSampler:
     def _sample(self, start: Tensor, labels: Tensor) -> Tensor:
         """The whole call: `start` has all noise that it takes."""
         options = self.options
-        noise, *added = start.unbind(1) if self._churned() else (start,)
+        noise, *added = start.unbind(1) if self._num_added() else (start,)
         added = iter(added)
         return edm_sampler(
             self.net,
@@ -256,14 +259,12 @@ class HeunSampler:
             prepare=options.prepare,
         )
 
-    def _levels(self) -> list[float]:
-        """Of the steps' beginnings."""
+    def _levels(self) -> tuple[list[float], list[float]]:
+        """The steps' noise levels, 0 the last; and each one's with what churn adds to it."""
         o = self.options
-        return sigma_steps(o.num_steps, o.sigma_min, o.sigma_max, o.rho).tolist()[:-1]
+        steps = sigma_steps(o.num_steps, o.sigma_min, o.sigma_max, o.rho).tolist()
+        return steps, _churned(steps, o.S_churn, o.S_min, o.S_max)
 
-    def _churned(self) -> list[float]:
-        """Those of them at which noise is added."""
-        options = self.options
-        if options.S_churn <= 0:
-            return []
-        return [t for t in self._levels() if options.S_min <= t <= options.S_max]
+    def _num_added(self) -> int:
+        """How many steps add noise."""
+        return sum(hat > t for t, hat in zip(*self._levels(), strict=False))

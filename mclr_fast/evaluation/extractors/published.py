@@ -94,7 +94,7 @@ def find_weights(name: str, path: Path | None = None, download: bool = False) ->
             f"{wanted.address}) at {cached}, say where it is with --{name}-weights, or have it fetched with "
             "--download."
         )
-    if found.name == wanted.file and not file_sha256(found).startswith(wanted.sha256):
+    if wanted.sha256 and found.name == wanted.file and not file_sha256(found).startswith(wanted.sha256):
         raise RunError(
             f"{found} is not the published file: its SHA-256 is {file_sha256(found)}, and should begin with "
             f"{wanted.sha256}. Download it again from {wanted.address}."
