@@ -32,6 +32,9 @@ FREE = {
     "train.log_every",
     "train.ema_snapshot_every",
     "eval.sample_batch",
+    "eval.inception_weights",
+    "eval.dinov2_weights",
+    "eval.download",
     "eval.recompute_cfg",
 }
 MIN_FREE_BYTES = 64 * 2**20

@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mclr_fast.config import EvalConfig, EvaluateConfig
-from mclr_fast.data import open_dataset
-from mclr_fast.evaluation.evaluator import Evaluator
+from mclr_fast.config import EvaluateConfig
 from mclr_fast.evaluation.image_sets import open_images
-from mclr_fast.evaluation.judge import Judge
-from mclr_fast.evaluation.mnist16 import mnist16_protocol
-from mclr_fast.evaluation.protocols import EMBEDDED, protocol_names
+from mclr_fast.evaluation.judge import Judge, Panel
+from mclr_fast.evaluation.protocols import EMBEDDED, own_data, protocol_names
 from mclr_fast.evaluation.rows import Row
-from mclr_fast.models import Model, load, read_config
+from mclr_fast.models import read_config
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import Check, option_of
-from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.sampling.generate import generate
 
-from .ranges import check_evaluation
+from .judging import panel_of
 from .ready_model import classes_of, classes_of_seeds, made_with, ready_model
 
-MNIST16 = {"num_steps": 12, "sigma_min": 0.002, "sigma_max": 40.0}  # the embedded run's, unless a model says
-# How a model is sampled, beside what a run's evaluations have.
-SAMPLE_ONLY = (
-    "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance_interval", "gnet", "strength", "base", "vae",
-    "labels", "balance",
+# How a model is sampled: nothing to images that are there.
+SAMPLING = (
+    "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance_interval",
+    "guidance", "gnet", "strength", "base", "vae", "labels", "balance", "first_seed", "num_samples",
 )  # fmt: skip
-SAMPLES = {True: 1000, False: 50_000}  # is it the embedded protocol? -> the default
+DEFAULTS = {"protocol": EMBEDDED, "first_seed": 0}
+SAMPLES = {True: 1000, False: 50_000}  # is it an embedded protocol? -> the default
+OF_GUIDANCE = ("gnet",)  # of what a run says: where nothing is guided they are not needed
 
 
 def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
@@ -45,28 +41,52 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
 
     One evaluation is a row; of several there are all rows, and by protocol and metric the mean and minimum.
     """
-    names = protocol_names(config.protocol)
-    embedded = names == [EMBEDDED]
-    if config.num_samples is None:
-        config = dataclasses.replace(config, num_samples=SAMPLES[embedded])
-    check = Check(config)
-    check.at_least(1, "repeats", "num_samples", "neighbors", "sample_batch")
-    check.at_least(0, "first_seed")
-    check(math.isfinite, "finite", "guidance")
     if (config.images is None) == (not config.model):
         raise RunError("name what is judged: a MODEL, or --images, and not both.")
+    _check_numbers(config)
     if config.images is not None:
-        if embedded:
-            raise RunError(f"{EMBEDDED} judges models; say with --protocol how to judge {config.images}.")
+        names = protocol_names(config.protocol or EMBEDDED)
+        if own_data(names):
+            raise RunError(f"{names[0]} judges models; say with --protocol how to judge {config.images}.")
         if config.repeats > 1:
             raise RunError("--repeats draws other samples of a model: --images are judged once.")
-        _refuse(config, (*SAMPLE_ONLY, *MNIST16, "guidance", "first_seed"), "--images are judged as they are")
+        _refuse(config, SAMPLING, "--images are judged as they are")
         return _of_images(config, names, ranks, stop)
-    if embedded:
-        _refuse(config, SAMPLE_ONLY, f"--protocol {EMBEDDED} samples as a run's evaluations do")
-        rows = _mnist16_rows(config, ranks, stop)
-        return _printed([row.to_json() for row in rows])
-    return _of_model(config, names, ranks, stop)
+    try:
+        judged = read_config(config.model).get("judged", {})
+    except (ValueError, OSError) as error:
+        raise RunError(str(error)) from error
+    config = _as_its_run(config, judged)
+    return _of_model(config, protocol_names(config.protocol), ranks, stop)
+
+
+def _check_numbers(config: EvaluateConfig) -> None:
+    check = Check(config)
+    check.at_least(1, "repeats", "sample_batch")
+    for name, least in (("num_samples", 1), ("neighbors", 1), ("first_seed", 0)):
+        if getattr(config, name) is not None:
+            check.at_least(least, name)
+    check(math.isfinite, "finite", "guidance")
+
+
+def _as_its_run(config: EvaluateConfig, judged: Mapping[str, Any]) -> EvaluateConfig:
+    """With what the model's own run judged it by, where nothing else is asked for.
+
+    By another protocol none of that holds but how samples are made.
+    """
+    if config.protocol not in (None, judged.get("protocol")):
+        judged = {name: judged[name] for name in ("vae", "gnet") if name in judged}
+    if config.guidance == 1:
+        judged = {name: value for name, value in judged.items() if name not in OF_GUIDANCE}
+    if config.ref or config.data:
+        judged = {name: value for name, value in judged.items() if name != "ref"}
+    said = {name: tuple(v) if isinstance(v, list) else v for name, v in {**DEFAULTS, **judged}.items()}
+    unsaid = {name for name in said if getattr(config, name) in (None, ())}
+    config = dataclasses.replace(config, **{name: said[name] for name in unsaid})
+    if config.num_samples is None:
+        is_embedded = own_data(protocol_names(config.protocol)) is not None
+        config = dataclasses.replace(config, num_samples=SAMPLES[is_embedded])
+    return config
 
 
 def _refuse(config: EvaluateConfig, names: Sequence[str], because: str) -> None:
@@ -77,10 +97,14 @@ def _refuse(config: EvaluateConfig, names: Sequence[str], because: str) -> None:
             raise RunError(f"{option_of(name)} does nothing here: {because}.")
 
 
+def _panel(config: EvaluateConfig, names: list[str]) -> Panel:
+    return panel_of(names, config, data=config.data, neighbors=config.neighbors, best_by=config.best_by)
+
+
 def _of_images(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
     started = time.perf_counter()
     images = open_images(str(config.images))
-    judge = _judge(config, names, len(images), tuple(images.image_shape[1:]), ranks, stop)
+    judge = Judge.of(_panel(config, names), len(images), images.image_shape, config.sample_batch, ranks, stop)
     metrics = judge.of_images(images, config.sample_batch, stop)
     seconds = time.perf_counter() - started
     name = config.images.name
@@ -90,13 +114,15 @@ def _of_images(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: Sto
 
 
 def _of_model(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
+    panel = _panel(config, names)
     ready = ready_model(config, ranks.device)
     shape = ready.decode(torch.zeros(1, *ready.model.facts.shape, device=ranks.device)).shape[1:]
-    judge = _judge(config, names, config.num_samples, tuple(shape[1:]), ranks, stop)
+    judge = Judge.of(panel, config.num_samples, tuple(shape), config.sample_batch, ranks, stop)
+    asked = (config.labels, config.balance)
     rows = []
     for seeds in _seeds(config):
         started = time.perf_counter()
-        labels = torch.tensor(classes_of_seeds(ready, seeds, ranks))
+        labels = torch.tensor(classes_of_seeds(ready.model, seeds, ranks, *asked))
         collector = judge.collector(len(seeds))
         size = config.sample_batch
         for batch in generate(ready.sampler, seeds, labels, batch_size=size, ranks=ranks, stop=stop):
@@ -107,81 +133,21 @@ def _of_model(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: Stop
             images_seen=0,
             nfe=ready.sampler.nfe,
             samples=len(seeds),
-            metrics=judge.metrics(collector.collected()),
+            metrics=judge.metrics(collector.collected(), labels),
             chosen_by=judge.chosen_by,
             guidance=ready.sampler.guidance,
             unguided=ready.sampler.unguided,
+            strength=config.strength,
             seconds=time.perf_counter() - started,
         )
         rows.append({**row.to_json(), "seeds": [seeds[0], seeds[-1]]})
-    classes = "in turn" if classes_of(ready.options, ready.model, config.num_samples) else "drawn by seed"
-    about = {**ranks.on_main(made_with, ready), "classes": classes, "size": list(shape[1:])}
-    return {**_printed(rows), "judged": about, "protocols": judge.described()}
-
-
-def _judge(
-    config: EvaluateConfig,
-    names: list[str],
-    num_images: int,
-    size: tuple[int, int],
-    ranks: Ranks,
-    stop: StopRequest,
-) -> Judge:
-    sources = [*config.ref, *([config.data] if config.data else [])]
-    weights = {"inception": config.inception_weights, "dinov2": config.dinov2_weights}
-    download = config.download
-    return Judge.of(names, sources, weights, num_images, size, config.sample_batch, ranks, stop, download)
-
-
-def _mnist16_rows(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> list[Row]:
-    """By the embedded run's protocol."""
-    if config.ref or config.data not in (None, EMBEDDED):
-        raise RunError(f"{EMBEDDED} compares with its own digits; another --ref needs another --protocol.")
-    try:
-        model = Model.of(read_config(config.model))
-        net = load(config.model, dtype=choose_dtype(config.precision, ranks.device)).to(ranks.device)
-        options = _mnist16_options(config, model)
-        train, heldout = (open_dataset(EMBEDDED, split) for split in ("train", "heldout"))
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        raise RunError(str(error)) from error
-    shape = model.facts.shape
-    if shape != train.image_shape:
-        raise RunError(
-            f"{config.model} makes images {shape}, {EMBEDDED} judges {train.image_shape}: see --protocol."
-        )
-    rows = []
-    for seeds in _seeds(config):
-        with tempfile.TemporaryDirectory() as folder:
-            evaluator = Evaluator(
-                protocol=mnist16_protocol(train, heldout, config.neighbors),
-                config=options,
-                seeds=seeds,
-                num_classes=train.num_classes,
-                model=model,
-                decode=model.codec(train).decode,
-                folder=Path(folder),
-                objective="",
-                ranks=ranks,
-                stop=stop,
-            )
-            if config.guidance == 1:
-                rows.append(evaluator.evaluate(net, _name(config), "trained").row)
-            else:
-                found = evaluator.evaluate(net, _name(config), "guidance", guidance=config.guidance)
-                rows.append(found.row)
-    return rows
-
-
-def _mnist16_options(config: EvaluateConfig, model: Model) -> EvalConfig:
-    """The door's as a run has them."""
-    own = {name: value for name, value in model.said.get("sampler", {}).items() if name in MNIST16}
-    said = {name: value for name in MNIST16 if (value := getattr(config, name)) is not None}
-    counts = {
-        name: getattr(config, name) for name in ("num_samples", "first_seed", "neighbors", "sample_batch")
+    in_turn = classes_of(ready.model, config.num_samples, *asked) is not None
+    about = {
+        **ranks.on_main(made_with, ready),
+        "classes": "in turn" if in_turn else "drawn by seed",
+        "size": list(shape[1:]),
     }
-    options = EvalConfig(**{**MNIST16, **own, **said}, **counts, grid_noises=1)
-    check_evaluation(options)
-    return options
+    return {**_printed(rows), "judged": about, "protocols": judge.described()}
 
 
 def _seeds(config: EvaluateConfig) -> list[range]:

@@ -41,7 +41,7 @@ def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
         raise RunError(f"--seeds: {error}") from error
     _check_outdir(config)
     ready = ready_model(config, ranks.device)
-    labels = classes_of_seeds(ready, seeds, ranks)
+    labels = classes_of_seeds(ready.model, seeds, ranks, config.labels, config.balance)
     with _files(config, seeds, labels, ranks.on_main(made_with, ready), ranks) as files:
         _write(files, ready, ranks, stop)
         if config.grid:
@@ -81,7 +81,7 @@ def generate(
     name = "the model" if net is not None else str(model)
     config = SampleConfig(model=name, labels=",".join(map(str, chosen)), **options)
     ready = ready_model(config, torch.device(device), net)
-    classes = classes_of(ready.options, ready.model, len(seeds))
+    classes = classes_of(ready.model, len(seeds), config.labels, config.balance)
     classes = torch.tensor(drawn_classes(ready.model, seeds) if classes is None else classes)
     images = []
     with torch.no_grad(), ready.sampler.held():

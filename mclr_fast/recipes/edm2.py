@@ -7,15 +7,24 @@ from mclr_fast.models.edm2 import PRESETS
 
 # The paper's learning rate, N and K are unpublished: these are starting points, not its values.
 NOTE = "not validated at this scale: the paper's learning rate, N and K are unpublished."
+# The paper's gamma (Figures 4 to 6); EDM2's guidance is 1 + gamma.
+GAMMAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0, 1.5, 2.0, 3.0)
+# The paper does not say what guides. At 64x64 no network without classes is published: autoguidance's.
+GUIDES = {
+    "img64": "edm2-img64-xs-0134217-0.175",
+    "img512": "edm2-img512-xs-uncond-2147483-0.085",
+}
 
 
 def finetune(preset_name: str) -> RunConfig:
     """MCLR on an EDM2 base; needs --data (an EDM2 zip) and --init (the base)."""
     preset = PRESETS[preset_name]
+    resolution = preset_name.split("-")[1]
     return RunConfig(
         recipe=preset_name,
         net=preset.net,
         note=NOTE,
+        protocol="paper",
         objective=ObjectiveConfig(
             objective="mclr", num_negatives=3, P_mean=preset.P_mean, P_std=preset.P_std
         ),
@@ -31,5 +40,18 @@ def finetune(preset_name: str) -> RunConfig:
             checkpoint_every=2**16,
             log_every=preset.batch_size,
         ),
-        eval=EvalConfig(num_steps=32),  # as EDM2 samples
+        eval=EvalConfig(
+            num_steps=32,  # as EDM2 samples
+            eval_every=2**17,
+            num_samples=5_000,
+            final_samples=50_000,
+            ref=(f"edm2-{resolution}-ref",),
+            vae="stabilityai/sd-vae-ft-mse" if resolution == "img512" else None,
+            gnet=GUIDES[resolution],
+            cfg_scales=tuple(round(1 + gamma, 1) for gamma in GAMMAS),
+            best_cfg_scales=(1.1, 1.2, 1.3, 1.5, 2.0),
+            dial=(0.25, 0.5, 0.75, 1.25, 1.5),
+            control="last",
+            patience=3,
+        ),
     )

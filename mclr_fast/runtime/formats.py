@@ -16,7 +16,7 @@ CONFIG_FORMAT = SUMMARY_FORMAT = EVALUATION_FORMAT = CFG_FORMAT = GRID_FORMAT = 
 STATISTICS_FORMAT = 1  # of a reference's .npz, evaluation/statistics_files.py
 
 # Format 1 had one protocol, and these metrics at the top of a row.
-FORMAT_1_PROTOCOL = "mnist16-classifier"
+FORMAT_1_PROTOCOL = "mnist16"
 FORMAT_1_METRICS = ("fd", "fd_heldout", "is", "precision", "recall", "accuracy")
 # The options that config.json and a state's hash had in format 1.
 _FORMAT_1_GROUPS = {
@@ -95,7 +95,8 @@ def judged(content: Content, file: object = "judged.json") -> Content:
 def summary(content: Content, file: object = "summary.json") -> Content:
     """The summary of a run, a proof or a table: "kind" says which."""
     if number(content, SUMMARY_FORMAT, file) > 1:
-        return content
+        younger = {} if content["kind"] == "table" else {"final": [], "grid_classes": None}
+        return {**younger, **content, "protocol": protocol(content["protocol"])}
     objective = content["objective"]
     if objective == "table":
         return _table(content)
@@ -109,6 +110,8 @@ def summary(content: Content, file: object = "summary.json") -> Content:
         "skipped_batches": {},
         "classifier": None,
         "grid_seeds": None,
+        "grid_classes": None,
+        "final": [],
         "protocol": None,
         "versions": {},
     }
@@ -121,8 +124,23 @@ def summary(content: Content, file: object = "summary.json") -> Content:
         "rows": [_row(row, objective) for row in content["rows"]],
         "best": best and _row(best, objective),
         "comparison": content.get("comparison") or {},
+        "protocol": protocol(content.get("protocol")),
         "proof": [_seed(entry, objective) for entry in content.get("proof") or ()],
     }
+
+
+def protocol(said: Content | None) -> Content | None:
+    """What a summary's rows were measured with; before there were several protocols, it was the digits'."""
+    if said is None or "protocols" in said:
+        return said
+    about = {"k": said["k"], "reference": {"source": said["reference"]}}
+    kept = {name: value for name, value in said.items() if name not in ("reference", "k")}
+    return {**kept, "name": FORMAT_1_PROTOCOL, "classes": "in turn", "protocols": {FORMAT_1_PROTOCOL: about}}
+
+
+def protocol_name(said: str) -> str:
+    """A protocol's name in a row; the digits' had its extractor's once."""
+    return FORMAT_1_PROTOCOL if said == "mnist16-classifier" else said
 
 
 def _seed(entry: Content, objective: str) -> Content:
@@ -151,6 +169,7 @@ def _table(content: Content) -> Content:
         "kind": "table",
         "rows": [_row(row, "") for row in content["rows"]],
         "guided": [_row(row, "") for row in content["guided"]],
+        "protocol": protocol(content["protocol"]),
         "methods": methods,
         "ablations": ablations,
         "best": _row(content["best"], ""),

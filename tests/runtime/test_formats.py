@@ -59,7 +59,7 @@ def test_what_a_row_of_format_1_is(name, objective, kind, guidance, unguided):
     row = Row.from_json(formats.evaluation_row({"name": name, **OLD_ROW}, objective))
     assert (row.name, row.kind, row.guidance, row.unguided) == (name, kind, guidance, unguided)
     assert (row.images_seen, row.nfe, row.samples, row.fd) == (64, 23, 40, 0.5)
-    assert row.chosen_by == "mnist16-classifier" and row.seconds is None
+    assert row.chosen_by == "mnist16" and row.seconds is None
 
 
 def test_a_row_is_read_as_it_was_written():
@@ -90,7 +90,7 @@ def test_evaluations_of_format_1(path):
     with safe_open(path, framework="np") as file:
         meta = json.loads(file.metadata()["meta"])
     row = Row.from_json(formats.evaluation_row(meta, "mclr"))
-    assert {name: row.chosen[name] for name in METRICS} == {name: meta[name] for name in METRICS}
+    assert {name: row.values[name] for name in METRICS} == {name: meta[name] for name in METRICS}
     assert row.seconds == meta.get("seconds")
     kinds = {"base": "base", "cfg": "guidance", "denoising": "control", "mclr": "trained"}
     assert row.kind == kinds[path.stem.split("-")[0]]
