@@ -296,6 +296,8 @@ class EvaluateConfig(SampleConfig):
     """What to compare with: data sets or statistics (EDM2's .pkl, .npz); the first that serves is taken."""
     data: str | None = None
     """Data set of real images to compare with, after --ref; mnist16 knows its own."""
+    stats_out: Path | None = None
+    """Judge nothing; write --images' statistics as a reference: EDM2's .pkl, or EDM's .npz (fid alone)."""
     num_samples: int | None = None
     """Samples an evaluation draws; default: 1,000 for mnist16, 50,000 for the other protocols."""
     first_seed: int = 0

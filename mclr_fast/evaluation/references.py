@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,17 @@ from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
 from .collected import Collector
-from .extractors.published import Extractor
+from .extractors.published import Extractor, make_extractors
 from .image_sets import ImageSet, batches, open_images
-from .statistics_files import Statistics, holds, read_statistics, write_statistics
+from .protocols import check_count, needs_of
+from .statistics_files import (
+    Statistics,
+    check_writable,
+    holds,
+    read_statistics,
+    write_reference,
+    write_statistics,
+)
 
 MAX_FEATURES = 50_000  # images of a data set that precision, recall and KID compare with
 Needs = Mapping[str, set[str]]
@@ -61,6 +70,43 @@ def find_references(
         if rest:
             raise RunError(_nothing_serves(name, rest, sources))
     return found
+
+
+def save_reference(
+    source: str,
+    path: Path,
+    names: Sequence[str],
+    weights: Mapping[str, Path | None],
+    batch_size: int,
+    ranks: Ranks,
+    stop: StopRequest,
+    download: bool = False,
+) -> dict[str, Any]:
+    """Write a data set's moments as a reference for these protocols: EDM2's .pkl, or EDM's .npz.
+
+    Those kept beside the data set are taken. All ranks call it -> what was written, in words.
+    Args: source: as `open_images` takes it; names of protocols that measure FD; the others as `Judge.of`.
+    Errors    RunError for a file or protocols that it cannot be, missing weights, too few images.
+    """
+    needs = needs_of(names, "reference")
+    for name in names:
+        if not any("moments" in wanted for wanted in needs_of([name], "reference").values()):
+            raise RunError(f"{path}: {name} compares with no moments; ask for fid, fd-dinov2, or both.")
+    if path.absolute() == Path(source).absolute():
+        raise RunError(f"{path} holds the images themselves: name another file for their statistics.")
+    check_writable(path, list(needs))
+    images = open_images(source)
+    extractors = make_extractors(list(needs), weights, ranks.device, download)
+    check_count(names, len(images), {name: each.num_features for name, each in extractors.items()})
+    here = Situation(extractors, tuple(images.image_shape[1:]), ranks, stop, batch_size)
+    found = find_references([source], {name: {"moments"} for name in needs}, here)
+
+    def write() -> dict[str, Any]:
+        statistics = [found[name]["moments"] for name in needs]
+        write_reference(path, statistics)
+        return {"written": str(path), "statistics": {each.extractor: each.described() for each in statistics}}
+
+    return ranks.on_main(write)
 
 
 def _looks(sources: Sequence[str | ImageSet]) -> Iterator[tuple[str | ImageSet, Callable[..., Offer]]]:

@@ -19,6 +19,7 @@ from mclr_fast.evaluation.image_sets import open_images
 from mclr_fast.evaluation.judge import Judge
 from mclr_fast.evaluation.mnist16 import mnist16_protocol
 from mclr_fast.evaluation.protocols import EMBEDDED, protocol_names
+from mclr_fast.evaluation.references import save_reference
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.models import Model, load, read_config
 from mclr_fast.runtime.errors import RunError
@@ -61,7 +62,13 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
         if config.repeats > 1:
             raise RunError("--repeats draws other samples of a model: --images are judged once.")
         _refuse(config, (*SAMPLE_ONLY, *MNIST16, "guidance", "first_seed"), "--images are judged as they are")
+        if config.stats_out is not None:
+            _refuse(config, ("ref", "data"), "--stats-out judges nothing")
+            given, out = _weights(config), config.stats_out
+            size, download = config.sample_batch, config.download
+            return save_reference(str(config.images), out, names, given, size, ranks, stop, download)
         return _of_images(config, names, ranks, stop)
+    _refuse(config, ("stats_out",), "it writes the statistics of --images")
     if embedded:
         _refuse(config, SAMPLE_ONLY, f"--protocol {EMBEDDED} samples as a run's evaluations do")
         rows = _mnist16_rows(config, ranks, stop)
@@ -128,9 +135,13 @@ def _judge(
     stop: StopRequest,
 ) -> Judge:
     sources = [*config.ref, *([config.data] if config.data else [])]
-    weights = {"inception": config.inception_weights, "dinov2": config.dinov2_weights}
-    download = config.download
+    weights, download = _weights(config), config.download
     return Judge.of(names, sources, weights, num_images, size, config.sample_batch, ranks, stop, download)
+
+
+def _weights(config: EvaluateConfig) -> dict[str, Path | None]:
+    """Of each extractor, as the options say."""
+    return {"inception": config.inception_weights, "dinov2": config.dinov2_weights}
 
 
 def _mnist16_rows(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> list[Row]:

@@ -48,6 +48,57 @@ def test_a_zip_of_images(door, zips, weights):
     assert found["judged"]["size"] == [32, 32] and "antialias" in about["resize"]
 
 
+def test_statistics_to_give_away(door, zips, tmp_path):
+    """Written without judging; then what a data set is compared with gives the number it gave."""
+    real, made = zips
+    expected = door("--images", made, "--ref", real, "--protocol", "fid,fd-dinov2")["metrics"]
+    found = door("--images", real, "--protocol", "fid,fd-dinov2", "--stats-out", tmp_path / "ref.pkl")
+    assert found["written"] == str(tmp_path / "ref.pkl") and list(found["statistics"]) == [
+        "inception",
+        "dinov2",
+    ]
+    assert found["statistics"]["inception"]["num_images"] == 40
+    door("--images", real, "--protocol", "fid", "--stats-out", tmp_path / "refs" / "edm.npz")
+    again = door("--images", made, "--ref", tmp_path / "ref.pkl", "--protocol", "fid,fd-dinov2")["metrics"]
+    alone = door("--images", made, "--ref", tmp_path / "refs" / "edm.npz", "--protocol", "fid")["metrics"]
+    assert again == expected and alone == {"fid": expected["fid"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--images", "made.zip", "--stats-out", "x.txt"], "x.txt: name the file of statistics .pkl"),
+        (
+            ["--images", "made.zip", "--stats-out", "x.npz"],
+            "x.npz: EDM's .npz holds the statistics of inception alone",
+        ),
+        (
+            ["--images", "made.zip", "--stats-out", "x.pkl", "--protocol", "fid,is"],
+            "is compares with no moments",
+        ),
+        (
+            ["--images", "made.zip", "--stats-out", "x.pkl", "--ref", "real.zip"],
+            "--ref does nothing here: --stats-out",
+        ),
+        (
+            ["mnist16-base", "--stats-out", "x.pkl"],
+            "--stats-out does nothing here: it writes the statistics of",
+        ),
+        (["--images", "few.zip", "--stats-out", "x.pkl"], "fid needs at least 9 images, and there are 8"),
+        (
+            ["--images", "./x.npz", "--stats-out", "x.npz", "--protocol", "fid"],
+            "x.npz holds the images themselves",
+        ),
+    ],
+)
+def test_statistics_that_cannot_be_written(door, zips, tmp_path, monkeypatch, fields, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    write_zip(tmp_path / "few.zip", fields(8, 1), [0] * 8)
+    rest = [] if "--protocol" in arguments else ["--protocol", "fid,fd-dinov2"]
+    assert said in door(*arguments, *rest, code=1)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(("x.", ".x", "few.zip."))]
+
+
 def test_folders_and_npz_are_the_same_images(door, zips, tmp_path, fields):
     """Stored as they are, and compressed."""
     made, whole = fields(36, 1) // 2, []
