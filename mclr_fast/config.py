@@ -255,7 +255,7 @@ class SampleConfig(HeunConfig):
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
     """Model folder, run's folder (its best model), EDM2's .pkl or its https address, or a published name."""
     seeds: str = "0-15"
-    """Sampling seeds, like 0-15 or 1,2,5-10."""
+    """Sampling seeds, like 0-15 or 1,2,5-10; one that is named twice is sampled once."""
     labels: str = ""
     """Classes, used in turn, like 3 or 0-9; default: the model's way, drawn by seed or all in turn."""
     balance: bool = False

@@ -29,7 +29,7 @@ from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.sampling.generate import generate
 
-from .ranges import check_evaluation
+from .ranges import MAX_SAMPLES, check_evaluation
 from .ready_model import classes_of, classes_of_seeds, made_with, ready_model
 
 MNIST16 = {"num_steps": 12, "sigma_min": 0.002, "sigma_max": 40.0}  # the embedded run's, unless a model says
@@ -52,6 +52,7 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
         config = dataclasses.replace(config, num_samples=SAMPLES[embedded])
     check = Check(config)
     check.at_least(1, "repeats", "num_samples", "neighbors", "sample_batch")
+    check.at_most(MAX_SAMPLES, "repeats", "num_samples")
     check.at_least(0, "first_seed")
     check(math.isfinite, "finite", "guidance")
     if (config.images is None) == (not config.model):
