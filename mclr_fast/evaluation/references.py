@@ -56,7 +56,7 @@ def find_references(
     """
     missing = {name: set(wanted) for name, wanted in needs.items()}
     found: dict[str, dict[str, Statistics]] = {name: {} for name in needs}
-    for source, look in _looks(sources):
+    for source, look in _looks(sources, here):
         wanted = {name: rest for name, rest in missing.items() if rest}
         if not wanted:
             break
@@ -109,10 +109,12 @@ def save_reference(
     return ranks.on_main(write)
 
 
-def _looks(sources: Sequence[str | ImageSet]) -> Iterator[tuple[str | ImageSet, Callable[..., Offer]]]:
+def _looks(
+    sources: Sequence[str | ImageSet], here: Situation
+) -> Iterator[tuple[str | ImageSet, Callable[..., Offer]]]:
     """Each source, and how it is looked into; a file of statistics and images in both ways."""
     for named in sources:
-        source = _local(named)
+        source = _local(named, here)
         has_statistics, has_images = holds(source) if isinstance(source, str) else (False, True)
         if has_statistics:
             yield source, _of_file
@@ -120,8 +122,11 @@ def _looks(sources: Sequence[str | ImageSet]) -> Iterator[tuple[str | ImageSet, 
             yield source, _of_images
 
 
-def _local(source: str | ImageSet) -> str | ImageSet:
+def _local(source: str | ImageSet, here: Situation) -> str | ImageSet:
     """The file of a published reference's name or of an address, downloaded first; anything else itself."""
+    known = published.find(source) if isinstance(source, str) and not Path(source).exists() else None
+    if known is not None and known.side is not None and here.size != (known.side, known.side):
+        raise RunError(_other_size(source, (known.side, known.side), here.size))
     try:
         file = published.local(source, "statistics") if isinstance(source, str) else None
     except ValueError as error:

@@ -18,6 +18,7 @@ from mclr_fast.evaluation.statistics_files import (
     write_reference,
     write_statistics,
 )
+from mclr_fast.models.published import EDM2
 from mclr_fast.runtime.errors import RunError
 
 
@@ -155,6 +156,15 @@ def test_a_reference_by_its_address(judged, zips, tmp_path, moments, server):
     assert len(server.asked) == 1
     with pytest.raises(RunError, match="is no statistics but EDM2-S"):
         judged("edm2-img64-s-1073741-0.075", "fid")
+
+
+@pytest.mark.parametrize("reference", ["edm2-img64-ref", f"{EDM2}/dataset-refs/img64.pkl"])
+def test_a_published_reference_of_another_resolution_is_not_even_downloaded(
+    judged, server, monkeypatch, reference
+):
+    monkeypatch.setattr("mclr_fast.models.published.fetch", None)
+    with pytest.raises(RunError, match=r"of images of 64x64, and those that are judged are 32x32"):
+        judged(reference, "fid")
 
 
 @pytest.mark.parametrize("protocol", ["pr-inception", "kid"])
