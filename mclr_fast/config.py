@@ -281,7 +281,7 @@ class SampleConfig(HeunConfig):
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
     """Model folder, run's folder (its best model), EDM2's .pkl or its https address, or a published name."""
     seeds: str = "0-15"
-    """Sampling seeds, like 0-15 or 1,2,5-10."""
+    """Sampling seeds, like 0-15 or 1,2,5-10; one that is named twice is sampled once."""
     labels: str = ""
     """Classes, used in turn, like 3 or 0-9; default: the model's way, drawn by seed or all in turn."""
     balance: bool = False
@@ -321,6 +321,8 @@ class EvaluateConfig(SampleConfig, JudgeConfig):
     Default: what its run was judged by, else mnist16."""
     data: str | None = None
     """Data set of real images to compare with, after --ref; mnist16 knows its own."""
+    stats_out: Path | None = None
+    """Judge nothing; write --images' statistics as a reference: EDM2's .pkl, or EDM's .npz (fid alone)."""
     num_samples: int | None = None
     """Samples an evaluation draws; default: its run's, else 1,000 for mnist16, 50,000 for other protocols."""
     first_seed: int | None = None

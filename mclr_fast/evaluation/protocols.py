@@ -13,7 +13,7 @@ from mclr_fast.runtime.errors import RunError
 from .collected import Against, Collected
 from .metrics.class_entropy import inception_score
 from .metrics.kernel_distance import SUBSET_SIZE, kernel_distance
-from .metrics.manifold import precision_recall
+from .metrics.manifold import openai_distances, precision_recall
 from .rows import Metrics
 
 IS_SPLITS, IS_SEED = 10, 2020  # torch-fidelity's
@@ -66,14 +66,13 @@ def _score(images: Collected, _: Against) -> Metrics:
 
 
 def _openai(images: Collected, against: Against) -> Metrics:
-    """OpenAI's evaluator (ADM's, VAR's, CCA's papers): IS of consecutive splits of 5,000, in order.
-
-    It compares squared distances in float16, where they fit; here all are float64.
-    """
+    """OpenAI's evaluator (ADM's, VAR's, CCA's papers): IS of consecutive splits of 5,000, in order."""
     splits = images.logits.double().softmax(dim=1).split(ADM_SPLIT)
     scores = [inception_score(part, 1)[0] for part in splits]
     score = {"is": float(np.mean(scores)), "is_std": float(np.std(scores))}
-    return {**_distance(images, against), **score, **_manifold(images, against)}
+    real = against.reference.features
+    precision, recall = precision_recall(real, images.features, against.k, openai_distances)
+    return {**_distance(images, against), **score, "precision": precision, "recall": recall}
 
 
 def _kernel(images: Collected, against: Against) -> Metrics:

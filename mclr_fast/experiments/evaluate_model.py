@@ -15,6 +15,7 @@ from mclr_fast.config import EvaluateConfig
 from mclr_fast.evaluation.image_sets import open_images
 from mclr_fast.evaluation.judge import Judge, Panel
 from mclr_fast.evaluation.protocols import EMBEDDED, own_data, protocol_names
+from mclr_fast.evaluation.references import save_reference
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.models import read_config
 from mclr_fast.runtime.errors import RunError
@@ -23,7 +24,8 @@ from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.sampling.generate import generate
 
-from .judging import panel_of
+from .judging import panel_of, weights_of
+from .ranges import MAX_SAMPLES
 from .ready_model import classes_of, classes_of_seeds, made_with, ready_model
 
 # How a model is sampled: nothing to images that are there.
@@ -51,7 +53,13 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
         if config.repeats > 1:
             raise RunError("--repeats draws other samples of a model: --images are judged once.")
         _refuse(config, SAMPLING, "--images are judged as they are")
+        if config.stats_out is not None:
+            _refuse(config, ("ref", "data"), "--stats-out judges nothing")
+            given, out = weights_of(config), config.stats_out
+            size, download = config.sample_batch, config.download
+            return save_reference(str(config.images), out, names, given, size, ranks, stop, download)
         return _of_images(config, names, ranks, stop)
+    _refuse(config, ("stats_out",), "it writes the statistics of --images")
     try:
         judged = read_config(config.model).get("judged", {})
     except (ValueError, OSError) as error:
@@ -63,6 +71,9 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
 def _check_numbers(config: EvaluateConfig) -> None:
     check = Check(config)
     check.at_least(1, "repeats", "sample_batch")
+    check.at_most(MAX_SAMPLES, "repeats")
+    if config.num_samples is not None:
+        check.at_most(MAX_SAMPLES, "num_samples")
     for name, least in (("num_samples", 1), ("neighbors", 1), ("first_seed", 0)):
         if getattr(config, name) is not None:
             check.at_least(least, name)

@@ -51,10 +51,15 @@ def panel_of(
         names,
         (*config.ref, *([data] if data else [])),
         open_images(heldout) if heldout else None,
-        {"inception": config.inception_weights, "dinov2": config.dinov2_weights},
+        weights_of(config),
         config.download,
         best_by,
     )
+
+
+def weights_of(config: JudgeConfig) -> dict[str, Path | None]:
+    """Of each extractor, as the options say."""
+    return {"inception": config.inception_weights, "dinov2": config.dinov2_weights}
 
 
 class Judging:

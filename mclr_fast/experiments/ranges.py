@@ -8,6 +8,8 @@ from mclr_fast.config import EvalConfig, RunConfig, SamplerConfig
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import Check, option_of
 
+MAX_SAMPLES = 10_000_000  # of a command: eight times ImageNet, and their seeds and classes are held in memory
+
 
 def check_sampler(config: SamplerConfig) -> None:
     """Steps, batch, noise levels and what noise is added; a number that a model does not have is None."""
@@ -35,6 +37,7 @@ def check_evaluation(config: EvalConfig) -> None:
     check_sampler(config)
     check = Check(config)
     check.at_least(1, "num_samples", "neighbors", "grid_noises")
+    check.at_most(MAX_SAMPLES, "num_samples")
     check.at_least(0, "eval_every", "first_seed", "patience")
     check(math.isfinite, "finite", "cfg_scales")
     check_neighbors(config, "num_samples", config.num_samples)

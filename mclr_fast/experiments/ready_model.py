@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +22,11 @@ from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.sampling import Sampler, seeded_labels
 
-from .ranges import check_sampler
+from .ranges import MAX_SAMPLES, check_sampler
 
 NUMBERS = ("num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
+SPAN = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")  # an integer, or the first and the last of some
+MAX_SHOWN = 80  # characters of an option that a message repeats
 NEEDS_GUIDE = (
     "{model} was not trained without a label, so it cannot guide itself: give a network that does, "
     "--gnet MODEL. {published} A model of yours that was trained with label dropout says so in its "
@@ -110,14 +113,19 @@ def check_guide(gnet: str, name: str, model: Model) -> None:
 
 
 def parse_integers(text: str) -> list[int]:
-    """The integers of a list like "1,2,5-10". ValueError for anything else."""
+    """The integers of a list like "1,2,5-10". ValueError for anything else, and for more than MAX_SAMPLES."""
+    shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
     numbers: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        digits = first.isdecimal() and (last or first).isdecimal()
-        if not digits or int(last or first) < int(first):
-            raise ValueError(f"{text!r} is no list of integers like 0-15 or 1,2,5-10.")
-        numbers.extend(range(int(first), int(last or first) + 1))
+        found = SPAN.fullmatch(part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+        if last < first:
+            raise ValueError(f"{shown!r} is no list of integers like 0-15 or 1,2,5-10.")
+        if len(numbers) + last - first >= MAX_SAMPLES:
+            raise ValueError(
+                f"{shown!r} has more than {MAX_SAMPLES:,} integers: give the rest to another command."
+            )
+        numbers.extend(range(first, last + 1))
     return numbers
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +46,7 @@ def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
     with _files(config, seeds, labels, ranks.on_main(made_with, ready), ranks) as files:
         _write(files, ready, ranks, stop)
         if config.grid:
-            ranks.on_main(lambda: write_sheet(sheet_path(config.outdir), files.read(ON_SHEET)))
+            ranks.on_main(lambda: write_sheet(sheet_path(config.outdir), _first_images(files)))
     return len(seeds)
 
 
@@ -106,6 +107,17 @@ def _write(files: SampleFiles, ready: ReadyModel, ranks: Ranks, stop: StopReques
         images = ready.decode(batch.x).cpu().numpy()
         files.add([places[place] for place in batch.places], images)
     files.finish()
+
+
+def _first_images(files: SampleFiles) -> np.ndarray:
+    """Those of the contact sheet, some of which an earlier command may have made."""
+    try:
+        return files.read(ON_SHEET)
+    except Exception as error:  # whatever a damaged file makes a decoder raise
+        raise RunError(
+            f"{files.path} holds an image that cannot be read ({error}): remove it, and run the same command "
+            "again to have it made."
+        ) from error
 
 
 def _check_outdir(config: SampleConfig) -> None:

@@ -32,6 +32,11 @@ _FORMAT_1_GROUPS = {
     "eval.": ("num_steps", "sigma_min", "sigma_max", "eval_every", "num_samples", "first_seed", "neighbors",
               "control", "cfg_scales", "grid_noises", "patience"),
 }  # fmt: skip
+# What the embedded runs' models did not say before models said how they are sampled.
+_MNIST16_MODEL = {
+    "null_label": True,
+    "sampler": {"num_steps": 12, "sigma_min": 0.002, "sigma_max": 40.0, "classes": "in turn"},
+}
 FORMAT_1_OPTIONS = frozenset(group + name for group, names in _FORMAT_1_GROUPS.items() for name in names)
 Content = dict[str, Any]
 
@@ -50,6 +55,17 @@ def config(content: Content, file: object = "config.json") -> Content:
     """A run's options by name, "group.name" -> value; those of later versions are missing in older files."""
     number(content, CONFIG_FORMAT, file)
     return {name: value for name, value in content.items() if name != "format"}
+
+
+def model(content: Content) -> Content:
+    """A model's config.json, which has no number.
+
+    Older ones do not say what a network was fine-tuned from, how it is sampled, or whether it knows no
+    label. Of the embedded runs that is known: they began with a base that was trained with label dropout.
+    """
+    says = "sampler" in content or "base" in content
+    of_mnist16 = content.get("family") == "edm2" and str(content.get("made_by")).startswith("mnist16")
+    return content if says or not of_mnist16 else {**_MNIST16_MODEL, **content}
 
 
 def state_marker(content: Content, file: object = "a state's marker") -> Content:

@@ -96,6 +96,30 @@ def test_evaluations_of_format_1(path):
     assert row.kind == kinds[path.stem.split("-")[0]]
 
 
+EDM2_MODEL = {"family": "edm2", "net": {}, "made_by": "mnist16-proof", "objective": "mclr"}
+
+
+def test_a_model_that_does_not_say_how_it_is_sampled():
+    """The embedded runs' older models are sampled as those runs did, and guide themselves."""
+    found = formats.model(EDM2_MODEL)
+    assert found["sampler"] == {"num_steps": 12, "sigma_min": 0.002, "sigma_max": 40.0, "classes": "in turn"}
+    assert found["null_label"] is True and found.items() >= EDM2_MODEL.items()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"sampler": {"num_steps": 3}},
+        {"base": {"model": "x", "sha256": "0"}},  # of this version: its base did not say either
+        {"made_by": "edm2-img64-s"},
+        {"made_by": None},
+        {"family": "toy"},
+    ],
+)
+def test_other_models_say_what_they_say(said):
+    assert formats.model(EDM2_MODEL | said) == EDM2_MODEL | said
+
+
 def test_the_shipped_guided_rows_are_of_format_1():
     content = json.loads((resolve("mnist16-base") / "cfg.json").read_text())
     assert "format" not in content
