@@ -102,8 +102,9 @@ class Judging:
 
     @property
     def can_guide(self) -> bool:
-        """Whether there is something that guides."""
-        return self.config.eval.gnet is not None or self.model.null_label
+        """Whether there is something that guides: of a model that tells nothing of itself it is believed."""
+        tells = self.model.said.keys() & {"made_by", "source", "licence"}
+        return self.config.eval.gnet is not None or self.model.null_label or not tells
 
     def evaluator(self, seeds: range, folder: Path) -> Evaluator:
         """What judges samples of these seeds, and keeps its evaluations in a folder."""

@@ -97,7 +97,7 @@ def run_config(outdir, objective="mclr", init=None, **train):
         net=NET,
         init=init and str(init),
         protocol="mnist16",
-        objective=ObjectiveConfig(objective=objective, num_negatives=3, label_dropout=0.1),
+        objective=ObjectiveConfig(objective=objective, num_negatives=3),
         train=TrainConfig(**{"duration": STEPS * BATCH, "batch_size": BATCH, "lr": 0.05, **train}),
         eval=EvalConfig(
             eval_every=3 * BATCH, num_samples=40, sample_batch=12, control="last", cfg_scales=(1.5,)
