@@ -51,8 +51,10 @@ class Statistics:
 
     def described(self) -> dict[str, Any]:
         """What a result says of its reference."""
-        names = ("source", "size", "weights", "images")
-        return {"num_images": self.moments.count, **{name: getattr(self, name) for name in names}}
+        names = ("source", "weights", "images")
+        size = None if self.size is None else list(self.size)
+        said = {name: getattr(self, name) for name in names}
+        return {"num_images": self.moments.count, "size": size, **said}
 
 
 def holds(path: str) -> tuple[bool, bool]:

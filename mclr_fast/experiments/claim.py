@@ -36,6 +36,9 @@ FREE = {
     "eval.dinov2_weights",
     "eval.download",
     "eval.recompute_cfg",
+    "eval.best_cfg_scales",
+    "eval.dial",
+    "eval.final_samples",
 }
 MIN_FREE_BYTES = 64 * 2**20
 
