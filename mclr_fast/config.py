@@ -243,6 +243,8 @@ class RunConfig:
     """Print the resolved run and the memory that it needs, and stop; an error if a GPU has less."""
     gpu_memory_gib: float = 0.0
     """dry_run: a GPU's memory, in GiB; 0 = that of the GPU here, or 80."""
+    gpu_tflops: float = 400.0
+    """dry_run: TFLOP/s that a GPU makes; one H200 made 428, 256 evaluations a step (benchmarks-gpu.md)."""
 
     @property
     def folder(self) -> Path:

@@ -24,6 +24,7 @@ FREE = {
     "loader",
     "loader_threads",
     "gpu_memory_gib",
+    "gpu_tflops",
     "table_minutes",
     "train.sharding",
     "train.micro_batch",

@@ -38,8 +38,9 @@ def check_evaluation(config: EvalConfig) -> None:
     check = Check(config)
     check.at_least(1, "num_samples", "neighbors", "grid_noises")
     check.at_most(MAX_SAMPLES, "num_samples")
-    check.at_least(0, "eval_every", "first_seed", "patience")
-    check(math.isfinite, "finite", "cfg_scales")
+    check.at_least(0, "eval_every", "first_seed", "patience", "final_samples")
+    check(math.isfinite, "finite", "cfg_scales", "best_cfg_scales")
+    check(lambda value: 0 <= value <= 2, "in [0, 2]", "dial")
     check_neighbors(config, "num_samples", config.num_samples)
 
 
@@ -68,6 +69,7 @@ def check_numbers(config: RunConfig) -> None:
     run = Check(config)
     run.at_least(0, "seed", "loader_threads", "proof_seeds", "proof_first_seed", "table_minutes")
     run(lambda value: 0 <= value < math.inf, "above 0, or 0 (ask the GPU)", "gpu_memory_gib")
+    run(lambda value: 0 < value < math.inf, "above 0", "gpu_tflops")
     run.at_least(1, "proof_samples")
     check_evaluation(config.eval)
     if config.proof_seeds:

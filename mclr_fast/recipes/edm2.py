@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mclr_fast.config import EvalConfig, ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.models.edm2 import PRESETS
 
@@ -54,4 +56,38 @@ def finetune(preset_name: str) -> RunConfig:
             control="last",
             patience=3,
         ),
+    )
+
+
+def search(preset_name: str) -> RunConfig:
+    """What the paper leaves open, learning rate x N x K: short runs, then the best of them with three seeds.
+
+    The short runs are judged on 5,000 samples, the final ones' best checkpoints on 50,000 fresh ones.
+    """
+    run = finetune(preset_name)
+    settings = [
+        dict(lr=lr, batch_size=batch_size, num_negatives=num_negatives)
+        for lr in (5e-5, 1e-4, 2e-4)
+        for batch_size in (1024, 2048)
+        for num_negatives in (1, 3)
+    ]
+    return replace(
+        run,
+        recipe=f"{preset_name}-search",
+        eval=replace(
+            run.eval,
+            control="none",
+            cfg_scales=(1.2, 1.4, 1.7, 2.0),
+            best_cfg_scales=(),
+            dial=(),
+            final_samples=0,  # fresh samples judge the final runs anyway
+        ),
+        table={
+            "grid": {"mclr": settings},
+            "ablations": [],
+            "tried": {"eval_every": 2**16, "cfg_scales": ()},
+            "tried_train": {"duration": 2**18},
+        },
+        proof_seeds=(0, 1, 2),
+        proof_samples=50_000,
     )

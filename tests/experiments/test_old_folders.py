@@ -90,7 +90,9 @@ def test_an_interrupted_run_goes_on(zoo):
     kinds = ["real", "base", "guidance", "trained", "trained", "trained"]
     assert [row["kind"] for row in summary["rows"]] == kinds
     for row, expected_row in zip(summary["rows"], rows, strict=True):
-        assert row["fd"] == pytest.approx(expected_row["fd"], rel=1e-2)  # a batch's calls are made together now
+        assert row["fd"] == pytest.approx(
+            expected_row["fd"], rel=1e-2
+        )  # a batch's calls are made together now
         assert row["images_seen"] == expected_row["images_seen"]
         assert row["metrics"][row["chosen_by"]]["fd"] == row["fd"]
     assert summary["rows"][1]["fd"] == rows[1]["fd"]  # kept by the old version
