@@ -1,4 +1,4 @@
-"""One fine-tuning recipe for every EDM2 preset; edm2-img64-s and edm2-img512-l are the paper's."""
+"""Fine-tuning EDM2 bases: of any size, of every preset (edm2-img64-s and edm2-img512-l are the paper's)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,16 @@ GUIDES = {
 }
 
 
-def finetune(preset_name: str) -> RunConfig:
-    """MCLR on an EDM2 base; needs --data (an EDM2 zip) and --init (the base)."""
-    preset = PRESETS[preset_name]
-    resolution = preset_name.split("-")[1]
+def edm2() -> RunConfig:
+    """MCLR on an EDM2 base of any size; needs --data (an EDM2 zip) and --init (the base)."""
     return RunConfig(
-        recipe=preset_name,
-        net=preset.net,
+        recipe="edm2",
         note=NOTE,
         protocol="paper",
-        objective=ObjectiveConfig(
-            objective="mclr", num_negatives=3, P_mean=preset.P_mean, P_std=preset.P_std
-        ),
+        objective=ObjectiveConfig(objective="mclr", num_negatives=3, P_mean=-0.8, P_std=1.6),
         train=TrainConfig(
             duration=2**20,
-            batch_size=preset.batch_size,
+            batch_size=2048,
             micro_batch=64,
             lr=1e-4,
             warmup_images=2**14,
@@ -40,21 +35,37 @@ def finetune(preset_name: str) -> RunConfig:
             ema_beta=0.9,
             stop_factor=2.5,
             checkpoint_every=2**16,
-            log_every=preset.batch_size,
+            log_every=2048,
         ),
         eval=EvalConfig(
             num_steps=32,  # as EDM2 samples
             eval_every=2**17,
             num_samples=5_000,
             final_samples=50_000,
-            ref=(f"edm2-{resolution}-ref",),
-            vae="stabilityai/sd-vae-ft-mse" if resolution == "img512" else None,
-            gnet=GUIDES[resolution],
             cfg_scales=tuple(round(1 + gamma, 1) for gamma in GAMMAS),
             best_cfg_scales=(1.1, 1.2, 1.3, 1.5, 2.0),
             dial=(0.25, 0.5, 0.75, 1.25, 1.5),
             control="last",
             patience=3,
+        ),
+    )
+
+
+def finetune(preset_name: str) -> RunConfig:
+    """`edm2` with a preset's network, reference and guide; needs --data and --init (NVIDIA's base)."""
+    run, preset = edm2(), PRESETS[preset_name]
+    resolution = preset_name.split("-")[1]
+    return replace(
+        run,
+        recipe=preset_name,
+        net=preset.net,
+        objective=replace(run.objective, P_mean=preset.P_mean, P_std=preset.P_std),
+        train=replace(run.train, batch_size=preset.batch_size, log_every=preset.batch_size),
+        eval=replace(
+            run.eval,
+            ref=(f"edm2-{resolution}-ref",),
+            vae="stabilityai/sd-vae-ft-mse" if resolution == "img512" else None,
+            gnet=GUIDES[resolution],
         ),
     )
 
