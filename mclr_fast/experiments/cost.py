@@ -11,9 +11,9 @@ from mclr_fast.models import Model
 from mclr_fast.reports.table_summary import Settings
 from mclr_fast.training.memory import StepMemory
 
-from .cells import cell_config
 from .marks import make_marks
-from .table import every_setting
+from .tables.cells import cell_config
+from .tables.table import every_setting
 
 
 @dataclass(frozen=True)

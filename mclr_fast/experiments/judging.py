@@ -20,7 +20,7 @@ from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
-from .ready_model import check_guide, classes_of_seeds, decoder_of
+from .one_model.ready_model import check_guide, classes_of_seeds, decoder_of
 
 RGB_OR_GREY = (1, 3)  # channels of data that can be compared with; latents have more
 DEFAULT_K = 3  # of the protocols that leave it to an option

@@ -41,14 +41,14 @@ def check_evaluation(config: EvalConfig) -> None:
     check.at_least(0, "eval_every", "first_seed", "patience", "final_samples")
     check(math.isfinite, "finite", "cfg_scales", "best_cfg_scales")
     check(lambda value: 0 <= value <= 2, "in [0, 2]", "dial")
-    check_neighbors(config, "num_samples", config.num_samples)
+    check_neighbors(config.neighbors, "num_samples", config.num_samples)
 
 
-def check_neighbors(config: EvalConfig, name: str, num_samples: int) -> None:
+def check_neighbors(neighbors: int, name: str, num_samples: int) -> None:
     """A sample's k-th neighbour is another sample."""
-    if num_samples <= config.neighbors:
+    if num_samples <= neighbors:
         raise RunError(
-            f"{option_of(name)} {num_samples} leaves samples without --neighbors {config.neighbors} others: "
+            f"{option_of(name)} {num_samples} leaves samples without --neighbors {neighbors} others: "
             "draw more, or count fewer."
         )
 
@@ -73,4 +73,4 @@ def check_numbers(config: RunConfig) -> None:
     run.at_least(1, "proof_samples")
     check_evaluation(config.eval)
     if config.proof_seeds:
-        check_neighbors(config.eval, "proof_samples", config.proof_samples)
+        check_neighbors(config.eval.neighbors, "proof_samples", config.proof_samples)

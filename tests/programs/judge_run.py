@@ -21,7 +21,7 @@ from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.evaluation.extractors import published
 from mclr_fast.evaluation.image_sets import ArrayImages
 from mclr_fast.evaluation.judge import Judge, Panel
-from mclr_fast.experiments.sample_files import sample_files
+from mclr_fast.experiments.one_model.sample_files import sample_files
 from mclr_fast.methods.model_samples import write_samples
 from mclr_fast.models.codecs import PixelCodec
 from mclr_fast.runtime.files import write_json

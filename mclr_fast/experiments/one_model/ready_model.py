@@ -22,7 +22,7 @@ from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.sampling import Sampler, seeded_labels
 
-from .ranges import MAX_SAMPLES, check_sampler
+from ..ranges import MAX_SAMPLES, check_sampler
 
 NUMBERS = ("num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
 SPAN = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")  # an integer, or the first and the last of some

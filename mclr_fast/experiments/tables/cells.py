@@ -28,9 +28,9 @@ from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
-from .checks import check_options
-from .proof import judge_best
-from .run import Run
+from ..checks import check_options
+from ..proof import judge_best
+from ..run import Run
 
 OBJECTIVE, TRAIN = ({field.name for field in dataclasses.fields(c)} for c in (ObjectiveConfig, TrainConfig))
 

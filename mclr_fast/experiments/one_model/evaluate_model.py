@@ -24,8 +24,8 @@ from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.sampling.generate import generate
 
-from .judging import panel_of, weights_of
-from .ranges import MAX_SAMPLES
+from ..judging import DEFAULT_K, panel_of, weights_of
+from ..ranges import MAX_SAMPLES, check_neighbors
 from .ready_model import classes_of, classes_of_seeds, made_with, ready_model
 
 # How a model is sampled: nothing to images that are there.
@@ -65,6 +65,8 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
     config = _as_its_run(config, judged)
+    if own_data(protocol_names(config.protocol)):
+        check_neighbors(config.neighbors or DEFAULT_K, "num_samples", config.num_samples)
     return _of_model(config, protocol_names(config.protocol), ranks, stop)
 
 

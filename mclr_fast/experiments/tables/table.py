@@ -14,9 +14,9 @@ from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
+from ..checks import check_options
+from ..claim import claim_outdir
 from .cells import Cells, Judged, OutOfTime
-from .checks import check_options
-from .claim import claim_outdir
 
 
 def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> TableSummary | None:
