@@ -118,7 +118,7 @@ def _told(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Repeated:
-    """Runs that differ in their seed alone, at least two: their names, seeds, and the row that counts of each."""
+    """Runs that differ in their seed alone, two or more: names, seeds, and of each the row that counts."""
 
     names: list[str]
     seeds: list[int]
