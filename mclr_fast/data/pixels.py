@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 from PIL import ImageOps
 
-from .sources.names import is_latents, kind_of
+from .sources.names import IMAGE_KINDS, is_latents, kind_of
 
 ORIENTATION = 0x0112  # EXIF's tag
 BITS, PHOTOMETRIC = 258, 262  # TIFF's
@@ -32,6 +32,8 @@ def fault(error: Exception, data: bytes | None) -> str:
     if not isinstance(error, PIL.UnidentifiedImageError):
         return str(error) if type(error) is ValueError else repr(error)
     kind = kind_of(data[:512]) if data is not None else None
+    if kind in IMAGE_KINDS:
+        return f"it is {kind}, damaged or of a kind that PIL does not read"
     return f"it is {kind}" if kind else "it is no image of a format that is known"
 
 

@@ -74,7 +74,7 @@ def _zip_tree(window: Window, path: str) -> Tree:
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
     """As it was meant: UTF-8 also where, as macOS leaves it, the flag that says so is missing."""
-    if info.flag_bits & UTF8_NAME:
+    if info.flag_bits & UTF8_NAME or info.filename.isascii():
         return info.filename
     try:
         return info.filename.encode("cp437").decode("utf-8")

@@ -79,20 +79,21 @@ def from_json(path: str, root: str, data: bytes, names: Sequence[str], others: S
     try:
         said = json.loads(bytes(data), object_pairs_hook=_Pairs)
         labels = said["labels"]
-        pairs = labels.pairs if isinstance(labels, _Pairs) else labels
-        pairs = None if pairs is None else [("/".join(parts_of(name)), label) for name, label in pairs]
+        pairs = None if labels is None else labels.pairs if isinstance(labels, _Pairs) else labels
+        found = None if pairs is None else dict(pairs)
     except Exception as error:  # damaged, or of another structure
         raise ValueError(f"{path}: dataset.json is malformed ({error!r}); {MEND}") from error
-    if pairs is None:
+    if found is None:
         raise ValueError(f'{path}: dataset.json says "labels": null; {MEND}')
-    pairs = _from_root(root, pairs, names)
-    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    if twice:
+    if found.keys() != set(names):
+        pairs = _from_root(root, [("/".join(parts_of(str(name))), label) for name, label in pairs], names)
+        found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
         raise ValueError(
             f"{path}: dataset.json labels {twice[0]!r} twice ({len(twice)} of {len(names)} images); leave "
             "one label for each"
         )
-    found = dict(pairs)
     _check_names(path, found, names, others)
     for name in names:
         if type(found[name]) is not int or not 0 <= found[name] < MOST_CLASSES:

@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: signature, lengths of name and extra field
 USUAL_EXTRA = 64  # bytes of an extra field that are read along with the header
+SMALL = 1 << 15  # bytes of a member up to which header and contents are read at once, and copied apart
 PIECE = 1 << 20  # bytes unpacked at once
 BEGINNING = 64  # bytes that tell what a file is
 
@@ -176,18 +177,18 @@ class ZipPiece:
         """offset: of the archive in the file."""
         self.file, self.offset = file, offset + info.header_offset
         self.size, self.checksum = info.file_size, info.CRC
-        self.name_size = len(info.orig_filename.encode(errors="replace"))
+        self.name_size = len(info.filename)
 
     def view(self) -> bytes:
         """As `Stored.view`."""
-        guess = 30 + self.name_size + USUAL_EXTRA
-        data = self.file.pread(guess + self.size, self.offset)
+        size = LOCAL_HEADER.size + (self.name_size + USUAL_EXTRA + self.size if self.size < SMALL else 0)
+        data = self.file.pread(size, self.offset)
         start = self._start(data)
         if start + self.size > len(data):
             data, start = self.file.pread(self.size, self.offset + start), 0
         if start + self.size > len(data):
             raise ValueError("the archive is damaged there, or was cut short")
-        return data[start : start + self.size]
+        return data[start : start + self.size] if start else data
 
     def read(self) -> bytes:
         """As `Stored.read`."""

@@ -41,15 +41,19 @@ class Tree:
 
     def add(self, name: str, stored: Stored) -> None:
         """A file."""
-        parts = parts_of(name)
-        tidy = "/".join(parts)
-        if self.sets_aside(parts):
-            self._hidden[tidy] = stored
-            return
+        folder, _, own = name.rpartition("/")
+        if folder in self.folders and own and "\\" not in own and not is_foreign(own):
+            tidy = name  # as nearly all are, and there may be millions
+        else:
+            parts = parts_of(name)
+            tidy = "/".join(parts)
+            if self.sets_aside(parts):
+                self._hidden[tidy] = stored
+                return
+            self._add_folders(parts[:-1])
         if tidy in self.files or self._links.pop(tidy, None):
             self._again.append(tidy)
         self.files[tidy] = stored
-        self._add_folders(parts[:-1])
 
     def add_folder(self, name: str) -> None:
         """A folder, perhaps an empty one."""
