@@ -27,6 +27,7 @@ from .on_disk import EDM2Dataset
 from .partial_zip import PartialZip
 from .pixels import Picture, fault, read_picture
 from .sources import Reading, Scratch, Source
+from .sources.names import shown
 
 Encoder = Callable[[np.ndarray], np.ndarray]
 """uint8 images [n,3,H,W] -> what is stored of them, float32 [n,...]."""
@@ -121,14 +122,18 @@ class Images:
             picture.image = center_crop_dhariwal(picture.image, self.config.resolution)
         except Exception as error:  # whatever a damaged file makes a decoder raise
             reason = f"{name!r} cannot be read ({fault(error, data)})"
-            if self.config.skip_damaged:
+            if self.config.skip_damaged and not _is_machines(error):
                 return ValueError(reason)
-            raise ValueError(
-                f"{self.source.path}: {reason}: mend it, or leave such images out with --skip-damaged"
-            ) from error
+            mend = "" if _is_machines(error) else ": mend it, or leave such images out with --skip-damaged"
+            raise ValueError(f"{self.source.path}: {reason}{mend}") from error
         if index >= len(self.names):
             picture.image = picture.image.transpose(Transpose.FLIP_LEFT_RIGHT)
         return picture
+
+
+def _is_machines(error: Exception) -> bool:
+    """Whether the machine failed, and not the image: a network drive, rights, memory."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
 
 
 class Remarks:
@@ -149,10 +154,10 @@ class Remarks:
     def add(self, name: str, remarks: dict[str, float]) -> None:
         """Of one image."""
         for kind, number in remarks.items():
-            found = self._found.setdefault(kind, [0, number, name])
+            found = self._found.setdefault(kind, [0, number, shown(name)])
             found[0] += 1
             if number > found[1]:
-                found[1:] = [number, name]
+                found[1:] = [number, shown(name)]
 
     def lines(self) -> list[str]:
         """In words; of the images of this go."""

@@ -19,6 +19,7 @@ from mclr_fast.data import prepare as prepare_data
 from mclr_fast.data.class_counts import class_counts
 from mclr_fast.data.crop import center_crop_dhariwal
 from mclr_fast.data.partial_zip import PartialZip
+from mclr_fast.data.sources import Source
 from mclr_fast.models.vae import VAEEncoder
 from mclr_fast.runtime.errors import Interrupted, RunError
 
@@ -369,6 +370,25 @@ def test_what_was_done_to_images_is_said(tmp_path, capsys):
     assert dataset.images([0])[0, :, 0, 0].tolist() == [16, 16, 16]  # 4095 / 257
     run(folder, tmp_path / "upright.zip", exif_rotation=True)
     assert "EXIF" not in capsys.readouterr().out
+
+
+def test_out_may_lie_in_the_source(folder, capsys):
+    first = run(folder, folder / "img16.zip").read_bytes()
+    assert run(folder, folder / "img16.zip").read_bytes() == first
+    assert "is there; remove it" in capsys.readouterr().out
+    assert open_dataset(run(folder, folder / "img8.zip", resolution=8)).labels.tolist() == [0] * 5 + [1] * 5
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(5, "I/O"), MemoryError()]
+)
+def test_what_the_machine_fails_at_is_not_left_out_as_damaged(folder, tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Source, "read", fail)
+    with pytest.raises(RunError, match=rf"'n10/10_0.png' cannot be read \({type(error).__name__}.*\)\.$"):
+        run(folder, tmp_path / "out.zip", skip_damaged=True)
 
 
 def test_pixels_of_no_known_range_end_it_or_are_left_out(folder, tmp_path, capsys):

@@ -533,6 +533,16 @@ def test_archives_beside_images_are_not_passed_over(make):
         _ = opened(path).classes
 
 
+def test_data_sets_beside_images_are_no_classes(make):
+    """What `prepare` made of a folder may lie in it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("dataset.json", b"{}")
+    source = opened(make(pets() | {"pets64.zip": file.getvalue()}))
+    assert classes(source) == AS_PETS
+    assert source.notes == ["left aside, no images by their suffix: pets64.zip"]
+
+
 def test_archives_are_known_by_content(tmp_path):
     for name, path in (
         ("a.zip", write_tar(tmp_path / "a.zip", pets())),

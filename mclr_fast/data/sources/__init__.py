@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .labels import Classes, from_folders, from_json
 from .layout import PREPARE, Reading, find_root
-from .names import DATASET_JSON, IMAGE_KINDS, is_archive, is_image, kind_of, shown, some
+from .names import DATASET_JSON, IMAGE_KINDS, is_image, kind_of, shown, some
 from .opened import open_tree
 from .stored import Scratch, Stored
 
@@ -118,7 +118,7 @@ class Source:
                     f"{self.path}: {link!r} and {folder!r} are the same folder, since one is a link: its "
                     f"images would count twice; remove the link, or choose ({PREPARE} --within)"
                 )
-        archives = [name for name in self._others if is_archive(name)]
+        archives = [name for name in self._tree.archives if name.startswith(self.root)]
         if archives:
             raise ValueError(
                 f"{self.path} holds images, and archives beside them: {some(archives)}; unpack those, or "

@@ -35,7 +35,7 @@ FOREIGN = frozenset(
         *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "network trash folder"),
         *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@synoresource", "@sharebin", "@__thumb"),
         *("#recycle", "#snapshot", "$recycle.bin", "recycler", "system volume information", "lost+found"),
-        *("__pycache__", "temporary items", "cvs"),
+        *("__pycache__", "temporary items"),
     )
 )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from pathlib import Path
 
 from .archives import archive_tree
-from .names import is_archive, is_image, parts_of, without_suffix
+from .names import DATASET_JSON, is_archive, is_image, parts_of, without_suffix
 from .stored import DiskFile, OnDisk, Packed, Piece, Scratch, Stored, Window, ZipPiece
 from .tree import Tree
 
@@ -67,7 +68,8 @@ def _walk(
 def _open_inner(tree: Tree, path: str, scratch: Scratch | None) -> None:
     """Hang the archives of a tree into it, as the folders of their names, unless it holds images itself."""
     archives = sorted(name for name in tree.files if is_archive(name))
-    if not archives or any(is_image(name) for name in tree.files):
+    if archives and any(is_image(name) for name in tree.files):
+        tree.archives = [name for name in archives if not _is_dataset(tree.files[name], name)]
         return
     for name in archives:
         try:
@@ -77,6 +79,13 @@ def _open_inner(tree: Tree, path: str, scratch: Scratch | None) -> None:
             raise ValueError(f"{path} holds no images but in archives, and {error}") from error
         _open_inner(inner, f"{path}: {name}", scratch)
         tree.graft(inner, without_suffix(name))
+
+
+def _is_dataset(stored: Stored, path: str) -> bool:
+    """Whether it is a data set of its own, such as one that was made of the images beside it."""
+    with contextlib.suppress(ValueError, OSError):
+        return DATASET_JSON in archive_tree(_window(stored, path, None), path, None).files
+    return False
 
 
 def _window(stored: Stored, path: str, scratch: Scratch | None) -> Window:

@@ -21,7 +21,7 @@ class Tree:
             earlier ones, as in a tar, `replaced` has them.
         loops: links to a folder that holds them. broken: links to nothing, and where they lead.
         same: links to a folder of the tree, and that folder. special: what is neither file nor folder.
-        notes: what else is to be said, in words.
+        archives: those beside images that are no data sets. notes: what else is to be said, in words.
     """
 
     def __init__(self, later_wins: bool = False) -> None:
@@ -34,6 +34,7 @@ class Tree:
         self.broken: list[tuple[str, str]] = []
         self.same: list[tuple[str, str]] = []
         self.special: list[str] = []
+        self.archives: list[str] = []
         self.notes: list[str] = []
         self._again = self.replaced if later_wins else self.twice
         self._links: dict[str, str] = {}
