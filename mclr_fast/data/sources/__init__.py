@@ -61,10 +61,10 @@ class Source:
     def classes(self) -> Classes:
         """ValueError, one line: no labels, or labels that do not fit."""
         self._check()
-        if DATASET_JSON in self._files:
-            data = self._files[DATASET_JSON].read()
-            return from_json(str(self.path), self.root, data, self.names, self._others)
-        return from_folders(str(self.path), self.root, self.names, self._folders, self.reading)
+        named = (str(self.path), self.root)
+        if DATASET_JSON in self._files and self.reading.class_level is None:
+            return from_json(*named, self._files[DATASET_JSON].read(), self.names, self._others)
+        return from_folders(*named, self.names, self._others, self._folders, self.reading)
 
     @property
     def fingerprint(self) -> str:

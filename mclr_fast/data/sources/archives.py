@@ -97,16 +97,16 @@ def _tar_tree(window: Window, path: str) -> Tree:
 
 
 def _add_member(tree: Tree, member: tarfile.TarInfo, window: Window) -> None:
-    if member.isdir():
+    if member.issparse():
+        tree.add(member.name, Unreadable("it is stored as a sparse file"))
+    elif member.isfile():
+        tree.add(member.name, Piece(window.file, window.offset + member.offset_data, member.size))
+    elif member.isdir():
         tree.add_folder(member.name)
     elif member.islnk():  # from the archive's root
         tree.add_link(member.name, member.linkname)
     elif member.issym():
         tree.add_link(member.name, posixpath.join(posixpath.dirname(member.name), member.linkname))
-    elif member.issparse():
-        tree.add(member.name, Unreadable("it is stored as a sparse file"))
-    elif member.isfile():
-        tree.add(member.name, Piece(window.file, window.offset + member.offset_data, member.size))
     else:
         tree.special.append(PurePosixPath(member.name).as_posix())
 

@@ -31,9 +31,12 @@ class Classes:
     made_with: dict[str, Any] | None = None
 
 
-def from_folders(path: str, root: str, names: Sequence[str], folders: set[str], reading: Reading) -> Classes:
+def from_folders(
+    path: str, root: str, names: Sequence[str], others: Sequence[str], folders: set[str], reading: Reading
+) -> Classes:
     """Classes numbered by the sorted names of their folders, damaged images and all.
 
+    others: files that are no images; folders: all there are. Both and names from `root` on.
     Errors    ValueError, one line: no folders, folders of two readings, a class without images.
     """
     if any("/" not in name for name in names) or all(EDM2_NAME.fullmatch(name) for name in names):
@@ -50,24 +53,32 @@ def from_folders(path: str, root: str, names: Sequence[str], folders: set[str], 
         )
     of_image = [found[level - 1] for found in parts]
     classes = sorted(set(of_image))
-    _check_empty(path, root, names, classes, folders, level)
+    _check_empty(path, root, names, others, classes, folders, level)
     number = {name: i for i, name in enumerate(classes)}
     labels = np.array([number[name] for name in of_image], dtype=np.int64)
     return Classes(labels, [shown(name) for name in classes], notes + _hints(classes))
 
 
 def _check_empty(
-    path: str, root: str, names: Sequence[str], classes: Sequence[str], folders: set[str], level: int
+    path: str,
+    root: str,
+    names: Sequence[str],
+    others: Sequence[str],
+    classes: Sequence[str],
+    folders: set[str],
+    level: int,
 ) -> None:
     found = {folder.rpartition("/")[2] for folder in folders if folder.count("/") == level - 1}
     empty = sorted(found - set(classes))
     if not empty:
         return
+    inside_it = [name for name in others if empty[0] in name.split("/")[:-1]]
+    but = f", but {some(inside_it)}" if inside_it else ""
     inside = len(classes) == 1 and len({n.split("/")[level] for n in names if n.count("/") > level}) > 1
     other = f"; for the folders in {shown(classes[0])}: {PREPARE} --within {shown(root + classes[0])}"
     raise ValueError(
-        f"{path}: the class folder {empty[0]!r} holds no image ({len(empty)} of {len(found)} folders); fill "
-        f"or remove it: the classes are numbered by their folders{other if inside else ''}"
+        f"{path}: the class folder {empty[0]!r} holds no image ({len(empty)} of {len(found)} folders){but}; "
+        f"fill or remove it: the classes are numbered by their folders{other if inside else ''}"
     )
 
 

@@ -82,7 +82,7 @@ def check_layout(path: str, root: str, names: Sequence[str], reading: Reading) -
     tops = sorted(inner.keys() | direct)
     shared = _shared(inner)
     if _are_parts(tops, inner) or (len(tops) > 1 and not direct and len(shared) > 1):
-        raise ValueError(_two_readings(path, root, level, tops, sorted(set().union(*inner.values()))))
+        raise ValueError(_two_readings(path, root, level, tops, inner))
     if inner and not direct and all(len(found) > 1 for found in inner.values()):
         example = min(inner)
         return [
@@ -110,16 +110,19 @@ def _shared(inner: dict[str, set[str]]) -> set[str]:
     return shared
 
 
-def _two_readings(path: str, root: str, level: int, tops: Sequence[str], below: Sequence[str]) -> str:
-    part = shown(f"{root}{tops[0]}")
-    readings = [f"for the classes {some(tops)}: --class-level {level}"]
+def _two_readings(path: str, root: str, level: int, tops: Sequence[str], inner: dict[str, set[str]]) -> str:
+    part = next((top for top in tops if "train" in top.lower()), tops[0])
+    below = sorted(inner.get(part, ())) or sorted(set().union(*inner.values()))
+    named = shown(f"{root}{part}")
+    readings = [f"for one part alone, which then needs a dataset.json: --within {named}"]
     if below:
-        readings.insert(0, f"of all of them together: --class-level {level + 1}")
-        readings.insert(0, f"for the classes {some(below)} of one part alone: --within {part}")
-    else:
-        readings.insert(0, f"for one part alone, which then needs a dataset.json: --within {part}")
+        readings = [
+            f"for the classes {some(below)} of one part alone: --within {named}",
+            f"of all of them together: --class-level {level + 1}",
+        ]
+    readings.append(f"for the classes {some(tops)}: --class-level {level}")
     holds = f", with {some(below)} in them" if below else ""
     return (
         f"{path}: the folders {some(tops)}{holds} can be parts of one data set, or its classes. Say which to "
-        f"{PREPARE}: " + "; ".join(readings)
+        f"{PREPARE}: {'; '.join(readings)}"
     )

@@ -26,6 +26,8 @@ def open_tree(path: Path, scratch: Scratch | None = None) -> Tree:
         tree = archive_tree(Window(DiskFile(path)), str(path), scratch)
     elif path.exists():
         raise ValueError(f"{path} is neither a file nor a folder")
+    elif path.is_symlink():
+        raise FileNotFoundError(f"{path} is a link to {os.readlink(path)}, which is not there")
     else:
         siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         near = ", ".join(difflib.get_close_matches(path.name, siblings))

@@ -95,6 +95,10 @@ class Window(io.RawIOBase):
         self._at = start + offset
         return self._at
 
+    def tell(self) -> int:
+        """As io.RawIOBase."""
+        return self._at
+
     def read(self, size: int | None = -1) -> bytes:
         """As io.RawIOBase."""
         left = max(self.size - self._at, 0)

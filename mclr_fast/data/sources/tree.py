@@ -82,10 +82,14 @@ class Tree:
     def graft(self, inner: Tree, folder: str) -> None:
         """Hang another tree into a folder of this one."""
         self.add_folder(folder)
+        if folder not in self.folders:  # a foreign one
+            return
         for name, stored in inner.files.items():
-            self.add(f"{folder}/{name}", stored)
-        for name in inner.folders:
-            self.add_folder(f"{folder}/{name}")
+            full = f"{folder}/{name}"
+            if full in self.files:
+                self._again.append(full)
+            self.files[full] = stored
+        self.folders.update(f"{folder}/{name}" for name in inner.folders)
         self.aside |= dict.fromkeys(f"{folder}/{name}" for name in inner.aside)
         for mine, other in (
             (self.twice, inner.twice),
