@@ -8,11 +8,9 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import PIL.Image
-from PIL.Image import Transpose
 
 from mclr_fast.config import PrepareConfig
 from mclr_fast.runtime.errors import RunError
@@ -20,19 +18,16 @@ from mclr_fast.runtime.logs import progress_bar, say
 from mclr_fast.runtime.options import Check
 from mclr_fast.runtime.signals import StopRequest
 
-from .class_counts import class_counts, empty_classes
-from .crop import center_crop_dhariwal
 from .loaders import default_threads
 from .on_disk import EDM2Dataset
 from .partial_zip import PartialZip
-from .pixels import Picture, fault, read_picture
+from .pictures import Images, Remarks, usable
 from .sources import Reading, Scratch, Source
-from .sources.names import shown
+from .sources.class_counts import class_counts, empty_classes
 
 Encoder = Callable[[np.ndarray], np.ndarray]
 """uint8 images [n,3,H,W] -> what is stored of them, float32 [n,...]."""
 PNG = {"compress_level": 0}  # as EDM2's: faster to read, 1.5 times as large
-LARGE_FACTOR = 2  # from which on an enlarged image is worth a word
 CHUNK = 128  # images between looks at signals; what another go begins anew
 
 
@@ -97,76 +92,6 @@ def verify(dataset: EDM2Dataset, num_threads: int, stop: StopRequest) -> None:
     say(True, f"{class_counts(labels, dataset.class_names)}.")
 
 
-class Images:
-    """The images that a data set is made of, in the order of their names; mirrored, all of them once more."""
-
-    def __init__(self, config: PrepareConfig, source: Source):
-        self.source, self.config = source, config
-        self.names = source.names
-        self.num_images = len(self.names) * (2 if config.mirror else 1)
-
-    def label(self, index: int) -> int:
-        """The class of the image at this place."""
-        return int(self.source.classes.labels[index % len(self.names)])
-
-    def picture(self, index: int) -> Picture | ValueError:
-        """RGB, cropped; an error for a damaged one that is to be left out."""
-        name = self.names[index % len(self.names)]
-        data = None
-        try:
-            data = self.source.read(name)
-            picture = read_picture(data, self.config.exif_rotation)
-            factor = self.config.resolution / min(picture.image.size)
-            if factor >= LARGE_FACTOR:
-                picture.remarks["enlarged"] = factor
-            picture.image = center_crop_dhariwal(picture.image, self.config.resolution)
-        except Exception as error:  # whatever a damaged file makes a decoder raise
-            reason = f"{name!r} cannot be read ({fault(error, data)})"
-            if self.config.skip_damaged and not _is_machines(error):
-                return ValueError(reason)
-            mend = "" if _is_machines(error) else ": mend it, or leave such images out with --skip-damaged"
-            raise ValueError(f"{self.source.path}: {reason}{mend}") from error
-        if index >= len(self.names):
-            picture.image = picture.image.transpose(Transpose.FLIP_LEFT_RIGHT)
-        return picture
-
-
-def _is_machines(error: Exception) -> bool:
-    """Whether the machine failed, and not the image: a network drive, rights, memory."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
-
-
-class Remarks:
-    """What was done to images that may not be meant: how often, and one of them."""
-
-    WORDS: ClassVar = {
-        "turned": "with an EXIF rotation that is not applied, as in EDM2's tool: --exif-rotation applies it",
-        "transparent": "with transparency, which is dropped: the colours below show",
-        "frames": "of several frames or pages, of which the first is taken",
-        "deep": "in grey of more than 8 bits, scaled from their whole range: {most:,.0f} is the brightest",
-        "enlarged": "of at most half the resolution, enlarged {most:.1f} times at most",
-    }
-
-    def __init__(self) -> None:
-        self.left_out: list[str] = []
-        self._found: dict[str, list] = {}  # how many, the largest number, its image
-
-    def add(self, name: str, remarks: dict[str, float]) -> None:
-        """Of one image."""
-        for kind, number in remarks.items():
-            found = self._found.setdefault(kind, [0, number, shown(name)])
-            found[0] += 1
-            if number > found[1]:
-                found[1:] = [number, shown(name)]
-
-    def lines(self) -> list[str]:
-        """In words; of the images of this go."""
-        return [
-            f"note: {count:,} image{'s'[: count > 1]} {self.WORDS[kind].format(most=most)} (such as {name})."
-            for kind, (count, most, name) in self._found.items()
-        ]
-
-
 def _reading(config: PrepareConfig) -> Reading:
     return Reading(config.within, config.class_level)
 
@@ -226,7 +151,7 @@ def _make(config: PrepareConfig, make_encoder: Callable[[], Encoder] | None, sto
         with ThreadPoolExecutor(config.threads or default_threads()) as pool, bar:
             for indices, pictures in _chunks(images, first, pool):
                 stop.check()
-                for name, data in _members(indices, _usable(images, indices, pictures, remarks), encoder):
+                for name, data in _members(indices, usable(images, indices, pictures, remarks), encoder):
                     partial.write(name, data)
                 bar.update(len(indices))
         labels = [[name, images.label(index_of(name))] for name in partial.names]
@@ -253,20 +178,6 @@ def _say_made(config: PrepareConfig, images: Images, labels: np.ndarray, remarks
         say(True, f"{class_counts(labels, names)}.")
         if (none := empty_classes(labels, names)) is not None:
             say(True, f"note: {none}: none that can be read; the others keep their numbers.")
-
-
-def _usable(images: Images, indices: range, pictures: list, remarks: Remarks) -> list[PIL.Image.Image | None]:
-    """The images of a chunk, None for one that is left out; what there is to say of them is noted."""
-    usable = []
-    for index, picture in zip(indices, pictures, strict=True):
-        if isinstance(picture, ValueError):
-            remarks.left_out.append(str(picture))
-            usable.append(None)
-            continue
-        if index < len(images.names):  # its mirror image says the same
-            remarks.add(images.names[index], picture.remarks)
-        usable.append(picture.image)
-    return usable
 
 
 def _resume(partial: PartialZip) -> int:

@@ -10,7 +10,7 @@ import torch
 
 from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset, open_dataset
-from mclr_fast.data.class_counts import class_counts
+from mclr_fast.data.sources.class_counts import class_counts
 from mclr_fast.methods.need_checks import NeedChecks
 from mclr_fast.models import Model, describe, model_from_config, read_config
 from mclr_fast.models.published import Published, to_download

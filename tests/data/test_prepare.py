@@ -16,10 +16,10 @@ from mclr_fast import prepare as door
 from mclr_fast.config import PrepareConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.data import prepare as prepare_data
-from mclr_fast.data.class_counts import class_counts
 from mclr_fast.data.crop import center_crop_dhariwal
 from mclr_fast.data.partial_zip import PartialZip
 from mclr_fast.data.sources import Source
+from mclr_fast.data.sources.class_counts import class_counts
 from mclr_fast.models.vae import VAEEncoder
 from mclr_fast.runtime.errors import Interrupted, RunError
 

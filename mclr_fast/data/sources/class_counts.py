@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .sources.names import some
+from .names import some
 
 WHOLE = 40  # classes that are all named
 ENDS = (8, 2)  # of more, the first and the last
