@@ -34,7 +34,7 @@ def fault(error: Exception, data: bytes | None) -> str:
     kind = kind_of(data[:512]) if data is not None else None
     if kind in IMAGE_KINDS:
         return f"it is {kind}, damaged or of a kind that PIL does not read"
-    return f"it is {kind}" if kind else "it is no image of a format that is known"
+    return f"it is {kind}" if kind else "it is no image that PIL knows"
 
 
 @dataclass

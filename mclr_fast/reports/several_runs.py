@@ -93,8 +93,8 @@ def _once(
     found: list[tuple[list[Row], list[str]]] = []
     for run in runs:
         rows = rows_of(run)
-        values = [row.chosen for row in rows]
-        same = next((names for other, names in found if [row.chosen for row in other] == values), None)
+        values = [row.values for row in rows]
+        same = next((names for other, names in found if [row.values for row in other] == values), None)
         if same is not None:
             same.append(run.name)
         elif rows:

@@ -121,7 +121,7 @@ def test_runs_of_other_protocols_are_refused(runs, capsys):
         summary |= {"format": SUMMARY_FORMAT, "kind": "run"}
 
     change(runs[1], by_dino)
-    assert "one was judged by mnist16-classifier and other by fd-dinov2" in refused(capsys, *runs)
+    assert "one was judged by mnist16 and other by fd-dinov2" in refused(capsys, *runs)
 
 
 def test_what_is_no_run_is_refused(runs, tmp_path, capsys):
