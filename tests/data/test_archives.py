@@ -202,3 +202,26 @@ def test_a_zip_cut_short_while_it_is_read_is_an_error(tmp_path):
         ValueError, match=r"'dog/0.png' cannot be read \(the archive is damaged there, or was cut"
     ):
         dataset.images([2])
+
+
+@pytest.mark.parametrize("size", [100, 1 << 16])  # read with their header, and apart from it
+def test_members_are_whole_or_refused(tmp_path, size):
+    data = os.urandom(size)
+    path = write_zip(tmp_path / "a.zip", {"cat/0.png": png(), "dog/0.png": data}.items())
+    source = opened(path)
+    assert source.view("dog/0.png") == source.read("dog/0.png") == data
+    os.truncate(path, path.read_bytes().index(data) + size - 1)
+    with pytest.raises(ValueError, match="damaged there, or was cut short"):  # also without its checksum
+        source.view("dog/0.png")
+
+
+def test_folders_in_an_archive_that_link_to_each_other(tmp_path):
+    with tarfile.open(write_tar(tmp_path / "a.tar", pets()), "a") as archive:
+        for name, target in (("cat/friend", "../dog"), ("dog/friend", "../cat")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    source = opened(tmp_path / "a.tar")
+    assert {"cat/friend/0.png", "dog/friend/0.png"} < set(source.names) and len(source.names) < 20
+    with pytest.raises(ValueError, match="are the same folder"):
+        _ = source.classes
