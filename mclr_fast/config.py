@@ -364,7 +364,7 @@ class PrepareConfig:
     """Options of `python -m mclr_fast.prepare`."""
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
-    """Folder, .zip or .tar of labelled images."""
+    """Folder, .zip or .tar (.tgz, ...) of labelled images."""
     out: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="OUT")] = None
     """EDM2 data set to write, a .zip."""
     resolution: int = 64
@@ -373,6 +373,12 @@ class PrepareConfig:
     """Encode with this VAE: a folder of diffusers', or stabilityai/sd-vae-ft-mse, EDM2's."""
     mirror: bool = False
     """Append the mirror image of every image."""
+    exif_rotation: bool = False
+    """Turn photographs as their EXIF orientation says; EDM2's tool does not."""
+    within: str | None = None
+    """Read this folder of SOURCE alone, such as pets/train."""
+    class_level: int | None = None
+    """Depth of the folders that are the classes, 1 = the outermost; found out where it shows."""
     skip_damaged: bool = False
     """Leave out images that cannot be read."""
     verify: bool = False

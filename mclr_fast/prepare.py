@@ -10,13 +10,15 @@ from mclr_fast.config import PrepareConfig
 
 DESCRIPTION = """Crop and resize labelled images to one size and write them as an EDM2 data set.
 
-SOURCE is a folder, .zip or .tar with a folder (or a .tar) of images for every class, or with a dataset.json.
-OUT.zip appears when it is whole; run the same command again to go on with one that was stopped.
+SOURCE is a folder, .zip or .tar (.tgz, ...) with a folder (or a .tar) of images for every class, or with
+a dataset.json. Classes are numbered by the sorted names of their folders, which are printed. OUT.zip appears
+when it is whole; run the same command again to go on with one that was stopped.
 
 Examples:
   python -m mclr_fast.prepare imagenet/train img64.zip --resolution 64 --verify
   python -m mclr_fast.prepare ILSVRC2012_img_train.tar img512.zip --resolution 512
   python -m mclr_fast.prepare img512.zip img512-sd.zip --resolution 512 --latents sd-vae-ft-mse/ --mirror
+  python -m mclr_fast.prepare pets.zip pets64.zip --within pets/train
   python -m mclr_fast.prepare img64.zip --verify
 """
 

@@ -26,6 +26,7 @@ MEASURES = {  # number -> the words in which its help says what it counts or mea
     "--betas": "decays a step, each in [0, 1)",
     "--cfg-scales": "EDM2's g, 1 = none",
     "--checkpoint-every": "Images between saves",
+    "--class-level": "Depth of the folders that are the classes, 1 = the outermost",
     "--classifier-steps": "training steps of the noise-conditional classifier",
     "--dropout": "probability of the network, in [0, 1)",
     "--dsm-weight": "the share of denoising, at least 0",

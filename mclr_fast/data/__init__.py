@@ -16,11 +16,14 @@ __all__ = ["Codec", "Dataset", "SampleOrder", "open_dataset"]
 class Dataset(Protocol):
     """What a training set offers.
 
-    Attributes: labels int64 numpy [n]; num_classes; image_shape (C, H, W) as stored.
+    Attributes: labels int64 numpy [n]; num_classes; image_shape (C, H, W) as stored; class_names by number,
+    which stands for a missing one; notes: how it was read, in lines, where that may not be what was meant.
     """
 
     labels: np.ndarray
     num_classes: int
+    class_names: list[str]
+    notes: list[str]
     image_shape: tuple[int, int, int]
 
     def __len__(self) -> int: ...
@@ -68,7 +71,7 @@ def open_dataset(
     device: torch.device | None = None,
 ) -> Dataset:
     """The embedded set "mnist16" (splits train, heldout), or images at a path: EDM2's zip or folder, or
-    a folder for every class.
+    a folder for every class, in a zip, a tar or a folder.
 
     Args: loader "auto", "plain" or "dali", its num_threads (0 = this rank's share of the cores) and the
     device it may decode on are for data on disk.

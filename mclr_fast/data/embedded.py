@@ -17,7 +17,7 @@ class Mnist16:
     Split by class, in file order: the first 300 are `train` (3,000 images), the last 200 are
     `heldout` (2,000, as many as the largest evaluation draws).
 
-    Attributes: labels int64 numpy [n]; num_classes; image_shape (C, H, W).
+    Attributes: as `Dataset`.
     Errors: ModuleNotFoundError naming the extra to install.
     """
 
@@ -36,6 +36,8 @@ class Mnist16:
         images = torch.nn.functional.interpolate(
             images, size=self.image_shape[1:], mode="bilinear", antialias=True
         )
+        self.class_names = [str(digit) for digit in range(self.num_classes)]
+        self.notes: list[str] = []
         self._images = images.round().clamp(0, 255).byte().numpy()
         self.labels = labels[chosen].astype(np.int64)
 

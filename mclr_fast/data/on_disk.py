@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 
-from .files import open_files
-from .labels import read_labels
 from .loaders import make_loader
+from .pixels import decode, fault
+from .sources import Reading, Source
 
 DTYPES = {1: np.dtype(np.uint8), 3: np.dtype(np.uint8), 8: np.dtype(np.float32)}  # by channels
 NUM_LOOKED_AT = 16  # images that opening a data set decodes, evenly spread: all would take minutes
@@ -23,12 +21,12 @@ NUM_LOOKED_AT = 16  # images that opening a data set decodes, evenly spread: all
 class EDM2Dataset:
     """Labelled images of one shape, read on demand.
 
-    Images are PNG or any other format that PIL knows, grey or RGB; latents are .npy files, float32
-    [8, h, w]: four channels of means and four of standard deviations of the VAE's posterior. The
+    Images are PNG, JPEG and other formats of pixels that PIL knows, grey or RGB; latents are .npy files,
+    float32 [8, h, w]: four channels of means and four of standard deviations of the VAE's posterior. The
     order is that of the names as strings. Labels are those of dataset.json; without it, the places of
-    the top-level folders among their sorted names. Threads may share a dataset, forked processes may not.
+    the class folders among their sorted names. Threads may share a dataset, forked processes may not.
 
-    Args: loader, num_threads, device as `loaders.make_loader` has them.
+    Args: loader, num_threads, device as `loaders.make_loader` has them; reading: as `sources.Source`.
     Errors    ValueError for a damaged archive, images of several shapes, a loader that cannot be had.
     """
 
@@ -38,26 +36,45 @@ class EDM2Dataset:
         loader: str = "plain",
         num_threads: int = 1,
         device: torch.device | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self.path = Path(path)
-        self._files = open_files(self.path)
-        self.names = image_names(self._files.names)
-        if not self.names:
-            raise ValueError(f"{self.path} holds no images; expected .png or .npy files in it")
+        self._source = Source(self.path, reading)
+        self.names = self._source.names
         first = self._decode(self.names[0])
         self.image_shape: tuple[int, int, int] = first.shape
         self.dtype = DTYPES[first.shape[0]]
         for index in np.unique(np.linspace(0, len(self) - 1, NUM_LOOKED_AT, dtype=np.int64)):
-            self.image(index)
+            self.check(index)
         self._load = make_loader(loader, self, num_threads, device)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    @cached_property
+    @property
     def labels(self) -> np.ndarray:
         """Class indices, int64 [n]."""
-        return read_labels(self.path, self._files, self.names)
+        return self._source.classes.labels
+
+    @property
+    def class_names(self) -> list[str]:
+        """By class index: its folder's, or as dataset.json's "class_names" has it; else its number."""
+        return self._source.classes.names
+
+    @property
+    def notes(self) -> list[str]:
+        """How files and folders were read, where somebody may have meant it otherwise; one line each."""
+        return self._source.notes + self._source.classes.notes
+
+    @property
+    def made_with(self) -> dict[str, Any] | None:
+        """The options of `prepare` that made it; None where it was made otherwise."""
+        return self._source.classes.made_with
+
+    @property
+    def fingerprint(self) -> str:
+        """As `sources.Source.fingerprint`."""
+        return self._source.fingerprint
 
     @property
     def num_classes(self) -> int:
@@ -83,48 +100,37 @@ class EDM2Dataset:
             )
         return decoded
 
-    def view(self, index: int) -> memoryview | bytes:
+    def check(self, index: int) -> None:
+        """ValueError for an image that cannot be used, and for latents that are not finite."""
+        image = self.image(index)
+        if image.dtype == np.float32 and not np.isfinite(image).all():
+            raise ValueError(f"{self.path}: {self.names[index]!r} holds numbers that are not finite")
+
+    def view(self, index: int) -> bytes:
         """One image's file, undecoded. PNG files are left to their own checksums."""
         name = self.names[index]
-        return self._files.view(name) if name.lower().endswith(".png") else self._files.read(name)
+        return self._source.view(name) if name.lower().endswith(".png") else self._source.read(name)
 
     def expect(self, indices: np.ndarray) -> None:
         """These images are read next: the disk may begin."""
-        self._files.expect(self.names[index] for index in indices)
+        self._source.expect(self.names[index] for index in indices)
 
     def _decode(self, name: str) -> np.ndarray:
         """One image, [C, H, W] in one of the DTYPES."""
+        data = None
         try:
-            image, mode = decode(name, self._files.read(name))
-        except PIL.UnidentifiedImageError as error:
-            raise ValueError(
-                f"{self.path}: {name!r} cannot be read (it is no image that PIL knows)"
-            ) from error
+            data = self._source.read(name)
+            image, mode = decode(name, data)
         except Exception as error:  # whatever a damaged file makes a decoder raise
-            raise ValueError(f"{self.path}: {name!r} cannot be read ({error!r})") from error
+            raise ValueError(f"{self.path}: {name!r} cannot be read ({fault(error, data)})") from error
         known = image.ndim == 3 and DTYPES.get(image.shape[0]) == image.dtype
         if not known or mode not in ("L", "RGB", "npy"):
             raise ValueError(
                 f"{self.path}: {name!r} is {image.dtype} {_times(image.shape)} ({mode}); expected "
-                "grey or RGB pixels (uint8, 1 or 3 channels) or VAE latents (float32, 8 channels)"
+                "grey or RGB pixels (uint8, 1 or 3 channels) or VAE latents (float32, 8 channels); python -m "
+                "mclr_fast.prepare makes RGB of other pixels"
             )
         return image
-
-
-def image_names(names: Sequence[str]) -> list[str]:
-    """Those of the files that are images or latents, sorted as strings."""
-    PIL.Image.init()
-    extensions = {".npy", *PIL.Image.EXTENSION}
-    return sorted(n for n in names if os.path.splitext(n)[1].lower() in extensions)
-
-
-def decode(name: str, data: memoryview | bytes) -> tuple[np.ndarray, str]:
-    """A file's image as [C, H, W], and PIL's mode of it, or "npy"."""
-    file = io.BytesIO(data)
-    if name.lower().endswith(".npy"):
-        return np.load(file, allow_pickle=False), "npy"
-    with PIL.Image.open(file) as opened:
-        return np.atleast_3d(opened).transpose(2, 0, 1), opened.mode
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -8,10 +8,9 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import PIL.Image
-from PIL.Image import Transpose
 
 from mclr_fast.config import PrepareConfig
 from mclr_fast.runtime.errors import RunError
@@ -19,13 +18,12 @@ from mclr_fast.runtime.logs import progress_bar, say
 from mclr_fast.runtime.options import Check
 from mclr_fast.runtime.signals import StopRequest
 
-from .crop import center_crop_dhariwal
-from .files import Files, open_files
-from .labels import read_labels
 from .loaders import default_threads
-from .on_disk import EDM2Dataset, image_names
+from .on_disk import EDM2Dataset
 from .partial_zip import PartialZip
-from .tar_files import TarFiles
+from .pictures import Images, Remarks, usable
+from .sources import Reading, Scratch, Source
+from .sources.class_counts import class_counts, empty_classes
 
 Encoder = Callable[[np.ndarray], np.ndarray]
 """uint8 images [n,3,H,W] -> what is stored of them, float32 [n,...]."""
@@ -38,31 +36,39 @@ def prepare(config: PrepareConfig, make_encoder: Callable[[], Encoder] | None, s
 
     make_encoder: makes what turns pixels into what is stored, called once the source is read; None: pixels.
 
-    Errors    RunError, one line: a source or an image that cannot be used; Interrupted after a signal.
+    Errors    RunError, one line: a source or an image that cannot be used, an OUT that was made otherwise;
+              Interrupted after a signal.
     """
     Check(config).at_least(1, "resolution")
     Check(config).at_least(0, "threads")
+    if config.class_level is not None:
+        Check(config).at_least(1, "class_level")
     try:
         if config.out is not None and config.out.exists():
+            _check_made(config)
             say(True, f"{config.out} is there; remove it to make it again.")
         elif config.out is not None:
             _make(config, make_encoder, stop)
         if config.verify:
-            verify(config.out or config.source, config.threads or default_threads(), stop)
+            made = (
+                EDM2Dataset(config.out)
+                if config.out
+                else EDM2Dataset(config.source, reading=_reading(config))
+            )
+            verify(made, config.threads or default_threads(), stop)
     except (ValueError, OSError) as error:
         raise RunError(f"{str(error).rstrip('.')}.") from error
 
 
-def verify(path: Path, num_threads: int, stop: StopRequest) -> None:
+def verify(dataset: EDM2Dataset, num_threads: int, stop: StopRequest) -> None:
     """Read and decode everything, and say what is there. RunError if any of it cannot be used."""
-    dataset = EDM2Dataset(path)
     labels = dataset.labels
     problems = []
 
     def problem(index: int) -> str | None:
         try:
-            dataset.image(index)
-        except ValueError as error:
+            dataset.check(index)
+        except (ValueError, OSError) as error:
             return str(error)
 
     with ThreadPoolExecutor(num_threads) as pool, progress_bar("verify", len(dataset), 0, True) as bar:
@@ -75,79 +81,103 @@ def verify(path: Path, num_threads: int, stop: StopRequest) -> None:
         raise RunError(f"{problems[0]} ({len(problems)} of {len(dataset)} images cannot be used).")
     counts = np.bincount(labels)
     shape = "x".join(map(str, dataset.image_shape))
+    for note in dataset.notes:
+        say(True, f"note: {note}.")
     say(
         True,
-        f"{path}: {len(dataset):,} images of {shape}, {np.count_nonzero(counts):,} of {len(counts):,} "
-        f"classes, {counts[counts > 0].min():,} to {counts.max():,} images a class; every one can be read.",
+        f"{dataset.path}: {len(dataset):,} images of {shape}, {np.count_nonzero(counts):,} of "
+        f"{len(counts):,} classes, {counts[counts > 0].min():,} to {counts.max():,} images a class; "
+        "every one can be read.",
     )
+    say(True, f"{class_counts(labels, dataset.class_names)}.")
 
 
-class Source:
-    """The images that a data set is made of, in the order of their names; mirrored, all of them once more."""
+def _reading(config: PrepareConfig) -> Reading:
+    return Reading(config.within, config.class_level)
 
-    def __init__(self, config: PrepareConfig):
-        self.path = config.source
-        self.resolution = config.resolution
-        self.skip_damaged = config.skip_damaged
-        is_tar = self.path.is_file() and ".tar" in self.path.suffixes
-        self.files: Files = TarFiles(self.path) if is_tar else open_files(self.path)
-        self.names = image_names(self.files.names)
-        if not self.names:
-            raise ValueError(f"{self.path} holds no images")
-        self.labels = read_labels(self.path, self.files, self.names)
-        self.num_images = len(self.names) * (2 if config.mirror else 1)
-        facts = [config.resolution, config.latents, config.mirror, self.names]
-        self.key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
 
-    def label(self, index: int) -> int:
-        """The class of the image at this place."""
-        return int(self.labels[index % len(self.names)])
+def _made_with(config: PrepareConfig, source: Source | None) -> dict[str, Any]:
+    """What makes a data set what it is, for its dataset.json; of a source, a hash of names and labels."""
+    made_with = {
+        "resolution": config.resolution,
+        "latents": config.latents and Path(config.latents).name,
+        "mirror": config.mirror,
+        "exif_rotation": config.exif_rotation,
+    }
+    if source is not None:
+        listed = json.dumps([source.names, source.classes.labels.tolist()])
+        made_with["images"] = hashlib.sha256(listed.encode()).hexdigest()
+    return made_with
 
-    def image(self, index: int) -> PIL.Image.Image | None:
-        """RGB, cropped; None for a damaged one that is to be left out."""
-        name = self.names[index % len(self.names)]
-        try:
-            with PIL.Image.open(io.BytesIO(self.files.read(name))) as opened:
-                image = center_crop_dhariwal(opened.convert("RGB"), self.resolution)
-        except Exception as error:  # whatever a damaged file makes a decoder raise
-            if self.skip_damaged:
-                return None
-            raise ValueError(
-                f"{self.path}: {name!r} cannot be read ({error!r}): mend it, or leave such images out with "
-                "--skip-damaged"
-            ) from error
-        mirrored = index >= len(self.names)
-        return image.transpose(Transpose.FLIP_LEFT_RIGHT) if mirrored else image
+
+def _check_made(config: PrepareConfig) -> None:
+    """ValueError if OUT, which is there, is not what these options make."""
+    made = EDM2Dataset(config.out)
+    channels, resolution, _ = made.image_shape
+    said, source = made.made_with, None
+    if said is None:  # by EDM2's tool, perhaps
+        said = {"resolution": resolution} if channels == 3 else {}
+        said["latents"] = None if channels == 3 else Path(config.latents or "some VAE").name
+    elif config.source.exists():  # it may be gone, once OUT is there
+        source = Source(config.source, _reading(config), Scratch(config.out.parent))
+    wanted = _made_with(config, source)
+    other = [name for name in said if name in wanted and said[name] != wanted[name]]
+    words = {name: f"{name} {said[name]!r}, not {wanted[name]!r}" for name in other}
+    words |= {"images": "of images of another SOURCE"} if "images" in words else {}
+    if other:
+        raise ValueError(
+            f"{config.out} is there, and was made otherwise ({'; '.join(words.values())}): remove it to make "
+            "it again, or choose another OUT"
+        )
 
 
 def _make(config: PrepareConfig, make_encoder: Callable[[], Encoder] | None, stop: StopRequest) -> None:
     if config.out.suffix != ".zip":
         raise ValueError(f"the data set to write, {config.out}, must end in .zip")
-    source = Source(config)
+    source = Source(config.source, _reading(config), Scratch(config.out.parent))
+    classes = source.classes
+    for note in [*source.notes, *classes.notes]:
+        say(True, f"note: {note}.")
+    say(
+        True, f"{config.source}: {len(source.names):,} images, {class_counts(classes.labels, classes.names)}."
+    )
     encoder = make_encoder() if make_encoder else None
-    partial = PartialZip(config.out, source.key)
+    images, made_with, remarks = Images(config, source), _made_with(config, source), Remarks()
+    key = hashlib.sha256(json.dumps([made_with, source.fingerprint]).encode()).hexdigest()[:8]
+    partial = PartialZip(config.out, key)
     try:
         first = _resume(partial)
-        bar = progress_bar(config.out.name, source.num_images, first, True)
+        bar = progress_bar(config.out.name, images.num_images, first, True)
         with ThreadPoolExecutor(config.threads or default_threads()) as pool, bar:
-            for indices, images in _chunks(source, first, pool):
+            for indices, pictures in _chunks(images, first, pool):
                 stop.check()
-                for name, data in _members(indices, images, encoder):
+                for name, data in _members(indices, usable(images, indices, pictures, remarks), encoder):
                     partial.write(name, data)
                 bar.update(len(indices))
-        labels = [[name, source.label(index_of(name))] for name in partial.names]
+        labels = [[name, images.label(index_of(name))] for name in partial.names]
         if not labels:
             raise ValueError(f"{config.source}: none of {len(source.names)} images can be read")
-        partial.write("dataset.json", json.dumps({"labels": labels}).encode())
+        said = {"labels": labels, "class_names": classes.names, "prepared": made_with}
+        partial.write("dataset.json", json.dumps(said).encode())
     except BaseException:
         partial.pause()
         raise
     partial.finish()
-    left_out = source.num_images - len(labels)
-    say(
-        True,
-        f"{config.out}: {len(labels):,} images" + (f", {left_out:,} damaged left out." if left_out else "."),
-    )
+    _say_made(config, images, np.array([label for _, label in labels]), remarks)
+
+
+def _say_made(config: PrepareConfig, images: Images, labels: np.ndarray, remarks: Remarks) -> None:
+    for line in remarks.lines():
+        say(True, line)
+    left_out = images.num_images - len(labels)
+    example = f" ({remarks.left_out[0]})" if remarks.left_out else ""
+    end = f", {left_out:,} damaged left out{example}." if left_out else "."
+    say(True, f"{config.out}: {len(labels):,} images{end}")
+    if left_out:
+        names = images.source.classes.names
+        say(True, f"{class_counts(labels, names)}.")
+        if (none := empty_classes(labels, names)) is not None:
+            say(True, f"note: {none}: none that can be read; the others keep their numbers.")
 
 
 def _resume(partial: PartialZip) -> int:
@@ -158,12 +188,12 @@ def _resume(partial: PartialZip) -> int:
     return first
 
 
-def _chunks(source: Source, first: int, pool: ThreadPoolExecutor) -> Iterator[tuple[range, list]]:
-    """Indices and images of every chunk, the next one being loaded already."""
-    chunks = [range(i, min(i + CHUNK, source.num_images)) for i in range(first, source.num_images, CHUNK)]
-    loading = [pool.map(source.image, chunk) for chunk in chunks[:1]]
+def _chunks(images: Images, first: int, pool: ThreadPoolExecutor) -> Iterator[tuple[range, list]]:
+    """Indices and pictures of every chunk, the next one being loaded already."""
+    chunks = [range(i, min(i + CHUNK, images.num_images)) for i in range(first, images.num_images, CHUNK)]
+    loading = [pool.map(images.picture, chunk) for chunk in chunks[:1]]
     for i, chunk in enumerate(chunks):
-        loading += [pool.map(source.image, following) for following in chunks[i + 1 : i + 2]]
+        loading += [pool.map(images.picture, following) for following in chunks[i + 1 : i + 2]]
         yield chunk, list(loading.pop(0))
 
 
@@ -178,6 +208,8 @@ def _members(indices: range, images: list, encoder: Encoder | None) -> Iterator[
     elif kept:
         latents = encoder(np.stack([np.asarray(image).transpose(2, 0, 1) for _, image in kept]))
         for (index, _), latent in zip(kept, latents, strict=True):
+            if not np.isfinite(latent).all():
+                raise ValueError(f"the latents of image {index:,} are not finite: the VAE cannot encode it")
             file = io.BytesIO()
             np.save(file, latent)
             yield f"{index // 1000:05d}/img-mean-std-{index:08d}.npy", file.getvalue()

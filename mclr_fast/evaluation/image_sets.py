@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +53,7 @@ def open_images(path: str, split: str = "train") -> ImageSet:
         if dataset.image_shape[0] not in (1, 3):
             raise ValueError(f"{path} holds latents of {dataset.image_shape[0]} channels, not images")
         if isinstance(dataset, EDM2Dataset):
-            return DatasetImages(dataset, _fingerprint_of_files(dataset))
+            return DatasetImages(dataset, dataset.fingerprint)
         return ArrayImages(dataset.images(np.arange(len(dataset))), dataset.labels)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise RunError(f"{str(error).rstrip('.')}.") from error
@@ -177,17 +176,3 @@ def batches(
                 raise RunError(error)
             yield own, read
             bar.update(len(places))
-
-
-def _fingerprint_of_files(dataset: EDM2Dataset) -> str:
-    """Of names, and of a zip's checksums or the files' sizes and times: reading all would take hours."""
-    digest = hashlib.sha256()
-    if dataset.path.is_dir():
-        for name in dataset.names:
-            stat = os.stat(dataset.path / name)
-            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    else:
-        with zipfile.ZipFile(dataset.path) as archive:
-            for name in dataset.names:
-                digest.update(f"{name} {archive.getinfo(name).CRC}\n".encode())
-    return digest.hexdigest()

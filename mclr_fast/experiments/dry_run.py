@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 
 from mclr_fast.config import RunConfig
-from mclr_fast.data import open_dataset
+from mclr_fast.data import Dataset, open_dataset
+from mclr_fast.data.sources.class_counts import class_counts
 from mclr_fast.methods.need_checks import NeedChecks
 from mclr_fast.models import Model, describe, model_from_config, read_config
 from mclr_fast.models.published import Published, to_download
@@ -64,6 +65,7 @@ def dry_run(config: RunConfig) -> str:
         f"recipe          {config.recipe}" + (f"  ({config.note})" if config.note else ""),
         f"objective       {objective.objective}: {method.objective}",
         f"network         {description['family']}, {sum(p.numel() for p in net.parameters()):,} parameters",
+        *_data_lines(dataset),
         f"steps           {num_steps:,} of {train.batch_size} images, {train.duration:,} images in all",
         f"evaluations     {evaluations:,} a step = {row}",
         f"micro-batches   {-(-own // micro)} a rank of at most {micro} evaluations, {num_ranks} rank(s)",
@@ -77,6 +79,17 @@ def dry_run(config: RunConfig) -> str:
         "options",
     ]
     return "\n".join(lines + [f"  {name:28} {value}" for name, value in options.items()])
+
+
+def _data_lines(dataset: Dataset | None) -> list[str]:
+    """What its classes are called, and how it was read."""
+    if dataset is None:
+        return []
+    counts = class_counts(dataset.labels, dataset.class_names)
+    return [
+        f"data            {len(dataset):,} images, {counts}",
+        *(f"note            {n}" for n in dataset.notes),
+    ]
 
 
 MODELS = ("reference", "negatives_model")  # options of the objective that name one, beside --init

@@ -18,6 +18,8 @@ from mclr_fast.data import open_dataset
 from mclr_fast.data import prepare as prepare_data
 from mclr_fast.data.crop import center_crop_dhariwal
 from mclr_fast.data.partial_zip import PartialZip
+from mclr_fast.data.sources import Source
+from mclr_fast.data.sources.class_counts import class_counts
 from mclr_fast.models.vae import VAEEncoder
 from mclr_fast.runtime.errors import Interrupted, RunError
 
@@ -215,7 +217,7 @@ def test_options_that_cannot_be_used(folder, tmp_path):
     with pytest.raises(RunError, match="--resolution must be at least 1, not 0"):
         run(folder, tmp_path / "out.zip", resolution=0)
     (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b" + b"\0" * 600)
-    with pytest.raises(RunError, match="not an uncompressed tar archive"):
+    with pytest.raises(RunError, match=r"a.tar.gz was cut short, or is damaged"):
         run(tmp_path / "a.tar.gz", tmp_path / "out.zip")
 
 
@@ -252,3 +254,177 @@ def test_the_door_writes_once_and_asks_for_a_name(folder, tmp_path, capsys):
         16,
         16,
     )
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_class_names_are_printed_and_kept(folder, tmp_path, kind, capsys):
+    out = run(as_source(folder, kind), tmp_path / "out.zip")
+    assert "10 images, 2 classes: 0 n10 (5), 1 n2 (5)." in capsys.readouterr().out
+    with zipfile.ZipFile(out) as archive:
+        said = json.loads(archive.read("dataset.json"))
+    assert list(said) == ["labels", "class_names", "prepared"]  # EDM2 reads the first
+    assert said["class_names"] == ["n10", "n2"]
+    assert open_dataset(out).class_names == ["n10", "n2"]
+    again = run(out, tmp_path / "again.zip", mirror=True)  # from a dataset.json: they are handed on
+    assert open_dataset(again).class_names == ["n10", "n2"]
+
+
+def test_damaged_images_do_not_move_classes(folder, tmp_path, capsys):
+    for image in (folder / "n10").iterdir():
+        image.write_bytes(b"<html>404</html>")
+    with pytest.raises(RunError, match=r"'n10/10_0.png' cannot be read \(it is a page of HTML"):
+        run(folder, tmp_path / "out.zip")
+    dataset = open_dataset(run(folder, tmp_path / "out.zip", skip_damaged=True))
+    assert dataset.labels.tolist() == [1] * 5 and dataset.class_names == ["n10", "n2"]
+    said = capsys.readouterr().out
+    assert "5 damaged left out ('n10/10_0.png' cannot be read (it is a page of HTML" in said
+    assert "2 classes: 0 n10 (0), 1 n2 (5)." in said and "no image is of class 0 n10" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": 32}, "resolution 16, not 32"),
+        ({"mirror": True}, "mirror False, not True"),
+        ({"exif_rotation": True}, "exif_rotation False, not True"),
+        ({"latents": "some/vae"}, "latents None, not 'vae'"),
+        ({"resolution": 8, "mirror": True}, "resolution 16, not 8; mirror False, not True"),
+    ],
+)
+def test_an_out_that_was_made_otherwise_is_not_taken_for_done(folder, tmp_path, options, message):
+    before = run(folder, tmp_path / "out.zip").read_bytes()
+    with pytest.raises(RunError, match=rf"out.zip is there, and was made otherwise \({message}\): remove it"):
+        run(folder, tmp_path / "out.zip", **options)
+    assert (tmp_path / "out.zip").read_bytes() == before
+
+
+def test_an_out_of_another_source_is_not_taken_for_done(folder, tmp_path, capsys):
+    out = run(folder, tmp_path / "out.zip")
+    run(as_source(folder, "zip"), out)  # the same images, kept otherwise
+    assert "is there; remove it" in capsys.readouterr().out
+    shutil.copy(folder / NAMES[0], folder / "n2" / "more.png")
+    with pytest.raises(RunError, match="of images of another SOURCE"):
+        run(folder, out)
+    shutil.rmtree(folder)
+    run(folder, out)  # done with, and gone
+    with pytest.raises(RunError, match="resolution 16, not 8"):
+        run(folder, out, resolution=8)
+
+
+def test_an_out_by_edm2s_tool_is_judged_by_its_images(golden, folder, tmp_path, capsys):
+    for name, options in (("rgb", {"resolution": 8}), ("latents", {"latents": "some/vae", "resolution": 32})):
+        out = tmp_path / f"{name}.zip"
+        out.write_bytes(golden("edm2_dataset")[f"{name}/zip_bytes"].tobytes())
+        run(folder, out, **options)
+        assert "is there; remove it" in capsys.readouterr().out
+    with pytest.raises(RunError, match="resolution 8, not 16"):
+        run(folder, tmp_path / "rgb.zip")
+    with pytest.raises(RunError, match="latents 'some VAE', not None"):
+        run(folder, tmp_path / "latents.zip", resolution=32)
+    (tmp_path / "junk.zip").write_bytes(b"junk")
+    with pytest.raises(RunError, match=r"junk.zip is not a zip archive"):
+        run(folder, tmp_path / "junk.zip")
+
+
+def test_a_source_that_changed_meanwhile_begins_anew(folder, tmp_path, small_chunks):
+    with pytest.raises(Interrupted):
+        run(folder, tmp_path / "out.zip", Stop(3))
+    PIL.Image.new("RGB", (40, 40), (1, 2, 3)).save(folder / sorted(NAMES)[0])  # under the same name
+    first = open_dataset(run(folder, tmp_path / "out.zip")).images([0])[0]
+    assert first[:, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_classes_of_parts(folder, tmp_path, capsys):
+    (tmp_path / "all").mkdir()
+    for part in ("train", "val"):
+        shutil.copytree(folder, tmp_path / "all" / part)
+    arguments = [str(tmp_path / "all"), str(tmp_path / "out.zip"), "--resolution", "16"]
+    assert door.main(arguments) == 1
+    assert "--within train; of all of them together: --class-level 2; " in capsys.readouterr().err
+    assert door.main([*arguments, "--within", "val", "--verify"]) == 0
+    assert capsys.readouterr().out.count("2 classes: 0 n10 (5), 1 n2 (5).") == 2
+    assert door.main([arguments[0], str(tmp_path / "both.zip"), *arguments[2:], "--class-level", "2"]) == 0
+    assert "20 images, 2 classes: 0 n10 (10), 1 n2 (10)." in capsys.readouterr().out
+    with pytest.raises(RunError, match="--class-level must be at least 1, not 0"):
+        run(tmp_path / "all", tmp_path / "c.zip", class_level=0)
+
+
+def test_what_was_done_to_images_is_said(tmp_path, capsys):
+    folder = tmp_path / "set"
+    (folder / "a").mkdir(parents=True)
+    (folder / "b").mkdir()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.new("RGB", (20, 40)).save(folder / "a" / "turned.jpg", exif=exif)
+    PIL.Image.fromarray(np.full((20, 20), 4095, np.uint16)).save(folder / "a" / "deep.png")
+    PIL.Image.new("RGB", (2, 9)).save(folder / "b" / "small.png")
+    PIL.Image.new("RGB", (9, 9)).save(folder / "b" / "larger.png")  # less than twice
+    dataset = open_dataset(run(folder, tmp_path / "out.zip"))
+    said = capsys.readouterr().out
+    assert "note: 1 image with an EXIF rotation that is not applied" in said and "a/turned.jpg" in said
+    assert "note: 1 image in grey of more than 8 bits" in said and "4,095 is the brightest" in said
+    assert (
+        "note: 1 image of at most half the resolution, enlarged 8.0 times at most (such as b/small.png)"
+        in said
+    )
+    assert dataset.images([0])[0, :, 0, 0].tolist() == [16, 16, 16]  # 4095 / 257
+    run(folder, tmp_path / "upright.zip", exif_rotation=True)
+    assert "EXIF" not in capsys.readouterr().out
+
+
+def test_out_may_lie_in_the_source(folder, capsys):
+    first = run(folder, folder / "img16.zip").read_bytes()
+    assert run(folder, folder / "img16.zip").read_bytes() == first
+    assert "is there; remove it" in capsys.readouterr().out
+    assert open_dataset(run(folder, folder / "img8.zip", resolution=8)).labels.tolist() == [0] * 5 + [1] * 5
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(5, "I/O"), MemoryError()]
+)
+def test_what_the_machine_fails_at_is_not_left_out_as_damaged(folder, tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Source, "read", fail)
+    with pytest.raises(RunError, match=rf"'n10/10_0.png' cannot be read \({type(error).__name__}.*\)\.$"):
+        run(folder, tmp_path / "out.zip", skip_damaged=True)
+
+
+def test_pixels_of_no_known_range_end_it_or_are_left_out(folder, tmp_path, capsys):
+    PIL.Image.fromarray(np.zeros((20, 20), np.float32)).save(folder / "n2" / "0.tif")
+    with pytest.raises(RunError, match=r"'n2/0.tif' cannot be read \(its pixels are floating point"):
+        run(folder, tmp_path / "out.zip")
+    run(folder, tmp_path / "out.zip", skip_damaged=True)
+    assert "1 damaged left out ('n2/0.tif' cannot be read (its pixels are floating" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_latents_that_are_not_finite_fail_verify(tmp_path, value, as_zip):
+    for i in range(40):
+        latent = np.ones((8, 2, 2), np.float32)
+        latent[7, 1, 1] = value if i == 6 else 1  # not looked at on opening
+        path = tmp_path / "set" / f"c{i % 2}" / f"{i:02}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, latent)
+    path = tmp_path / "set"
+    path = Path(shutil.make_archive(path, "zip", path)) if as_zip else path
+    with pytest.raises(RunError, match=r"'c0/06.npy' holds numbers that are not finite \(1 of 40"):
+        run(path, None, verify=True)
+
+
+def test_latents_that_the_vae_cannot_make_are_not_written(folder, tmp_path):
+    config = PrepareConfig(source=folder, out=tmp_path / "out.zip", resolution=16, threads=1)
+    encoder = lambda images: np.full((len(images), 8, 2, 2), np.nan, np.float32)  # noqa: E731
+    with pytest.raises(RunError, match="latents of image 0 are not finite"):
+        prepare_data.prepare(config, lambda: encoder, Stop())
+    assert not (tmp_path / "out.zip").exists()
+
+
+def test_many_classes_are_told_of_in_short():
+    labels = np.repeat(np.arange(1000), 2)
+    text = class_counts(labels[1:], [f"n{i:03}" for i in range(1000)])
+    assert text.startswith("1,000 classes, 1 to 2 images each: 0 n000 (1), 1 n001 (2), ")
+    assert text.endswith(", ..., 998 n998 (2), 999 n999 (2)") and len(text) < 300
+    assert class_counts(np.array([0, 2, 2]), ["0", "1", "2"]) == "3 classes: 0 (1), 1 (0), 2 (2)"

@@ -1,11 +1,14 @@
 """A user's mistake is one clear line before anything is made."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 from zips import write_zip
 
+from mclr_fast.data import open_dataset
+from mclr_fast.data.image_files import write_png
 from mclr_fast.experiments.dry_run import dry_run
 from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond
@@ -146,6 +149,22 @@ def test_a_dry_run_of_data_that_do_not_fit_is_refused(run_config, files):
     write_negatives(files / "data.zip", [0, 1, 2, 7])
     with pytest.raises(RunError, match=r"the labels of --data .* the network knows classes 0 to 3"):
         dry_run(run_config("run"))
+
+
+def test_a_dry_run_names_classes_and_says_how_data_were_read(run_config, files):
+    images = open_dataset(str(files / "data.zip")).images(np.arange(4))
+    for name, image in zip(("ant/0", "ant/1", "bee/0", ".ipynb_checkpoints/0"), images, strict=True):
+        path = files / "photos" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(path, image)
+    config = dataclasses.replace(run_config("run"), data=str(files / "photos"))
+    lines = dry_run(config).splitlines()
+    assert "data            3 images, 2 classes: 0 ant (2), 1 bee (1)" in lines
+    assert "note            left aside, hidden or another program's: .ipynb_checkpoints" in lines
+    for part in ("train", "val"):
+        shutil.copytree(files / "photos", files / "parts" / part)
+    with pytest.raises(RunError, match=r"parts of one data set, or its classes.*--within train"):
+        dry_run(dataclasses.replace(config, data=str(files / "parts")))
 
 
 def test_a_dry_run_may_leave_out_what_is_still_to_come(run_config, files, tiny):
