@@ -262,8 +262,9 @@ class Run:
             f"{describe_device(self.ranks.device)}, {self.ranks.size} rank(s); "
             f"{train.duration:,} images in steps of {train.batch_size}. Folder: {self.outdir}",
         )
-        if self.config.note:
-            say(self.ranks.is_main, f"note: {self.config.note}")
+        notes = [self.config.note] if self.config.note else []
+        for note in [*notes, *self.dataset.notes]:
+            say(self.ranks.is_main, f"note: {note}")
 
 
 def compare(
