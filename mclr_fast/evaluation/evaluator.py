@@ -55,6 +55,7 @@ class Evaluator:
         folder: where evaluations are kept; objective: what the run trains with (older files do not say which
             of their rows is the trained model's).
         guide: gives the network that guides, on the device; None: each guides itself, without a label.
+        guided_by: what is said of that network, as JSON.
     """
 
     judge: Judge
@@ -69,6 +70,7 @@ class Evaluator:
     ranks: Ranks
     stop: StopRequest
     guide: Callable[[], nn.Module] | None = None
+    guided_by: dict[str, Any] | None = None
 
     def __post_init__(self):
         self.grid_seeds = list(self.seeds[: self.config.grid_noises])
@@ -198,6 +200,7 @@ class Evaluator:
             "seeds": [self.seeds[0], self.seeds[-1]],
             "classes": "in turn" if self.labels.equal(self._in_turn()) else "drawn by seed",
             **{name: getattr(self.config, name) for name in numbers},
+            **({} if self.guided_by is None else {"guide": self.guided_by}),
             "protocols": self.judge.described(),
         }
 

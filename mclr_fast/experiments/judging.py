@@ -95,8 +95,10 @@ class Judging:
             neighbors=options.neighbors,
             best_by=options.best_by,
         )
+        self._guided_by: dict[str, Any] | None = None
         if options.gnet:
-            check_guide(options.gnet, config.init or "the network", model)
+            guide = check_guide(options.gnet, config.init or "the network", model)
+            self._guided_by = {"model": options.gnet, "num_classes": guide.facts.num_classes}
         self._decode: Callable[[Tensor], Tensor] | None = None
         self._codec = model.codec(dataset)
 
@@ -127,6 +129,7 @@ class Judging:
             ranks=self.ranks,
             stop=self.stop,
             guide=self._guiding if self.config.eval.gnet else None,
+            guided_by=self._guided_by,
         )
 
     def said(self) -> dict[str, Any]:

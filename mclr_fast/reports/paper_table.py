@@ -74,6 +74,8 @@ class PaperTable:
     def group_of(self, recipe: str) -> PaperGroup | None:
         """The rows of the same images as a recipe's; None where the paper has none."""
         data = "-".join(recipe.split("-")[:2])  # edm2-img64-s: edm2-img64
+        if "-" not in data:  # edm2, of any images
+            return None
         return next((g for g in self.groups if g.recipe and g.recipe.startswith(f"{data}-")), None)
 
 
@@ -175,10 +177,12 @@ def words(run: RunData) -> Iterator[str]:
     paper_calls = {row.method: row.nfe for row in group.rows}
     if any(method in paper_calls and row.nfe != paper_calls[method] for method, row in own.items()):
         yield "Where network calls differ, so does the sampler: such rows compare with this run's alone."
+    chose = "the samples that chose"
+    fresh = "fresh samples, once others chose"
     yield (
         "The paper reports every method at its best FD-DINOv2, CFG over its strengths; so does this run, on "
-        "the samples that chose. The paper does not say how many samples it scores, of which seeds, which "
-        "averages its bases are, which network guides them, nor its learning rates, N and K."
+        f"{fresh if run.summary.final else chose}. The paper does not say how many samples it scores, of which "
+        "seeds, which averages its bases are, which network guides them, nor its learning rates, N and K."
     )
     yield f"{table.paper}, {table.caption}"
 

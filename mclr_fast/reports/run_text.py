@@ -198,13 +198,22 @@ def words(run: RunData) -> Iterable[str]:
     yield "Network calls: what one sample costs. Real images: held-out ones, scored like samples."
     if run.guided:
         none = f"{run.guided[0].unguided:g} = none"
-        yield f"CFG: the base with classifier-free guidance of that strength ({none})."
+        yield f"CFG: the base with classifier-free guidance of that strength ({none}).{_guide(run)}"
     if run.guided_best:
         yield "Best + CFG: the kept checkpoint under guidance of that strength."
     if run.dial:
         yield "Dial: weights between the base (0) and the kept checkpoint (1), or beyond it."
     if run.control:
         yield "Control: the same base trained on with the denoising loss, for as many images."
+
+
+def _guide(run: RunData) -> str:
+    """Which network guides, where that is another."""
+    guide = (run.summary.protocol or {}).get("guide")
+    if guide is None:
+        return ""
+    kind = ", which knows classes: that is autoguidance, and no CFG" if guide["num_classes"] else ""
+    return f" {guide['model']} guides{kind}."
 
 
 def measured(run: RunData) -> Iterable[tuple[str, str]]:

@@ -103,7 +103,8 @@ def test_the_papers_experiment(folder, weights, capsys, monkeypatch):
     assert (about["source"], about["num_images"]) == (config.data, 40)
 
     page = (folder / "run" / "report.html").read_text()
-    for text in ("The paper's Table 1", "Final rows", "+ MCLR + CFG 1.3", "Dial 0.5", "this run"):
+    guides = f"{config.eval.gnet} guides."
+    for text in ("The paper's Table 1", "Final rows", "+ MCLR + CFG 1.3", "Dial 0.5", "this run", guides):
         assert text in page, text
 
     # The door's row is the report's: the run's protocol, counts, seeds, references and steps are defaults.

@@ -96,8 +96,8 @@ def check_guidance(config: SampleConfig, model: Model) -> None:
     check_guide(config.gnet, config.model, model)
 
 
-def check_guide(gnet: str, name: str, model: Model) -> None:
-    """Whether this network can guide the model of that name. RunError, ValueError or OSError."""
+def check_guide(gnet: str, name: str, model: Model) -> Model:
+    """The network that guides the model of that name, described. RunError, ValueError or OSError if none."""
     guide = Model.of(read_config(gnet))
     own, other = model.facts, guide.facts
     if guide.family is not model.family or other.shape != own.shape:
@@ -110,6 +110,7 @@ def check_guide(gnet: str, name: str, model: Model) -> None:
             f"--gnet {gnet} knows {other.num_classes} classes, {name} {own.num_classes}: take one with the "
             "same classes, or with none."
         )
+    return guide
 
 
 def parse_integers(text: str) -> list[int]:
