@@ -75,11 +75,16 @@ def test_training_state_to_folder(theirs, tmp_path, door):
 
 
 def test_to_edm2_pkl(theirs, ours, tmp_path, door, mark):
-    """Their ordinary reader gets our weights; every byte that is no weight is the template's."""
+    """Weights that float16 holds: their ordinary reader gets them; every other byte is the template's."""
     (net, folder), (_, template, _) = ours, theirs
+    with torch.no_grad():
+        for tensor in [*net.parameters(), *net.buffers()]:
+            tensor.copy_(tensor.half())
+    save_model(folder, net.state_dict(), describe(ARGUMENTS))
     assert door(folder, "--to", "edm2-pkl", "--template", template, tmp_path / "out.pkl") == (0, "")
     found = as_theirs(tmp_path / "out.pkl")
     assert all(torch.equal(value, net.state_dict()[name].half()) for name, value in found.items())
+    assert {value.dtype for value in found.values()} == {torch.float16}
     assert found.keys() == net.state_dict().keys() and found["unet.out_gain"].shape == ()
     before, after = bytearray(template.read_bytes()), bytearray((tmp_path / "out.pkl").read_bytes())
     assert len(before) == len(after) and before != after
@@ -104,7 +109,7 @@ def test_a_template_in_another_memory_format(theirs, ours, tmp_path, door):
     template.write_bytes(snapshot(net, ARGUMENTS))
     assert any(value.stride(-3) == 1 for value in as_theirs(template).values() if value.ndim == 4)
     assert door(ours[1], "--to", "edm2-pkl", "--template", template, tmp_path / "out.pkl")[0] == 0
-    assert equal(ours[0], as_theirs(tmp_path / "out.pkl"), torch.float16)
+    assert equal(ours[0], as_theirs(tmp_path / "out.pkl"))
 
 
 def test_to_edm2_state_dict(ours, tmp_path, door):
@@ -211,7 +216,7 @@ def test_mistakes(theirs, ours, tmp_path, door):
     arguments = ARGUMENTS | {"model_channels": 128}
     other.write_bytes(snapshot(Precond(**arguments), arguments))
     weights = ours[0].state_dict()
-    weights["unet.out_conv.weight"] = weights["unet.out_conv.weight"] + 1e5
+    weights["unet.out_conv.weight"] = weights["unet.out_conv.weight"] + torch.inf
     save_model(large, weights, describe(ARGUMENTS))
     hostile = tmp_path / "hostile.pkl"
     hostile.write_bytes(pickle.dumps(os.system))
@@ -221,7 +226,11 @@ def test_mistakes(theirs, ours, tmp_path, door):
         ((path, folder), "ours is a file or not empty"),
         ((hostile, out), "it names 'posix.system', which no saved model needs. None of it was run."),
         ((folder, "--to", "edm2-pkl", out), "needs --template"),
-        ((path, "--template", path, out), "needs --template"),
+        ((path, "--template", path, out), "a snapshot says its own arguments: leave out --template"),
+        ((folder, "--to", "edm2-state-dict", "--template", path, out), "takes no --template"),
+        ((folder, "--to", "edm2-state-dict", "--part", "ema", out), "--part chooses what of a file"),
+        ((path, "--noise-level", -1, 1, out), "--noise-level is written into an edm2-training-state"),
+        ((state, "--template", state, out), "does not say its network's arguments"),
         ((folder, *pkl, other, out), "its model_channels is 128, the model's 64"),
         ((folder, *pkl, state, out), "is no EDM2 snapshot but an edm2-training-state"),
         ((folder, *pkl, folder, out), "is a model folder: give your own"),

@@ -1,0 +1,141 @@
+"""The networks in what a pickle holds: under which keys they lie, and what other programs put around them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mclr_fast.pickles.machine import METADATA
+from mclr_fast.pickles.reading import is_tensor
+
+Node = dict[str, Any]
+ANCHORS = {  # a tensor that every network of a kind has -> the kind
+    "unet.out_conv.weight": "edm2",
+    "word_embed.weight": "var",
+    "quantize.embedding.weight": "vqvae",
+}
+WRAPPERS = {"DistributedDataParallel", "DataParallel", "AveragedModel"}  # torch's, by class
+SEGMENTS = {  # of names: DDP's and AveragedModel's, torch.compile's, FSDP's, activation checkpointing's
+    "module",
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+}
+MAX_DEPTH = 4
+CARRIED = "mclr_fast"  # the key of a state_dict's metadata that this package writes
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network.
+
+    Attributes:
+        place: the keys that lead to it, with dots; "" for the file itself.
+        kind: "object", or one of ANCHORS' kinds for a state_dict.
+        node: the object; of a state_dict its tensors by published names.
+        undone: what was around it, in words. said: what a state_dict of this package says of its network.
+    """
+
+    place: str
+    kind: str
+    node: Node
+    undone: tuple[str, ...] = ()
+    said: dict[str, Any] = field(default_factory=dict)
+
+
+def networks(holds: Any) -> list[Found]:
+    """Every network that the file holds, in its order. ValueError where names are twice the same."""
+    return list(_walk(holds, "", 0))
+
+
+def _walk(node: Any, place: str, depth: int) -> Iterator[Found]:
+    if not isinstance(node, dict) or is_tensor(node) or depth > MAX_DEPTH:
+        return
+    if node.get("$") == "object":
+        bare, undone = unwrapped(node)
+        if "_modules" in bare["state"]:
+            yield Found(place, "object", bare, undone)
+        return
+    states = state_dicts(node, place)
+    yield from states
+    if not states:
+        for key, child in node.items():
+            yield from _walk(child, f"{place}.{key}" if place else key, depth + 1)
+
+
+def unwrapped(node: Node) -> tuple[Node, tuple[str, ...]]:
+    """(the object inside torch's wrappers, their names)."""
+    undone = []
+    while node["class"] in WRAPPERS and _inner(node) is not None:
+        undone.append(f"{node['class']} around it")
+        node = _inner(node)
+    return node, tuple(undone)
+
+
+def _inner(node: Node) -> Node | None:
+    inner = (node["state"].get("_modules") or {}).get("module")
+    return inner if isinstance(inner, dict) and inner.get("$") == "object" else None
+
+
+def state_dicts(node: Node, place: str = "") -> list[Found]:
+    """The networks among a dictionary's tensors: those after each prefix of the names they are known by."""
+    tensors = {name: value for name, value in node.items() if is_tensor(value)}
+    bare, segments = _without_segments(tensors)
+    said = node.get(METADATA, {}).get(CARRIED) or {}
+    found = []
+    for anchor, kind in ANCHORS.items():
+        for name in bare:
+            if name != anchor and not name.endswith(f".{anchor}"):
+                continue
+            prefix = name.removesuffix(anchor)
+            own = {key.removeprefix(prefix): value for key, value in bare.items() if key.startswith(prefix)}
+            around = [*segments, *([prefix] if prefix else [])]
+            undone = [f"{each!r} in its names" for each in around]
+            if left := len(tensors) - len(own):
+                undone.append(f"{left} other tensors beside it")
+            found.append(Found(place, kind, own, tuple(undone), said))
+    return found
+
+
+def _without_segments(tensors: dict[str, Node]) -> tuple[dict[str, Node], list[str]]:
+    """(the tensors by names without what wrappers add, what that was)."""
+    bare: dict[str, Node] = {}
+    segments: list[str] = []
+    for name, value in tensors.items():
+        parts = name.split(".")
+        segments += [f"{part}." for part in parts if part in SEGMENTS and f"{part}." not in segments]
+        short = ".".join(part for part in parts if part not in SEGMENTS)
+        if short in bare:
+            raise ValueError(f"it has {short!r} twice, with and without {', '.join(segments)}.")
+        bare[short] = value
+    return bare, segments
+
+
+def choose(found: list[Found], part: str | None) -> Found:
+    """The network that is meant: the one under `part`, else the only one.
+
+    An object under "ema" goes first, as in EDM2's programs; a VQVAE last.
+    Errors    ValueError that names what there is.
+    """
+    if part is not None:
+        meant = [each for each in found if part in (each.place, each.place.rpartition(".")[2])]
+        if len(meant) != 1:
+            raise ValueError(
+                f"it has {'no network' if not meant else 'several networks'} under {part!r}{_among(found)}."
+            )
+        return meant[0]
+    objects = [each for each in found if each.kind == "object" and each.place == "ema"]
+    others = [each for each in found if each.kind != "vqvae"]
+    meant = objects or others or found
+    if len(meant) > 1:
+        raise ValueError(
+            f"it holds several networks{_among(meant)}: convert it with --part, which says which one."
+        )
+    return meant[0]
+
+
+def _among(found: list[Found]) -> str:
+    places = ", ".join(repr(each.place) for each in found)
+    return f", but {places}" if re.sub(r"[', ]", "", places) else ""
