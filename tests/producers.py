@@ -94,7 +94,9 @@ def net_of(**arguments):
     torch.manual_seed(0)
     net = Precond(**ARGUMENTS | arguments)
     with torch.no_grad():
-        net.unet.out_gain.fill_(0.5)
+        for name, parameter in net.named_parameters():
+            if name.endswith("_gain"):
+                parameter.fill_(0.5)
     return net
 
 

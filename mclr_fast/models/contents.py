@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,37 +79,51 @@ def _inner(node: Node) -> Node | None:
 
 
 def state_dicts(node: Node, place: str = "") -> list[Found]:
-    """The networks among a dictionary's tensors: those after each prefix of the names they are known by."""
+    """The networks among a dictionary's tensors: one for each prefix of the names it is known by."""
     tensors = {name: value for name, value in node.items() if is_tensor(value)}
-    bare, segments = _without_segments(tensors)
     said = node.get(METADATA, {}).get(CARRIED) or {}
     found = []
-    for anchor, kind in ANCHORS.items():
-        for name in bare:
-            if name != anchor and not name.endswith(f".{anchor}"):
+    for name in tensors:
+        for anchor, kind in ANCHORS.items():
+            if (prefix := _prefix(name, anchor)) is None:
                 continue
-            prefix = name.removesuffix(anchor)
-            own = {key.removeprefix(prefix): value for key, value in bare.items() if key.startswith(prefix)}
-            around = [*segments, *([prefix] if prefix else [])]
-            undone = [f"{each!r} in its names" for each in around]
+            inside = {
+                key.removeprefix(prefix): each for key, each in tensors.items() if key.startswith(prefix)
+            }
+            own, undone = _without_segments(inside)
+            if prefix:
+                undone = [f"{prefix!r} in its names", *undone]
             if left := len(tensors) - len(own):
                 undone.append(f"{left} other tensors beside it")
-            found.append(Found(place, kind, own, tuple(undone), said))
+            where = ".".join(filter(None, (place, prefix.rstrip(".") if len(tensors) > len(own) else "")))
+            found.append(Found(where, kind, own, tuple(undone), said))
     return found
+
+
+def _prefix(name: str, anchor: str) -> str | None:
+    """What stands before the anchor in a name, whatever wrappers add inside; None if it ends otherwise."""
+    parts, wanted = name.split("."), anchor.split(".")
+    while parts and wanted:
+        part = parts.pop()
+        if part == wanted[-1]:
+            wanted.pop()
+        elif part not in SEGMENTS:
+            return None
+    return None if wanted else "".join(f"{part}." for part in parts)
 
 
 def _without_segments(tensors: dict[str, Node]) -> tuple[dict[str, Node], list[str]]:
     """(the tensors by names without what wrappers add, what that was)."""
     bare: dict[str, Node] = {}
-    segments: list[str] = []
+    segments: dict[str, None] = {}
     for name, value in tensors.items():
         parts = name.split(".")
-        segments += [f"{part}." for part in parts if part in SEGMENTS and f"{part}." not in segments]
+        segments |= dict.fromkeys(part for part in parts if part in SEGMENTS)
         short = ".".join(part for part in parts if part not in SEGMENTS)
         if short in bare:
             raise ValueError(f"it has {short!r} twice, with and without {', '.join(segments)}.")
         bare[short] = value
-    return bare, segments
+    return bare, [f"'{segment}.' in its names" for segment in segments]
 
 
 def choose(found: list[Found], part: str | None) -> Found:
@@ -119,11 +132,13 @@ def choose(found: list[Found], part: str | None) -> Found:
     An object under "ema" goes first, as in EDM2's programs; a VQVAE last.
     Errors    ValueError that names what there is.
     """
+    places = ", ".join(repr(each.place) for each in found if each.place)
     if part is not None:
         meant = [each for each in found if part in (each.place, each.place.rpartition(".")[2])]
         if len(meant) != 1:
+            none = "several networks" if meant else "no network"
             raise ValueError(
-                f"it has {'no network' if not meant else 'several networks'} under {part!r}{_among(found)}."
+                f"it has {none} under {part!r}, but {f'under {places}' if places else 'one by itself'}."
             )
         return meant[0]
     objects = [each for each in found if each.kind == "object" and each.place == "ema"]
@@ -131,11 +146,6 @@ def choose(found: list[Found], part: str | None) -> Found:
     meant = objects or others or found
     if len(meant) > 1:
         raise ValueError(
-            f"it holds several networks{_among(meant)}: convert it with --part, which says which one."
+            f"it holds several networks, under {places}: convert it with --part, which says which one."
         )
     return meant[0]
-
-
-def _among(found: list[Found]) -> str:
-    places = ", ".join(repr(each.place) for each in found)
-    return f", but {places}" if re.sub(r"[', ]", "", places) else ""

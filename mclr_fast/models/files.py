@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def resolve(path_or_name: str | Path) -> Path:
     """
     if (file := _downloaded(path_or_name)) is not None:
         return file
-    path = Path(path_or_name)
+    path = Path(path_or_name).expanduser()
     if path.name in OURS:
         path = path.parent
     elif path.is_file():
@@ -80,7 +81,12 @@ def _of_run(path: Path) -> Path:
 
 def _downloaded(path_or_name: str | Path) -> Path | None:
     """The pickle of an address or a published name; None for a path."""
-    text = str(path_or_name)
+    text = str(path_or_name).strip()
+    if (scheme := re.match(r"(\w{2,}):/", text)) and not is_address(text) and not Path(text).exists():
+        raise ValueError(
+            f"{text.partition('?')[0]} is neither a path nor an https address: a model is not read by "
+            f"{scheme[1]}. Give its path, or its https address."
+        )
     if is_address(text) and place_of(text).suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"{shown(text)} is no file that a model is read from by its address ({', '.join(SUFFIXES)}): "

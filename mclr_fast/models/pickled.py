@@ -79,7 +79,7 @@ def read_pickled(
         raise ValueError(
             f"{path} cannot be used: a part of it is missing or malformed ({error!r})."
         ) from None
-    licence = NVIDIA_LICENCE if NVIDIA_FILES.fullmatch(path.name) else "unknown"
+    licence = NVIDIA_LICENCE if NVIDIA_FILES.fullmatch(path.name.partition("?")[0].lower()) else "unknown"
     config = {"family": found.family, "net": found.arguments, "format": found.form, "licence": licence}
     return PickledModel(path, config | found.extra, found.nodes, found.notes)
 

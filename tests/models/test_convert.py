@@ -4,14 +4,16 @@ import hashlib
 import json
 import os
 import pickle
+import pickletools
 import unittest.mock
 
 import pytest
 import torch
 from PIL import Image
+from producers import edm2_kinds, write
 from run_log import lines
 from safetensors import safe_open
-from stand_ins import ARGUMENTS, as_theirs, snapshot, var_state
+from stand_ins import ARGUMENTS, as_theirs, snapshot, snapshot_content, var_state
 
 from mclr_fast import convert, evaluate, sample, train
 from mclr_fast.models import describe, load, read_config, save_model
@@ -101,6 +103,79 @@ def test_round_trip(theirs, tmp_path, door):
     assert door(path, tmp_path / "base")[0] == 0
     assert door(tmp_path / "base", "--to", "edm2-pkl", "--template", path, tmp_path / "again.pkl")[0] == 0
     assert (tmp_path / "again.pkl").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_weights_that_training_moved_reach_their_programs(tmp_path, door, mark, protocol):
+    """float16 would take back most of two steps at a learning rate of 1e-4; all else is the template's."""
+    torch.manual_seed(0)
+    base = Precond(**ARGUMENTS)
+    template = write(
+        tmp_path / "template.pkl",
+        snapshot_content(base, ARGUMENTS, f"open({str(mark)!r}, 'w')"),
+        "pickle",
+        protocol,
+    )
+    net = load(template)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+    for _ in range(2):
+        for parameter in net.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    save_model(tmp_path / "ours", net.state_dict(), read_config(template))
+    out = tmp_path / "out.pkl"
+    code, err = door(tmp_path / "ours", "--to", "edm2-pkl", "--template", template, out)
+    found, state = as_theirs(out), net.state_dict()
+    moved = {name: state[name] != before[name] for name in state}
+    lost = sum(int((state[name].half().float() == before[name])[moved[name]].sum()) for name in state)
+    assert lost > 0.5 * sum(int(each.sum()) for each in moved.values())
+    assert code == 0 and {value.dtype for value in found.values()} == {torch.float32}
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+    rounded = sum(int((value.half().float() != value).sum()) for value in state.values())
+    assert f"would round {rounded:,} of {sum(v.numel() for v in state.values()):,}." in err
+    assert equal(load(out), state) and read_config(out) == read_config(template) and not mark.exists()
+    assert out.stat().st_size - template.stat().st_size == pytest.approx(
+        2 * sum(v.numel() for v in state.values()), abs=9 * len(state)
+    )
+    skeleton = lambda path: [  # noqa: E731
+        (opcode.name, None if opcode.name.startswith(("BINBYTES", "SHORT_BINBYTES", "FRAME")) else argument)
+        for opcode, argument, _ in pickletools.genops(path.read_bytes())
+    ]
+    same = lambda name: name.replace("SHORT_", "")  # noqa: E731
+    assert [(same(a), b) for a, b in skeleton(out)] == [(same(a), b) for a, b in skeleton(template)]
+    assert door(out, tmp_path / "back")[0] == 0
+    assert door(tmp_path / "back", "--to", "edm2-pkl", "--template", out, tmp_path / "again.pkl")[0] == 0
+    assert (tmp_path / "again.pkl").read_bytes() == out.read_bytes()
+
+
+def test_templates_that_cannot_take_weights(ours, tmp_path, door):
+    """torch.save's, which EDM2's programs do not read, and protocol 2's text."""
+    content = snapshot_content(Precond(**ARGUMENTS), ARGUMENTS)
+    for form, protocol, says in (
+        ("zip", 2, "was written by torch.save"),
+        ("stream", 4, "was written by torch.save"),
+        ("pickle", 2, "whose weights are text: write it again with protocol 3 or later"),
+    ):
+        template = write(tmp_path / "template.pkl", content, form, protocol)
+        code, err = door(ours[1], "--to", "edm2-pkl", "--template", template, tmp_path / "out.pkl")
+        assert code == 1 and says in err and not (tmp_path / "out.pkl").exists()
+
+
+@pytest.mark.parametrize("loss", ["MCLRLoss", "CCDPOLoss", "CCALoss", "DDOLoss"])
+def test_snapshots_of_their_loop_with_our_losses(tmp_path, door, loss):
+    """convert, --template and sample read them; a reference's weights in the loss are none of the net's."""
+    form, content = edm2_kinds()[f"snapshot with {loss}"]
+    path = write(tmp_path / "net.pkl", content, form, 4)
+    assert door(path, tmp_path / "base") == (0, "")
+    assert door(tmp_path / "base", "--to", "edm2-pkl", "--template", path, tmp_path / "same.pkl") == (0, "")
+    assert (tmp_path / "same.pkl").read_bytes() == path.read_bytes()
+    state = load(path).state_dict()
+    save_model(tmp_path / "ours", {name: value + 1e-5 for name, value in state.items()}, read_config(path))
+    assert door(tmp_path / "ours", "--to", "edm2-pkl", "--template", path, tmp_path / "out.pkl")[0] == 0
+    assert equal(load(tmp_path / "out.pkl"), load(tmp_path / "ours").state_dict())
+    options = ["--seeds", "0-1", "--num-steps", "2", "--outdir", str(tmp_path / "samples")]
+    assert sample.main([str(tmp_path / "out.pkl"), *options]) == 0
 
 
 def test_a_template_in_another_memory_format(theirs, ours, tmp_path, door):

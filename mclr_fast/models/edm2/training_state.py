@@ -47,7 +47,7 @@ def write_training_state(
     state = {
         "state": {"cur_nimg": 0, "total_elapsed_time": 0},
         "net": carry(weights),
-        "loss_fn": _loss_fn(net, noise_level),
+        "loss_fn": _loss_fn(net, path, noise_level),
         "optimizer": optimizer.state_dict(),
         "ema": {"stds": list(ema_stds), "emas": [_copy(weights) for _ in ema_stds]},
     }
@@ -59,7 +59,7 @@ def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in weights.items()}
 
 
-def _loss_fn(net: Precond, noise_level: tuple[float, float] | None) -> dict[str, Any]:
+def _loss_fn(net: Precond, path: Path, noise_level: tuple[float, float] | None) -> dict[str, Any]:
     """The attributes of EDM2Loss."""
     size = (net.img_resolution, net.img_channels)
     presets = {
@@ -68,7 +68,7 @@ def _loss_fn(net: Precond, noise_level: tuple[float, float] | None) -> dict[str,
     P_mean, P_std = noise_level or presets.get(size, LOSS_DEFAULT)
     if noise_level is None and size not in presets:
         note(
-            f"no preset is of {size[1]}x{size[0]}x{size[0]} images: EDM2's own loss will train with its "
+            f"{path}: no preset is of {size[1]}x{size[0]}x{size[0]} images, so EDM2's own loss will train with its "
             f"default, P_mean {P_mean} and P_std {P_std}, whatever loss_kwargs say; --noise-level sets them."
         )
     kwargs = {"P_mean": P_mean, "P_std": P_std, "sigma_data": net.sigma_data}
