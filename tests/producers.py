@@ -148,6 +148,7 @@ def edm2_kinds():
         "training state, older": ("stream", state),
         "training state with TraditionalEMA": ("zip", traditional),
         "state_dict": ("zip", plain),
+        "state_dict, by pickle": ("pickle", plain),
         "state_dict of a compiled net": ("zip", {f"_orig_mod.{k}": v for k, v in plain.items()}),
         "state_dict of a DDP-wrapped net": ("zip", {f"module.{k}": v for k, v in plain.items()}),
         "{ema: state_dict}": ("zip", {"ema": plain, **beside}),
@@ -175,7 +176,8 @@ def torch_kinds():
         torch.int16,
     )
     parameter = torch.nn.Parameter(torch.ones(2))
-    parameter.tag = "kept in float32"
+    buffer = torch.ones(2)
+    parameter.tag = buffer.tag = "kept in float32"
     containers = {
         "dict": torch.nn.ModuleDict({"a": torch.nn.ParameterList([torch.ones(1)])}),
         "list": torch.nn.ModuleList([torch.nn.Sequential(torch.nn.ParameterDict({"b": torch.ones(1)}))]),
@@ -183,7 +185,7 @@ def torch_kinds():
     return {
         "dtypes": ("zip", [torch.ones(1).to(t) for t in (*dtypes, torch.int8, torch.uint8, torch.bool)]),
         "their names": ("zip", [*dtypes, torch.int8, torch.uint8, torch.bool]),
-        "a parameter with attributes": ("zip", {"p": parameter}),
+        "tensors with attributes": ("zip", {"p": parameter, "b": buffer}),
         "containers": ("zip", containers),
         "paths": ("zip", [instance_of_path(*name) for name in PATH_NAMES]),
     }

@@ -135,7 +135,7 @@ def _training_state(holds: Node, ema: float | None, arguments: dict[str, Any] | 
 
 
 def _edm2_state(node: Any, place: str) -> list[Found]:
-    found = [each for each in state_dicts(node, place) if each.kind == "edm2"]
+    found = [each for each in state_dicts(node) if each.kind == "edm2"]
     if len(found) != 1:
         raise ValueError(f"its {place!r} is no state_dict of EDM2's.")
     return found
@@ -148,7 +148,7 @@ def _average(averages: Node, ema: float) -> tuple[dict[str, Node], dict[str, Any
     if ema not in averages["stds"]:
         raise ValueError(f"it has no average of std {ema}, but {averages['stds'] or 'none'}.")
     (found,) = _edm2_state(averages["emas"][averages["stds"].index(ema)], "ema")
-    return found.node, {"ema_std": ema}, ()
+    return found.node, {"ema_std": ema}, _undone(found)
 
 
 def _traditional_average(
@@ -160,7 +160,7 @@ def _traditional_average(
     halflife = averages.get("halflife_Mimg")
     of = "" if halflife is None else f", of half-life {halflife:g} million images"
     note = f"its average is EDM2's traditional one{of}: it is taken, whatever std is asked for."
-    return found[0].node, {"ema_halflife_Mimg": halflife}, (note,)
+    return found[0].node, {"ema_halflife_Mimg": halflife}, (note, *_undone(found[0]))
 
 
 def _edm2_arguments(

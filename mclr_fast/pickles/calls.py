@@ -36,6 +36,12 @@ def _parameter(_: Machine, data: Any, *_unused: Any) -> Tensor:
     return check(data, Tensor)
 
 
+def _tensor_with_state(machine: Machine, function: Any, _: Any, arguments: Any, *_unused: Any) -> Tensor:
+    if check(function, Global).name != values.REBUILD_TENSOR:
+        raise RefusedError(f"it makes a tensor by {function.name}.")
+    return _tensor(machine, *check(arguments, tuple))
+
+
 def _new_array(_: Machine, *_unused: Any) -> Array:
     return Array()
 
@@ -69,6 +75,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     values.REBUILD_TENSOR: _tensor,
     values.REBUILD_PARAMETER: _parameter,
     values.REBUILD_PARAMETER_WITH_STATE: _parameter,
+    values.REBUILD_WITH_STATE: _tensor_with_state,
     values.LOAD_STORAGE: lambda machine, saved: machine.load_storage(check(saved, Bytes)),
     values.NUMPY_DTYPE: lambda machine, name, *_: DType(check(name, str)),
     values.ENCODE: _encode,

@@ -27,6 +27,7 @@ PERSISTENT_OBJECT = "torch_utils.persistence._reconstruct_persistent_obj"
 REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 REBUILD_PARAMETER_WITH_STATE = "torch._utils._rebuild_parameter_with_state"
+REBUILD_WITH_STATE, TENSOR_TYPE = "torch._tensor._rebuild_from_type_v2", "torch.Tensor"
 LOAD_STORAGE = "torch.storage._load_from_bytes"
 NDARRAY, NUMPY_DTYPE = "numpy.ndarray", "numpy.dtype"
 CORES = ("numpy.core", "numpy._core")  # numpy 1's name of the module, and numpy 2's
@@ -81,6 +82,7 @@ NAMES = {
     "torch, every tensor": {REBUILD_TENSOR},
     "torch, every parameter": {REBUILD_PARAMETER},
     "torch, a parameter that was given attributes": {REBUILD_PARAMETER_WITH_STATE},
+    "torch, another tensor that was": {REBUILD_WITH_STATE, TENSOR_TYPE},
     "torch, a tensor's data in a plain pickle": {LOAD_STORAGE},
     "torch's state_dicts, and a module's own dictionaries": {ORDERED_DICT},
     "EDM2: its dictionaries": {EASY_DICT},

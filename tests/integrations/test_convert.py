@@ -92,7 +92,7 @@ def test_their_own_loss_starts_from_any_size(
     folder, _ = write_model(img_resolution=resolution, img_channels=channels)
     path = tmp_path / "training-state-0000000.pt"
     assert convert.main([str(folder), "--to", "edm2-training-state", str(path), *options]) == 0
-    assert ("--noise-level sets them" in capsys.readouterr().err) == said
+    assert ("--noise-level sets it" in capsys.readouterr().err) == said
     loss = EDM2Loss()
     made_with = set(loss.__dict__)
     loss.__dict__.clear()

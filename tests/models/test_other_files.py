@@ -97,6 +97,20 @@ def test_of_several_networks_one_is_named(tmp_path, door):
     assert read_pickled(path).config["format"] == "edm2-snapshot"
 
 
+def test_wrappers_in_a_training_state(tmp_path, door):
+    """Around the weights, and around each average."""
+    content = training_state_content(net_of())
+    state, averages = content["net"], content["ema"]["emas"]
+    content["net"] = {f"_orig_mod.{name}": value for name, value in state.items()}
+    content["ema"]["emas"] = [{f"module.{name}": value for name, value in each.items()} for each in averages]
+    path = write(tmp_path / "x.pt", content, "zip", 2)
+    code, err = door(path, tmp_path / "net")
+    assert code == 0 and same(load(tmp_path / "net").state_dict(), state) and "'_orig_mod.' in its" in err
+    code, err = door(path, tmp_path / "ema", "--ema", 0.1)
+    assert code == 0 and same(load(tmp_path / "ema").state_dict(), averages[1])
+    assert "'module.' in its names" in err
+
+
 def test_names_with_and_without_a_wrapper(tmp_path):
     path = tmp_path / "x.pt"
     torch.save({**STATE, "module.unet.out_gain": torch.ones([])}, path)

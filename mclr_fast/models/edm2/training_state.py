@@ -68,8 +68,8 @@ def _loss_fn(net: Precond, path: Path, noise_level: tuple[float, float] | None) 
     P_mean, P_std = noise_level or presets.get(size, LOSS_DEFAULT)
     if noise_level is None and size not in presets:
         note(
-            f"{path}: no preset is of {size[1]}x{size[0]}x{size[0]} images, so EDM2's own loss will train with its "
-            f"default, P_mean {P_mean} and P_std {P_std}, whatever loss_kwargs say; --noise-level sets them."
+            f"{path}: no preset is of {size[1]}x{size[0]}x{size[0]} images, so EDM2's own loss will train "
+            f"with its own P_mean {P_mean}, P_std {P_std}, whatever loss_kwargs say: --noise-level sets it."
         )
     kwargs = {"P_mean": P_mean, "P_std": P_std, "sigma_data": net.sigma_data}
     return {**kwargs, "_init_args": (), "_init_kwargs": dict(kwargs)}
