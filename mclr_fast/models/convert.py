@@ -40,6 +40,12 @@ def convert(config: ConvertConfig) -> None:
             raise RunError(f"--{name} chooses what of a file becomes a folder: leave out --to.")
     if config.noise_level is not None and config.to != "edm2-training-state":
         raise RunError(f"--noise-level is written into an edm2-training-state, not with --to {config.to}.")
+    if config.noise_level is not None:
+        mean, deviation = config.noise_level
+        if not (math.isfinite(mean) and 0 < deviation < math.inf):
+            raise RunError(
+                f"--noise-level {mean:g} {deviation:g}: a mean and a standard deviation above 0 are meant."
+            )
     with _mistakes():
         WRITERS[config.to](config)
 

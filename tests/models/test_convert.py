@@ -305,6 +305,10 @@ def test_mistakes(theirs, ours, tmp_path, door):
         ((folder, "--to", "edm2-state-dict", "--template", path, out), "takes no --template"),
         ((folder, "--to", "edm2-state-dict", "--part", "ema", out), "--part chooses what of a file"),
         ((path, "--noise-level", -1, 1, out), "--noise-level is written into an edm2-training-state"),
+        (
+            (folder, "--to", "edm2-training-state", "--noise-level", -1, 0, out),
+            "--noise-level -1 0: a mean and a standard deviation above 0 are meant",
+        ),
         ((state, "--template", state, out), "does not say its network's arguments"),
         ((folder, *pkl, other, out), "its model_channels is 128, the model's 64"),
         ((folder, *pkl, state, out), "is no EDM2 snapshot but an edm2-training-state"),
