@@ -335,7 +335,7 @@ class ConvertConfig:
     """folder, of a file that holds several networks: the key that the network is under, such as ema."""
     noise_level: tuple[float, float] | None = None
     """edm2-training-state: mean and standard deviation of ln sigma, the latter above 0, that EDM2's own loss
-    will train with; default: P_mean and P_std of the preset of the model's size, else its own -0.4 and 1.0."""
+    will train with; default: those of the preset of the model's size, else its own, -0.4 and 1."""
     licence: str | None = None
     """folder: licence of the weights; default CC BY-NC-SA 4.0 for NVIDIA's files, by name, else unknown."""
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from mclr_fast.pickles.machine import METADATA
 from mclr_fast.pickles.reading import is_tensor
+from mclr_fast.pickles.values import METADATA
 
 Node = dict[str, Any]
 ANCHORS = {  # a tensor that every network of a kind has -> the kind

@@ -8,7 +8,7 @@ from typing import Any
 
 from .arrays import array
 from .calls import CALLS, new_object
-from .values import KNOWN, Array, Bytes, DType, Global, Object, RefusedError, Storage, Window, check
+from .values import KNOWN, METADATA, Array, Bytes, DType, Global, Object, RefusedError, Storage, Window, check
 
 MAX_STEPS = 500_000  # files of the presets' depth take 20,000 (a snapshot) to 40,000 (a training state)
 LENGTHS = {
@@ -17,7 +17,6 @@ LENGTHS = {
     "BINBYTES8": 8,
     "BYTEARRAY8": 8,
 }  # bytes of a bytes value's length
-METADATA = "$metadata"  # the key that a state_dict's own metadata come under
 
 
 def operations(window: Window) -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,8 @@ from typing import Any, BinaryIO
 
 MAX_VALUE = 1 << 20  # bytes of a text or a number; a bytes value stays in the file, however long it is
 
+METADATA = "$metadata"  # the key that a state_dict's own metadata come under
+
 # Storage class -> (dtype as safetensors names it, bytes an element).
 STORAGES = {
     "torch.DoubleStorage": ("F64", 8),
