@@ -22,7 +22,7 @@ SEGMENTS = {  # of names: DDP's and AveragedModel's, torch.compile's, FSDP's, ac
     "_fsdp_wrapped_module",
     "_checkpoint_wrapped_module",
 }
-MAX_DEPTH = 4
+MAX_DEPTH, MAX_ITEMS = 4, 64  # how deep and, in lists, how far networks are looked for
 CARRIED = "mclr_fast"  # the key of a state_dict's metadata that this package writes
 
 
@@ -31,7 +31,7 @@ class Found:
     """A network.
 
     Attributes:
-        place: the keys that lead to it, with dots; "" for the file itself.
+        place: the keys (of lists, the numbers) that lead to it, with dots; "" for the file itself.
         kind: "object", or one of ANCHORS' kinds for a state_dict.
         node: the object; of a state_dict its tensors by published names.
         undone: what was around it, in words. said: what a state_dict of this package says of its network.
@@ -50,6 +50,8 @@ def networks(holds: Any) -> list[Found]:
 
 
 def _walk(node: Any, place: str, depth: int) -> Iterator[Found]:
+    if isinstance(node, list):
+        node = {str(i): each for i, each in enumerate(node[:MAX_ITEMS])}
     if not isinstance(node, dict) or is_tensor(node) or depth > MAX_DEPTH:
         return
     if node.get("$") == "object":
@@ -134,7 +136,7 @@ def choose(found: list[Found], part: str | None) -> Found:
     """
     places = ", ".join(repr(each.place) for each in found if each.place)
     if part is not None:
-        meant = [each for each in found if part in (each.place, each.place.rpartition(".")[2])]
+        meant = [each for each in found if f".{each.place}".endswith(f".{part}")]
         if len(meant) != 1:
             none = "several networks" if meant else "no network"
             raise ValueError(

@@ -93,15 +93,14 @@ def _arguments_of(template: Path | None) -> dict[str, Any] | None:
 def write_edm2_training_state(config: ConvertConfig) -> None:
     """What NVIDIA's loop resumes from: `write_training_state` of the model."""
     net, arguments = _load_edm2(config)
-    write_training_state(
-        net, config.out, noise_level=config.noise_level, carry=partial(carrying, arguments=arguments)
-    )
+    carry = partial(carrying, arguments=arguments, description=net.description)
+    write_training_state(net, config.out, noise_level=config.noise_level, carry=carry)
 
 
 def write_edm2_state_dict(config: ConvertConfig) -> None:
     """A state_dict, float32, that EDM2's own Precond loads strictly; it carries the network's arguments."""
     net, arguments = _load_edm2(config)
-    state = carrying(net.state_dict(), arguments)
+    state = carrying(net.state_dict(), arguments, net.description)
     for name, tensor in state.items():
         state[name] = tensor.contiguous()
     with replacing(config.out) as temporary:
@@ -166,7 +165,7 @@ def write_var_pth(config: ConvertConfig) -> None:
     if description.get("family") not in ("var", "vqvae"):
         raise RunError(f"{config.source} is an {description.get('family')} model; --to var-pth needs a VAR.")
     with replacing(config.out) as temporary:
-        torch.save(carrying(state, description["net"]), temporary)
+        torch.save(carrying(state, description["net"], description), temporary)
 
 
 WRITERS = {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .var import state_dict as var
 from .var import vqvae
 
 SUFFIXES = (".pkl", ".pt", ".pth")
+ALSO_CARRIED = ("licence", "null_label", "sampler")  # of config.json, beside the network's arguments
 NVIDIA_LICENCE = "CC BY-NC-SA 4.0"
 NVIDIA_FILES = re.compile(  # EDM2's releases, and DDO's
     r"edm2-img(64|512)-(xxs|xs|s|m|l|xl|xxl)(-uncond)?-(\d{7}-\d\.\d{3}|ddo)\.pkl"
@@ -50,7 +52,7 @@ class PickledModel:
 
 @dataclass(frozen=True)
 class Contents:
-    """A network that was found: as `PickledModel`, with extra entries of its config.json."""
+    """A network that was found: as `PickledModel`; extra: of its config.json; said: what its file carries."""
 
     family: str
     form: str
@@ -58,6 +60,7 @@ class Contents:
     nodes: dict[str, Node]
     extra: dict[str, Any]
     notes: tuple[str, ...] = ()
+    said: dict[str, Any] = field(default_factory=dict)
 
 
 def read_pickled(
@@ -81,15 +84,18 @@ def read_pickled(
         ) from None
     licence = NVIDIA_LICENCE if NVIDIA_FILES.fullmatch(path.name.partition("?")[0].lower()) else "unknown"
     config = {"family": found.family, "net": found.arguments, "format": found.form, "licence": licence}
+    config |= {key: found.said[key] for key in ALSO_CARRIED if key in found.said}
     return PickledModel(path, config | found.extra, found.nodes, found.notes)
 
 
 def _contents(
     path: Path, holds: Any, ema: float | None, part: str | None, arguments: dict[str, Any] | None
 ) -> Contents:
+    if isinstance(holds, list):
+        holds = {str(i): each for i, each in enumerate(holds)}
     if not isinstance(holds, dict):
         raise ValueError(f"it holds no dictionary but {str(holds)[:40]!r}.")
-    if holds.get("$") != "object" and {"state", "net", "optimizer"} <= holds.keys() and part is None:
+    if {"state", "net", "optimizer"} <= holds.keys() and part is None:
         return _training_state(holds, ema, arguments)
     if ema is not None:
         raise ValueError("it is no EDM2 training state, which alone has averages of several stds.")
@@ -105,13 +111,15 @@ def _contents(
     notes = _undone(network)
     shapes = {name: node["shape"] for name, node in network.node.items()}
     if network.kind == "vqvae":
-        return Contents("vqvae", "var-vqvae-pth", vqvae.arguments_of(shapes), network.node, {}, notes)
+        return Contents(
+            "vqvae", "var-vqvae-pth", vqvae.arguments_of(shapes), network.node, {}, notes, network.said
+        )
     if network.kind == "var":
         read = lambda node: reading.tensor(path, node)  # noqa: E731
         known = network.said.get("net") or _var_arguments(network.node, read)
-        return Contents("var", "var-pth", known, network.node, {}, notes)
+        return Contents("var", "var-pth", known, network.node, {}, notes, network.said)
     known, taken = _edm2_arguments(network, arguments)
-    return Contents("edm2", "edm2-state-dict", known, network.node, {}, notes + taken)
+    return Contents("edm2", "edm2-state-dict", known, network.node, {}, notes + taken, network.said)
 
 
 def _snapshot(holds: Node, network: Found, arguments: dict[str, Any] | None) -> Contents:
@@ -131,7 +139,7 @@ def _training_state(holds: Node, ema: float | None, arguments: dict[str, Any] | 
         nodes, notes = nodes | average, notes + noted
     sigma_data = (holds.get("loss_fn") or {}).get("sigma_data", 0.5)
     known, taken = _edm2_arguments(network, arguments, sigma_data)
-    return Contents("edm2", "edm2-training-state", known, nodes, extra, notes + taken)
+    return Contents("edm2", "edm2-training-state", known, nodes, extra, notes + taken, network.said)
 
 
 def _edm2_state(node: Any, place: str) -> list[Found]:
@@ -145,9 +153,10 @@ def _average(averages: Node, ema: float) -> tuple[dict[str, Node], dict[str, Any
     """(tensors, more for config.json, notes): PowerFunctionEMA's average of a std, or TraditionalEMA's."""
     if "stds" not in averages:
         return _traditional_average(averages, ema)
-    if ema not in averages["stds"]:
+    close = [i for i, std in enumerate(averages["stds"]) if math.isclose(std, ema, rel_tol=1e-6)]
+    if not close:
         raise ValueError(f"it has no average of std {ema}, but {averages['stds'] or 'none'}.")
-    (found,) = _edm2_state(averages["emas"][averages["stds"].index(ema)], "ema")
+    (found,) = _edm2_state(averages["emas"][close[0]], "ema")
     return found.node, {"ema_std": ema}, _undone(found)
 
 
@@ -182,13 +191,17 @@ def _undone(network: Found) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def carrying(state: dict[str, Tensor], arguments: dict[str, Any]) -> dict[str, Tensor]:
+def carrying(
+    state: dict[str, Tensor], arguments: dict[str, Any], description: dict[str, Any]
+) -> dict[str, Tensor]:
     """A state_dict that says, in the metadata that torch keeps beside it, what names and shapes do not show.
 
+    Args: arguments: the constructor's; description: the config.json, of which ALSO_CARRIED goes along.
     Other programs' load_state_dict takes it as any other.
     """
+    also = {key: description[key] for key in ALSO_CARRIED if key in description}
     metadata = dict(getattr(state, "_metadata", {}))
-    metadata[""] = {**metadata.get("", {"version": 1}), CARRIED: {"net": arguments}}
+    metadata[""] = {**metadata.get("", {"version": 1}), CARRIED: {"net": arguments, **also}}
     carried = OrderedDict(state)
     carried._metadata = OrderedDict(metadata)
     return carried

@@ -132,7 +132,10 @@ class Window:
     def skip(self, count: int) -> int:
         """Go past `count` bytes, which stay on disk, and give where they start."""
         if not 0 <= count <= self.end - self.position:
-            raise RefusedError(f"it ends before {count:,} bytes that it announces at byte {self.position:,}.")
+            raise RefusedError(
+                f"it ends before {count:,} bytes that it announces at byte {self.position:,}: it is damaged, "
+                "or its download was cut short."
+            )
         self.position += count
         return self.position - count
 

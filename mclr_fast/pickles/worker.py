@@ -40,6 +40,8 @@ def answer(path: str) -> dict:
     except MemoryError:
         return {"refused": f"reading it takes more than {MEMORY_BYTES >> 20} MiB of memory."}
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # without one it is `_forbid`'s
+            return {"refused": f"it cannot be read ({error.strerror})."}
         if (words := kinds.text(start)) is not None:
             return {"refused": f"it is damaged or no pickled model but a text that begins {words!r}."}
         return {"refused": f"it is damaged or no pickled model ({type(error).__name__}: {str(error)[:200]})."}

@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 
+import numpy as np
 import pytest
 import torch
 from producers import ARGUMENTS as TINY
@@ -111,6 +112,24 @@ def test_wrappers_in_a_training_state(tmp_path, door):
     assert "'module.' in its names" in err
 
 
+def test_networks_in_lists_and_below_averages(tmp_path, door):
+    """[net, optimizer], an average by its std, stds that are numpy's float32."""
+    path = tmp_path / "x.pt"
+    torch.save([STATE, {"state": {}, "param_groups": []}], path)
+    code, err = door(path, tmp_path / "list")
+    assert code == 0 and "its network is under '0'" in err
+    twice = {name: value * 2 for name, value in STATE.items()}
+    torch.save({"emas": {"0.05": STATE, "0.1": twice}}, path)
+    assert door(path, tmp_path / "average", "--part", "0.1")[0] == 0
+    assert same(load(tmp_path / "average").state_dict(), twice)
+    content = training_state_content(net_of(), stds=(np.float32(0.05), np.float32(0.1)))
+    write(path, content, "zip", 2)
+    assert door(path, tmp_path / "std", "--ema", 0.1)[0] == 0
+    assert same(load(tmp_path / "std").state_dict(), content["ema"]["emas"][1])
+    code, err = door(path, tmp_path / "no", "--ema", 0.101)
+    assert code == 1 and "no average of std 0.101" in err
+
+
 def test_names_with_and_without_a_wrapper(tmp_path):
     path = tmp_path / "x.pt"
     torch.save({**STATE, "module.unet.out_gain": torch.ones([])}, path)
@@ -191,6 +210,20 @@ def default_of(net, arguments):
         other = net_of(**OTHER, channels_per_head=32)
     other.load_state_dict(net.state_dict())
     return other.eval()
+
+
+@pytest.mark.parametrize("to", ["edm2-training-state", "edm2-state-dict"])
+def test_how_it_is_sampled_and_its_licence_are_carried(tmp_path, door, to):
+    """mnist16-base is sampled with 12 steps, and knows a null label."""
+    path = tmp_path / "training-state-0000000.pt"
+    assert door("mnist16-base", "--to", to, path)[0] == 0
+    assert door(path, tmp_path / "back")[0] == 0
+    base, back = read_config("mnist16-base"), read_config(tmp_path / "back")
+    assert back["sampler"] == base["sampler"] and back["null_label"] is True and back["licence"] == "unknown"
+    save_model(tmp_path / "of", STATE, describe(TINY, licence="CC BY-NC-SA 4.0"))
+    path.unlink()
+    assert door(tmp_path / "of", "--to", to, path)[0] == 0
+    assert read_config(path)["licence"] == "CC BY-NC-SA 4.0"
 
 
 def test_a_state_that_does_not_say_it(tmp_path, door):
