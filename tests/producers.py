@@ -144,6 +144,8 @@ def edm2_kinds():
             "zip", {"ema": wrapped(persistent(), "AveragedModel", "torch.optim.swa_utils")}
         ),
         "net and what is beside it": ("zip", {"ema": persistent(), **beside}),
+        "torch.save of {ema: our net}": ("zip", {"ema": own_net(net)}),
+        "torch.save of our net in DDP": ("zip", wrapped(own_net(net))),
         "training state": ("zip", state),
         "training state, older": ("stream", state),
         "training state with TraditionalEMA": ("zip", traditional),
@@ -156,6 +158,12 @@ def edm2_kinds():
             "zip", {"state_dict": {f"model.{k}": v for k, v in plain.items()}, "epoch": 3},
         ),
     }  # fmt: skip
+
+
+def own_net(net):
+    """As `mclr_fast.load` gives it."""
+    net.description = {"family": "edm2", "net": ARGUMENTS, "licence": "unknown", "null_label": True}
+    return net
 
 
 def _ddo():

@@ -123,6 +123,9 @@ def _contents(
 
 
 def _snapshot(holds: Node, network: Found, arguments: dict[str, Any] | None) -> Contents:
+    if network.node["class"].startswith("mclr_fast."):
+        said, nodes = edm2.from_own(network.node)
+        return Contents("edm2", "mclr_fast-net", said["net"], nodes, {}, _undone(network), said)
     known, nodes = edm2.from_snapshot(network.node)
     if arguments is not None:
         raise ValueError("a snapshot says its own arguments: leave out --template.")

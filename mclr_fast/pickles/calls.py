@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import values
 from .arrays import array, number, tensor
-from .values import Array, Bytes, DType, Global, Object, RefusedError, Tensor, check
+from .values import Array, Bytes, DType, Global, Inert, Object, RefusedError, Tensor, check
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -88,15 +88,18 @@ CALLS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(values.SETS, _set),
     **dict.fromkeys(values.PATHS, lambda machine, *parts: "/".join(check(part, str) for part in parts)),
 }
-INSTANCES = (
-    values.CONTAINERS | values.WRAPPERS | values.WRAPPERS_SETTINGS | values.LOSSES | {values.NAMESPACE}
-)
+INSTANCES = values.CONTAINERS | values.WRAPPERS | values.LOSSES | {values.NAMESPACE}
+INERT = values.WRAPPERS_SETTINGS | {values.MODULE_HOOK}
 
 
-def new_object(name: Global, arguments: tuple) -> dict | Object:
+def new_object(name: Global, arguments: tuple) -> dict | Object | Inert:
     """What a class makes without a call of its constructor: one of its dictionaries, or an object."""
     if arguments == () and name.name in values.DICTIONARIES:
         return {}
+    if name.name in values.OWN_MODULES:
+        return Object(name.name)  # whole, for their classes are named as EDM2's
     if name.name in INSTANCES:
         return Object(name.name.rpartition(".")[2])
+    if name.name in INERT:
+        return Inert()
     raise RefusedError(f"it makes an object of {name.name} with {len(arguments)} arguments.")

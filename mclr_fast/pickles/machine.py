@@ -8,7 +8,20 @@ from typing import Any
 
 from .arrays import array
 from .calls import CALLS, new_object
-from .values import KNOWN, METADATA, Array, Bytes, DType, Global, Object, RefusedError, Storage, Window, check
+from .values import (
+    KNOWN,
+    METADATA,
+    Array,
+    Bytes,
+    DType,
+    Global,
+    Inert,
+    Object,
+    RefusedError,
+    Storage,
+    Window,
+    check,
+)
 
 MAX_STEPS = 500_000  # files of the presets' depth take 20,000 (a snapshot) to 40,000 (a training state)
 LENGTHS = {
@@ -138,6 +151,8 @@ class Machine:
             target.tensor = array(*check(state, tuple)[-4:]).tensor
         elif isinstance(target, DType):
             target.order = check(check(state, tuple)[1], str)
+        elif isinstance(target, Inert):
+            return
         elif isinstance(check(target, (Object, dict)), Object):
             target.state.update(check(state, dict))
         elif type(state) is dict:

@@ -70,6 +70,12 @@ WRAPPERS_SETTINGS = {
 LOSSES = {
     f"mclr_fast.integrations.nvlabs_edm2.{name}" for name in ("MCLRLoss", "CCDPOLoss", "CCALoss", "DDOLoss")
 }
+EDM2_ROOM = "mclr_fast.models.edm2"
+OWN_MODULES = {f"{EDM2_ROOM}.network.Precond", f"{EDM2_ROOM}.network.UNet"} | {
+    f"{EDM2_ROOM}.layers.{name}" for name in ("Block", "MPConv", "MPFourier")
+}
+OWN_HOOKS = {f"{EDM2_ROOM}.network.{name}" for name in ("_gains_to_scalars", "_gains_from_scalars")}
+MODULE_HOOK = "torch.nn.modules.module._WrappedHook"
 NAMESPACE = "argparse.Namespace"
 PATHS = {
     f"{module}.{name}"
@@ -93,6 +99,7 @@ NAMES = {
     "torch's wrappers around a network": WRAPPERS,
     "attributes of DistributedDataParallel": WRAPPERS_SETTINGS,
     "snapshots of EDM2's loop that trained with a loss of this package": LOSSES,
+    "torch.save of a network that mclr_fast.load gave": {*OWN_MODULES, *OWN_HOOKS, MODULE_HOOK},
     "numpy's arrays: an encoder's scale and bias, reference statistics": {NDARRAY} | REBUILD_ARRAY,
     "numpy's arrays at protocol 5": ARRAY_OF_BUFFER,
     "the element type of numpy's arrays and numbers": {NUMPY_DTYPE},
@@ -208,6 +215,11 @@ class Object:
 
     class_name: str
     state: dict = field(default_factory=dict)
+
+
+@dataclass
+class Inert:
+    """An object of which nothing is kept, such as a module's hook, which holds the module."""
 
 
 def check(value: Any, kind: type | tuple[type, ...]) -> Any:

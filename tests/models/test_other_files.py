@@ -130,6 +130,20 @@ def test_networks_in_lists_and_below_averages(tmp_path, door):
     assert code == 1 and "no average of std 0.101" in err
 
 
+def test_our_own_network_saved_whole(tmp_path, door):
+    """As `load` gave it, it says everything; as its class made it, nothing."""
+    path, net = tmp_path / "x.pt", load("mnist16-base")
+    torch.save({"ema": net}, path)
+    assert door(path, tmp_path / "back") == (0, "")
+    back = load(tmp_path / "back")
+    assert same(back.state_dict(), net.state_dict()) and back.state_dict()["unet.out_gain"].shape == ()
+    kept = ("net", "sampler", "null_label")
+    assert all(back.description[key] == net.description[key] for key in kept)
+    torch.save(net_of(), path)
+    code, err = door(path, tmp_path / "no")
+    assert code == 1 and "does not say its configuration: save its state_dict()" in err
+
+
 def test_names_with_and_without_a_wrapper(tmp_path):
     path = tmp_path / "x.pt"
     torch.save({**STATE, "module.unet.out_gain": torch.ones([])}, path)

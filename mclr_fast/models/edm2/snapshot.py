@@ -51,6 +51,23 @@ def from_snapshot(network: Node) -> tuple[dict[str, Any], dict[str, Node]]:
     return checked(arguments, tensors), tensors
 
 
+def from_own(network: Node) -> tuple[dict[str, Any], dict[str, Node]]:
+    """(config.json, tensors) of a network that was saved whole by torch.save.
+
+    Errors    ValueError where it does not say its configuration, as those that `models.load` gave do.
+    """
+    description = network["state"].get("description")
+    if not isinstance(description, dict) or not isinstance(description.get("net"), dict):
+        raise ValueError(
+            "its network does not say its configuration: save its state_dict(), or with save_model."
+        )
+    tensors = dict(_tensors(network))
+    for name, node in tensors.items():
+        if name.endswith("_gain"):  # held as [1], published as scalars
+            tensors[name] = {**node, "shape": [], "stride": []}
+    return description | {"net": checked(description["net"], tensors)}, tensors
+
+
 def from_state_dict(tensors: dict[str, Node], sigma_data: float = 0.5) -> dict[str, Any]:
     """Constructor arguments, from published names and shapes; what those do not tell has EDM2's default.
 
