@@ -82,7 +82,8 @@ def _arguments_of(template: Path | None) -> dict[str, Any] | None:
     if template is None:
         return None
     description = models.read_config(template)
-    if description["family"] != "edm2" or description.get("format") in UNSAID:
+    is_state = models.resolve(template).is_file() and description.get("format") in UNSAID
+    if description["family"] != "edm2" or is_state:
         raise RunError(
             f"--template {template} does not say its network's arguments: give an EDM2 snapshot (.pkl) or a "
             "model folder of the same network."

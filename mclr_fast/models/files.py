@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def resolve(path_or_name: str | Path) -> Path:
     """
     if (file := _downloaded(path_or_name)) is not None:
         return file
-    path = Path(path_or_name).expanduser()
+    path = Path(path_or_name)
+    with suppress(RuntimeError):  # a user without a home
+        path = path.expanduser()
     if path.name in OURS:
         path = path.parent
     elif path.is_file():

@@ -141,7 +141,7 @@ def find(text: str) -> Published | None:
     """What a name or an https address stands for; None for anything else."""
     if is_address(text):
         address = direct(text)
-        bare = address.partition("?")[0]
+        bare = re.sub(r"\?download=(true|1)$", "", address)  # another query may mean another file
         known = next((file for file in FILES.values() if file.address in (address, bare)), None)
         return known or Published(place_of(address).name, address, "", "unknown", None)
     return FILES.get(text)

@@ -60,12 +60,10 @@ class Worker:
             raise ValueError(f"{path} is refused: reading it went over a limit of memory or time.")
         answer = json.loads(line)
         if "refused" in answer:
-            own = (
-                " If it is your own, save the network's state_dict() instead."
-                if "it names" in answer["refused"]
-                else ""
-            )
-            raise ValueError(f"{path} is refused: {answer['refused']} None of it was run.{own}")
+            refused = f"{path} is refused: {answer['refused']} None of it was run."
+            if answer["refused"].startswith("it names"):
+                refused += " If it is your own, save the network's state_dict() instead."
+            raise ValueError(refused)
         return answer["holds"]
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """The list of names in pickles/values.py is what programs write, at every protocol and numpy major."""
 
+import inspect
 import pickle
 import pickletools
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 from producers import ARGUMENTS, CORES, edm2_kinds, net_of, torch_kinds, write
 
+from mclr_fast.integrations import nvlabs_edm2
+from mclr_fast.integrations.nvlabs_edm2 import ContrastLoss
 from mclr_fast.models.pickled import read_pickled
 from mclr_fast.pickles import reading, values
 
@@ -45,6 +48,15 @@ def test_the_list_is_what_they_name(tmp_path, kinds):
             for core in CORES:
                 reading.read(write(tmp_path / "x", content, form, protocol, core, named))
     assert named == values.KNOWN
+
+
+def test_every_loss_for_their_loop_is_known():
+    found = {
+        f"{loss.__module__}.{name}"
+        for name, loss in vars(nvlabs_edm2).items()
+        if inspect.isclass(loss) and issubclass(loss, ContrastLoss) and not inspect.isabstract(loss)
+    }
+    assert found == values.LOSSES
 
 
 def test_what_torch_names_for_a_ddp_wrapped_net(tmp_path):
