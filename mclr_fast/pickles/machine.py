@@ -38,7 +38,7 @@ def operations(window: Window) -> Iterator[tuple[str, Any]]:
     while name != "STOP":
         opcode = pickletools.code2op.get(window.read(1).decode("latin-1"))
         if opcode is None:
-            raise RefusedError(f"its byte {window.position - 1:,} is no opcode of a pickle.")
+            raise ValueError(f"byte {window.position - 1:,} is no opcode")
         name = opcode.name
         if name in LENGTHS:
             length = int.from_bytes(window.read(LENGTHS[name]), "little")

@@ -36,7 +36,8 @@ def answer(path: str) -> dict:
                 return {"refused": f"it is {kind}"}
             return {"holds": tree.to_json(containers.read_file(file))}
     except RefusedError as error:
-        return {"refused": str(error)}
+        words = None if start.startswith((b"\x80", b"PK")) else kinds.text(start)
+        return {"refused": f"{error} It is a text that begins {words!r}." if words else str(error)}
     except MemoryError:
         return {"refused": f"reading it takes more than {MEMORY_BYTES >> 20} MiB of memory."}
     except Exception as error:

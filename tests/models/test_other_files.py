@@ -344,6 +344,7 @@ THINGS = {
     "numpy's": (b"\x93NUMPY\x01\x00v\x00", "an array of numpy's (.npy)"),
     "HDF5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     "a text": (b"Invalid username or password.", "a text that begins 'Invalid username or password.'"),
+    "a text of opcodes": (b"Not Found", "a text that begins 'Not Found'"),
     "a tar": (b"x" * 257 + b"ustar" + bytes(500), "a tar archive"),
 }
 
