@@ -22,6 +22,7 @@ from mclr_fast.models.edm2.family import EDM2
 from mclr_fast.recipes.mnist16 import NET, SAMPLER
 
 GUIDANCE = 1.7
+NO_WORSE = 1.1  # times eager's distance from the float32 images, at which ours may be
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -55,7 +56,7 @@ class Contenders:
         self.net = load("mnist16-base", dtype=self.dtype)
         plain = PlainNet(**NET).eval()
         plain.load_state_dict(self.net.state_dict(), strict=True)
-        self.plain = copy_of(plain, self.dtype)
+        self.plain, self.exact = copy_of(plain, self.dtype), copy_of(plain, torch.float32)
         self.levels = noise_levels(num_steps, self.options.sigma_min, self.options.sigma_max)
         self.labels = torch.arange(num_images) % NET["label_dim"]
         self.one_hot = torch.nn.functional.one_hot(self.labels, NET["label_dim"]).float()
@@ -69,6 +70,11 @@ class Contenders:
 
     def eager(self):
         return heun(self.plain, self.noise, self.one_hot, self.levels)
+
+    def errors(self, *images):
+        """How far images are from plain float32's."""
+        expected = heun(self.exact, self.noise, self.one_hot, self.levels)
+        return [relative_error(each, expected) for each in images]
 
     def compiled(self, backend):
         """The plain loop on the whole plain network compiled, and the seconds that its first call took."""
@@ -107,6 +113,9 @@ def test_sampler(benchmark, suite, setting):
             assert relative_error(ours(), other()) < limit
         assert relative_error(guided(), ours()) > limit  # guidance does something
         info = benchmark.extra_info
+        if contenders.dtype != torch.float32:
+            info["error"], info["eager_error"] = contenders.errors(ours(), contenders.eager())
+            assert info["error"] < NO_WORSE * info["eager_error"]
         info.update(row=setting.row, dtype=str(contenders.dtype), machine=suite.machine)
         info.update(num_steps=num_steps, guidance=GUIDANCE, compile_seconds=compile_seconds)
         calls = 1 if suite.quick else setting.calls

@@ -7,7 +7,7 @@ _LAZY = {  # name -> module: imported when it is used
     "CCDPOLoss": "integrations.nvlabs_edm2",
     "DDOLoss": "integrations.nvlabs_edm2",
     "MCLRLoss": "integrations.nvlabs_edm2",
-    "generate": "experiments.sample_files",
+    "generate": "experiments.one_model.sample_files",
     "load": "models",
     "score": "evaluation.scoring",
 }

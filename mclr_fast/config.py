@@ -136,7 +136,6 @@ class SamplerConfig:
     S_max: ClassVar[float] = math.inf
     S_noise: ClassVar[float] = 1.0
     guidance_interval: ClassVar[tuple[float, float] | None] = None
-    prepare: ClassVar[bool] = True  # all calls of a batch together, see `edm_sampler`
 
     num_steps: int = 12
     """Heun steps: a sample costs 2 num_steps - 1 network calls."""
@@ -149,19 +148,45 @@ class SamplerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig(SamplerConfig):
-    """How it is judged."""
+class JudgeConfig:
+    """What samples are judged against, and the networks that see them."""
 
-    prepare: ClassVar[bool] = False  # the tables of runs were made call by call, and stay so to the bit
+    ref: tuple[str, ...] = ()
+    """What to compare with: data sets or statistics (EDM2's .pkl, .npz); the first that serves is taken."""
+    inception_weights: Path | None = None
+    """torch-fidelity's weights-inception-2015-12-05-6726825d.pth; default: where torch keeps it."""
+    dinov2_weights: Path | None = None
+    """DINOv2's dinov2_vitl14_pretrain.pth; default: where torch keeps it."""
+    download: bool = False
+    """Download the weights from where they are published, if they are not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(SamplerConfig, JudgeConfig):
+    """How it is judged."""
 
     eval_every: int = 0
     """Images between evaluations; 0 = no evaluation."""
-    num_samples: int = 1000
+    num_samples: Annotated[int, tyro.conf.arg(aliases=["--eval-samples"])] = 1000
     """Samples an evaluation draws."""
+    final_samples: int = 0
+    """Samples of the final rows, of the seeds after those: base, control and best again; 0 = none."""
     first_seed: int = 0
     """Their sampling seeds are first_seed, first_seed + 1, ..., the same for every row."""
+    best_by: str | None = None
+    """Protocol whose FD chooses the best model; default: the first that measures FD."""
+    heldout: str | None = None
+    """Data set of real images that were not trained on, for a row of their own; mnist16 has some."""
     neighbors: int = 3
-    """k, the neighbours of precision and recall."""
+    """mnist16: k, the neighbours of precision and recall; other protocols have their own."""
+    vae: str | None = None
+    """Decoder of latents: a folder of diffusers', or stabilityai/sd-vae-ft-mse, EDM2's."""
+    gnet: str | None = None
+    """Network that guides; default: each guides itself, if it was trained without a label too."""
+    best_cfg_scales: tuple[float, ...] = ()
+    """Guidance strengths of the best model's rows under guidance (section 6.2)."""
+    dial: tuple[float, ...] = ()
+    """Strengths between --init (0) and the best model (1), and beyond, of the dial's rows."""
     control: Literal["none", "last", "all"] = "none"
     """Train the base on with the denoising loss for as many images; evaluate it at the end, or as often."""
     cfg_scales: tuple[float, ...] = ()
@@ -191,7 +216,8 @@ class RunConfig:
     """Threads of a rank's loader; 0 = its share of the cores, at most 16."""
     init: str | None = None
     """Model to start from: a folder of ours, EDM2's .pkl or its https address, or a published name."""
-    protocol: Hidden[str | None] = None
+    protocol: str | None = None
+    """What judges: mnist16 (the embedded digits alone), or fid, fd-dinov2, is, ... as in `evaluate`."""
     family: Hidden[str] = "edm2"
     net: Hidden[dict[str, Any] | None] = None
     note: Hidden[str] = ""
@@ -217,6 +243,8 @@ class RunConfig:
     """Print the resolved run and the memory that it needs, and stop; an error if a GPU has less."""
     gpu_memory_gib: float = 0.0
     """dry_run: a GPU's memory, in GiB; 0 = that of the GPU here, or 80."""
+    gpu_tflops: float = 400.0
+    """dry_run: TFLOP/s that a GPU makes; one H200 made 428, 256 evaluations a step (benchmarks-gpu.md)."""
 
     @property
     def folder(self) -> Path:
@@ -255,7 +283,7 @@ class SampleConfig(HeunConfig):
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
     """Model folder, run's folder (its best model), EDM2's .pkl or its https address, or a published name."""
     seeds: str = "0-15"
-    """Sampling seeds, like 0-15 or 1,2,5-10."""
+    """Sampling seeds, like 0-15 or 1,2,5-10; one that is named twice is sampled once."""
     labels: str = ""
     """Classes, used in turn, like 3 or 0-9; default: the model's way, drawn by seed or all in turn."""
     balance: bool = False
@@ -283,33 +311,30 @@ class SampleConfig(HeunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(SampleConfig):
+class EvaluateConfig(SampleConfig, JudgeConfig):
     """Options of `python -m mclr_fast.evaluate`; a model is sampled by those of `sample`."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = ""
     """Model, as `sample` takes it; none with --images."""
     images: Path | None = None
     """Images to judge instead of a model's: a folder, a zip, or an .npz with arr_0; all of them."""
-    protocol: str = "mnist16"
-    """fid,fd-dinov2,is,pr-inception,pr-dinov2,kid,adm, some of them; paper = fd-dinov2,pr-inception,is."""
-    ref: tuple[str, ...] = ()
-    """What to compare with: data sets or statistics (EDM2's .pkl, .npz); the first that serves is taken."""
+    protocol: str | None = None
+    """fid,fd-dinov2,is,pr-inception,pr-dinov2,kid,adm, some of them; paper = fd-dinov2,pr-inception,is.
+    Default: what its run was judged by, else mnist16."""
     data: str | None = None
     """Data set of real images to compare with, after --ref; mnist16 knows its own."""
+    stats_out: Path | None = None
+    """Judge nothing; write --images' statistics as a reference: EDM2's .pkl, or EDM's .npz (fid alone)."""
     num_samples: int | None = None
-    """Samples an evaluation draws; default: 1,000 for mnist16, 50,000 for the other protocols."""
-    first_seed: int = 0
-    """Their sampling seeds are first_seed, first_seed + 1, ..."""
+    """Samples an evaluation draws; default: its run's, else 1,000 for mnist16, 50,000 for other protocols."""
+    first_seed: int | None = None
+    """Their sampling seeds are first_seed, first_seed + 1, ...; default: its run's, else 0."""
     repeats: int = 1
     """Evaluations, each of the seeds after the last one's; all are printed, their mean and minimum too."""
-    neighbors: int = 3
-    """mnist16: k, the neighbours of precision and recall; other protocols have their own."""
-    inception_weights: Path | None = None
-    """torch-fidelity's weights-inception-2015-12-05-6726825d.pth; default: where torch keeps it."""
-    dinov2_weights: Path | None = None
-    """DINOv2's dinov2_vitl14_pretrain.pth; default: where torch keeps it."""
-    download: bool = False
-    """Download the weights from where they are published, if they are not there."""
+    best_by: str | None = None
+    """Protocol whose FD stands first in the row; default: the first that measures FD."""
+    neighbors: int | None = None
+    """mnist16: k, the neighbours of precision and recall (default 3); other protocols have their own."""
     seeds: Hidden[str] = ""
     outdir: Hidden[Path] = Path()
     subdirs: Hidden[bool] = False

@@ -22,7 +22,7 @@ Examples:
 def main(arguments: list[str] | None = None) -> int:
     """Load, sample, judge, print. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
     config = tyro.cli(EvaluateConfig, args=arguments, prog="mclr_fast.evaluate", description=DESCRIPTION)
-    from mclr_fast.experiments.evaluate_model import evaluate
+    from mclr_fast.experiments.one_model.evaluate_model import evaluate
     from mclr_fast.runtime.main import run_door
 
     def work(ranks, stop) -> None:

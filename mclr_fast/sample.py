@@ -23,7 +23,7 @@ Examples:
 def main(arguments: list[str] | None = None) -> int:
     """Load, sample, write. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
     config = tyro.cli(SampleConfig, args=arguments, prog="mclr_fast.sample", description=DESCRIPTION)
-    from mclr_fast.experiments.sample_files import sample_files, sheet_path
+    from mclr_fast.experiments.one_model.sample_files import sample_files, sheet_path
     from mclr_fast.runtime.main import run_door
 
     def work(ranks, stop) -> None:

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mclr_fast.experiments.dry_run import dry_run
     from mclr_fast.experiments.proof import prove
     from mclr_fast.experiments.run import Run
-    from mclr_fast.experiments.table import make_table
+    from mclr_fast.experiments.tables.table import make_table
     from mclr_fast.runtime.main import fail, run_door
 
     try:

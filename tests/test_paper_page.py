@@ -10,6 +10,7 @@ import tyro
 from mclr_fast import config as options
 from mclr_fast.evaluation.protocols import protocol_names
 from mclr_fast.experiments.checks import check_options, check_used
+from mclr_fast.experiments.cost import cost_lines, cost_of
 from mclr_fast.models import Model, describe
 from mclr_fast.models.published import FILES
 from mclr_fast.recipes import get_recipe
@@ -44,8 +45,8 @@ def test_a_command_is_one_that_its_door_takes(command):
     if door == "train":
         check_used(config, get_recipe(config.recipe))
         check_options(config, 8, need_files=not config.dry_run)
-        assert FILES[config.init].name.startswith(config.recipe)
-    if door == "evaluate":
+        assert FILES[config.init].name.startswith(config.recipe.removesuffix("-search"))
+    if door == "evaluate" and config.protocol:  # else it is as the model's run says
         assert protocol_names(config.protocol) == ["fd-dinov2", "pr-inception", "is"]
         assert {FILES[name].kind for name in config.ref} == {"statistics"}
 
@@ -58,7 +59,8 @@ def test_every_published_name_is_one():
 def test_the_report_s_runs_are_those_that_are_trained():
     (report,) = (command for command in COMMANDS if "mclr_fast.report" in command)
     trained = {str(parsed(c)[1].outdir) for c in COMMANDS if "torchrun" in c}
-    assert set(re.findall(r"runs/\S+", report)) == {run for run in trained if "img64" in run}
+    own = {run for run in trained if "img64" in run and "search" not in run}
+    assert set(re.findall(r"runs/\S+", report)) == own
 
 
 def test_the_tables_are_the_paper_s():
@@ -75,3 +77,16 @@ def test_the_memory_is_the_dry_run_s():
             config = parse(["--recipe", recipe, "--objective", objective, "--precision", "bf16"])
             memory = StepMemory(config, Model.of(describe(config.net, config.family)))
             assert f"{memory.of(8, 64).total / 2**30:.1f}" == told
+
+
+def test_the_gpu_hours_are_the_dry_run_s():
+    for objective in ("mclr", "ccdpo"):
+        (cells,) = re.findall(rf"^\| hours, `{objective}` \| ([\d.]+) \| ([\d.]+) \|$", PAGE, re.MULTILINE)
+        for recipe, told in zip(("edm2-img64-s", "edm2-img512-l"), cells, strict=True):
+            config = parse(["--recipe", recipe, "--objective", objective, "--precision", "bf16"])
+            step = StepMemory(config, Model.of(describe(config.net, config.family)))
+            assert f"{cost_of(config, step).total:.3g}" == told
+    config = parse(["--recipe", "edm2-img64-s-search"])
+    (line,) = cost_lines(config, Model.of(describe(config.net, config.family)))
+    (told,) = re.findall(r"By `--dry-run` ([\d.]+) GPU-hours for EDM2-S", PAGE)
+    assert line.startswith(f"GPU-hours       {told} (12 runs to try, 3 final)")

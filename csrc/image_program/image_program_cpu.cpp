@@ -1,5 +1,7 @@
 // A network's steps on one image after another: its activations stay in the thread's own cache, and no step
-// waits for Python. Convolutions are direct, a register of output channels at a time.
+// waits for Python. T is what convolutions multiply; activations are floats.
+
+#include "convolve.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,6 +9,7 @@
 
 #include <omp.h>
 
+#include "dtype.h"
 #include "functions.h"
 #include "mclr_fast.h"
 #include "vector.h"
@@ -14,72 +17,9 @@
 namespace {
 using namespace mclr;
 
-constexpr int kPositions = 8;  // outputs of a convolution computed at once: as many sums hide a multiply-add's latency
 constexpr float kEps = 1e-4f;
 
-// How a convolution fills registers: several neighbouring pixels of one where it has few output channels. A
-// position's input is then wider, and the weights are zero where a pixel has no tap.
-struct Packing {
-    int64_t pixels, registers, columns;  // pixels in a register; registers a position; columns of the input it reads
-
-    Packing(int64_t out_channels, int64_t kernel, int64_t width) {
-        pixels = std::max<int64_t>(kWidth / out_channels, 1);
-        while (width % pixels) --pixels;
-        registers = (out_channels + kWidth - 1) / kWidth;
-        columns = kernel - 1 + pixels;
-    }
-};
-
-// scratch = x with a border of zeros: [height + 2, width + 2, channels].
-void pad(const float* x, int64_t height, int64_t width, int64_t channels, float* scratch) {
-    int64_t row = width * channels, padded = row + 2 * channels;
-    std::fill(scratch, scratch + padded, 0.0f);
-    for (int64_t y = 0; y < height; ++y) {
-        float* to = scratch + (y + 1) * padded;
-        std::fill(to, to + channels, 0.0f);
-        std::memcpy(to + channels, x + y * row, row * sizeof(float));
-        std::fill(to + channels + row, to + padded, 0.0f);
-    }
-    std::fill(scratch + (height + 1) * padded, scratch + (height + 2) * padded, 0.0f);
-}
-
-void convolve(const mclr_step& s, const float* x, float* out, float* scratch) {
-    const Packing packing(s.out_channels, s.kernel, s.width);
-    int64_t border = s.kernel - 1;
-    if (border) {
-        pad(x, s.height, s.width, s.in_channels, scratch);
-        x = scratch;
-    }
-    int64_t row = (s.width + border) * s.in_channels, length = packing.columns * s.in_channels;
-    int64_t across = s.width / packing.pixels, positions = s.height * across;
-    for (int64_t first = 0; first < positions; first += kPositions) {
-        const float* from[kPositions];
-        for (int p = 0; p < kPositions; ++p) {  // past the end: the last one again
-            int64_t at = std::min(first + p, positions - 1);
-            from[p] = x + at / across * row + at % across * packing.pixels * s.in_channels;
-        }
-        int64_t count = std::min<int64_t>(kPositions, positions - first);
-        const float* weight = s.weight;
-        for (int64_t v = 0; v < packing.registers; ++v) {
-            Vector total[kPositions] = {};
-            for (int64_t y = 0; y < s.kernel; ++y)
-                for (int64_t i = 0; i < length; ++i, weight += kWidth) {
-                    Vector w = load(weight, All{});
-                    for (int p = 0; p < kPositions; ++p) total[p] += w * from[p][y * row + i];
-                }
-            int64_t stride = packing.pixels * s.out_channels;
-            float* to = out + first * stride + v * kWidth;
-            int64_t lanes = std::min<int64_t>(stride - v * kWidth, kWidth);
-            for (int64_t p = 0; p < count; ++p) {
-                if (lanes == kWidth)
-                    store(to + p * stride, total[p], All{});
-                else
-                    store(to + p * stride, total[p], First{lanes});
-            }
-        }
-    }
-}
-
+template <class T>
 void pixel_norm_silu(const mclr_step& s, const float* x, float* normalized, float* silu) {
     for (int64_t p = 0; p < s.height * s.width; ++p, x += s.in_channels) {
         Vector squares = fill(0);
@@ -92,12 +32,12 @@ void pixel_norm_silu(const mclr_step& s, const float* x, float* normalized, floa
             store(normalized + p * s.in_channels + c, load(x + c, part) * scale, part);
         });
     }
-    for_vectors(s.height * s.width * s.in_channels, [&](int64_t i, auto part) {
-        store(silu + i, mp_silu<float>(load(normalized + i, part)), part);
-    });
+    for_vectors(s.height * s.width * s.in_channels,
+                [&](int64_t i, auto part) { store(silu + i, mp_silu<T>(load(normalized + i, part)), part); });
 }
 
 // modulation: 1 + emb of the channels.
+template <class T>
 void modulate_silu(const mclr_step& s, const float* x, const float* emb, float* out, float* scratch) {
     int64_t channels = s.in_channels, row = channels;
     while (row % kWidth) row += channels;
@@ -106,20 +46,22 @@ void modulate_silu(const mclr_step& s, const float* x, const float* emb, float* 
     for (int64_t start = 0; start < size; start += row)
         for_vectors(std::min(row, size - start), [&](int64_t i, auto part) {
             Vector value = load(x + start + i, part) * load(scratch + i, All{});
-            store(out + start + i, mp_silu<float>(value), part);
+            store(out + start + i, mp_silu<T>(value), part);
         });
 }
 
 // silu: NULL for none.
+template <class T>
 void mp_sum_clip(const mclr_step& s, const float* a, const float* b, float* out, float* silu) {
     for_vectors(s.height * s.width * s.in_channels, [&](int64_t i, auto part) {
         Vector value = s.scale_a * load(a + i, part) + s.scale_b * load(b + i, part);
         value = greater_of(-s.clip, lesser_of(s.clip, value));
         store(out + i, value, part);
-        if (silu) store(silu + i, mp_silu<float>(value), part);
+        if (silu) store(silu + i, mp_silu<T>(value), part);
     });
 }
 
+template <class T>
 void mp_cat_silu(const mclr_step& s, const float* a, const float* b, float* cat, float* silu) {
     int64_t channels = s.in_channels + s.out_channels;
     for (int64_t p = 0; p < s.height * s.width; ++p) {
@@ -132,7 +74,7 @@ void mp_cat_silu(const mclr_step& s, const float* a, const float* b, float* cat,
         });
     }
     for_vectors(s.height * s.width * channels,
-                [&](int64_t i, auto part) { store(silu + i, mp_silu<float>(load(cat + i, part)), part); });
+                [&](int64_t i, auto part) { store(silu + i, mp_silu<T>(load(cat + i, part)), part); });
 }
 
 // To height x width, the mean of 2x2 pixels.
@@ -160,6 +102,7 @@ void upsample(const mclr_step& s, const float* x, float* out) {
 }
 
 // Cosine attention on x [pixels, heads, depth, 3]. scratch: 3 depth pixels + pixels + kWidth floats.
+template <class T>
 void attend(const mclr_step& s, const float* x, float* out, float* scratch) {
     int64_t pixels = s.height * s.width, channels = s.out_channels, depth = channels / s.heads;
     float *query = scratch, *key = query + pixels * depth, *value = key + pixels * depth;
@@ -185,9 +128,8 @@ void attend(const mclr_step& s, const float* x, float* out, float* scratch) {
                 store(logits + j, dots, part);
             });
             for (int64_t j = 0; j < pixels; ++j) most = std::max(most, logits[j]);
-            for_vectors(pixels, [&](int64_t j, auto part) {
-                store(logits + j, exp<float>(load(logits + j, part) - most), part);
-            });
+            for_vectors(pixels,
+                        [&](int64_t j, auto part) { store(logits + j, exp<T>(load(logits + j, part) - most), part); });
             for (int64_t j = 0; j < pixels; ++j) total += logits[j];
             for_vectors(depth, [&](int64_t c, auto part) {
                 Vector mean = fill(0);
@@ -199,6 +141,7 @@ void attend(const mclr_step& s, const float* x, float* out, float* scratch) {
 }
 
 // One step of one image. memory: the thread's; input, output, emb: the image's.
+template <class T>
 void run(const mclr_step& s, float* memory, const float* input, float* output, const float* emb, float* scratch) {
     auto operand = [&](int64_t place) { return place == MCLR_INPUT ? input : memory + place; };
     const float *a = operand(s.a), *b = operand(s.b);
@@ -207,44 +150,49 @@ void run(const mclr_step& s, float* memory, const float* input, float* output, c
     };
     float *out = result(s.out), *second = result(s.second);
     switch (s.kind) {
-        case MCLR_CONVOLVE: return convolve(s, a, out, scratch);
-        case MCLR_PIXEL_NORM_SILU: return pixel_norm_silu(s, a, out, second);
-        case MCLR_MODULATE_SILU: return modulate_silu(s, a, emb + s.b, out, scratch);
-        case MCLR_MP_SUM_CLIP: return mp_sum_clip(s, a, b, out, second);
-        case MCLR_MP_CAT_SILU: return mp_cat_silu(s, a, b, out, second);
-        case MCLR_DOWNSAMPLE: return downsample(s, a, out);
-        case MCLR_UPSAMPLE: return upsample(s, a, out);
-        case MCLR_ATTEND: return attend(s, a, out, scratch);
+        case MCLR_CONVOLVE:
+            return convolve<T>(s, a, out, scratch);
+        case MCLR_PIXEL_NORM_SILU:
+            return pixel_norm_silu<T>(s, a, out, second);
+        case MCLR_MODULATE_SILU:
+            return modulate_silu<T>(s, a, emb + s.b, out, scratch);
+        case MCLR_MP_SUM_CLIP:
+            return mp_sum_clip<T>(s, a, b, out, second);
+        case MCLR_MP_CAT_SILU:
+            return mp_cat_silu<T>(s, a, b, out, second);
+        case MCLR_DOWNSAMPLE:
+            return downsample(s, a, out);
+        case MCLR_UPSAMPLE:
+            return upsample(s, a, out);
+        case MCLR_ATTEND:
+            return attend<T>(s, a, out, scratch);
     }
 }
 
 }  // namespace
 
-void mclr_image_program_packed_size(int64_t* size, int64_t out_channels, int64_t in_channels, int64_t kernel,
-                                    int64_t width) {
+void mclr_image_program_packed_size(int64_t dtype, int64_t* size, int64_t out_channels, int64_t in_channels,
+                                    int64_t kernel, int64_t width) {
     Packing packing(out_channels, kernel, width);
-    *size = packing.registers * kernel * packing.columns * in_channels * kWidth;
+    with_dtype(dtype, [&](auto type) {
+        using T = decltype(type);
+        *size = packing.registers * kernel * taps_of_row<T>(packing, in_channels) * kWidth * sizeof(Element<T>);
+    });
 }
 
-void mclr_image_program_pack(const float* weight, float* packed, int64_t out_channels, int64_t in_channels,
-                             int64_t kernel, int64_t width) {
-    Packing packing(out_channels, kernel, width);
-    for (int64_t v = 0; v < packing.registers; ++v)
-        for (int64_t y = 0; y < kernel; ++y)
-            for (int64_t x = 0; x < packing.columns; ++x)
-                for (int64_t c = 0; c < in_channels; ++c)
-                    for (int64_t lane = 0; lane < kWidth; ++lane, ++packed) {
-                        int64_t at = v * kWidth + lane, pixel = at / out_channels, o = at % out_channels;
-                        int64_t tap = x - pixel;
-                        bool inside = pixel < packing.pixels && tap >= 0 && tap < kernel;
-                        *packed = inside ? weight[((o * kernel + y) * kernel + tap) * in_channels + c] : 0;
-                    }
+void mclr_image_program_pack(int64_t dtype, const float* weight, void* packed, int64_t out_channels,
+                             int64_t in_channels, int64_t kernel, int64_t width) {
+    with_dtype(dtype, [&](auto type) {
+        using T = decltype(type);
+        pack<T>(weight, static_cast<Element<T>*>(packed), out_channels, in_channels, kernel, width);
+    });
 }
 
-void mclr_image_program_run(const mclr_step* steps, int64_t count, int64_t shared, const float* input, float* output,
-                            const float* emb, float* memory, int64_t images, int64_t columns, int64_t input_size,
-                            int64_t output_size, int64_t emb_size, int64_t memory_size, int64_t scratch_at,
-                            int64_t threads) {
+void mclr_image_program_run(int64_t dtype, const mclr_step* steps, int64_t count, int64_t shared, const float* input,
+                            float* output, const float* emb, float* memory, int64_t images, int64_t columns,
+                            int64_t input_size, int64_t output_size, int64_t emb_size, int64_t memory_size,
+                            int64_t scratch_at, int64_t threads) {
+    const auto step = dtype == MCLR_FLOAT32 ? run<float> : run<bfloat16>;
     // All threads or one, as in parallel.h. With few images a thread takes an image's columns one by one.
     bool by_image = images >= threads || columns == 1;
     int64_t items = by_image ? images : images * columns, each = by_image ? columns : 1;
@@ -253,11 +201,11 @@ void mclr_image_program_run(const mclr_step* steps, int64_t count, int64_t share
         for (int64_t item = items * rank / size; item < items * (rank + 1) / size; ++item) {
             int64_t row = item * each, image = row / columns;
             for (int64_t i = 0; i < shared; ++i)
-                run(steps[i], own, input + image * input_size, nullptr, nullptr, own + scratch_at);
+                step(steps[i], own, input + image * input_size, nullptr, nullptr, own + scratch_at);
             for (int64_t r = row; r < row + each; ++r)
                 for (int64_t i = shared; i < count; ++i)
-                    run(steps[i], own, input + image * input_size, output + r * output_size, emb + r * emb_size,
-                        own + scratch_at);
+                    step(steps[i], own, input + image * input_size, output + r * output_size, emb + r * emb_size,
+                         own + scratch_at);
         }
     };
     if (threads == 1 || items == 1) return work(0, 1);

@@ -151,24 +151,24 @@ enum mclr_place { MCLR_NOTHING = -1, MCLR_INPUT = -2, MCLR_OUTPUT = -3 };
 typedef struct {
     int64_t kind;  // enum mclr_step_kind
     int64_t a, b, out, second;
-    const float* weight;  // as image_program_pack lays it out
+    const void* weight;  // as image_program_pack lays it out
     int64_t height, width, in_channels, out_channels, kernel, heads;
     float scale_a, scale_b, clip, unused;
 } mclr_step;
 
-// weight: [out_channels, kernel, kernel, in_channels] -> packed: as many floats as packed_size sets. width: the image's.
-void mclr_image_program_packed_size(int64_t* size, int64_t out_channels, int64_t in_channels, int64_t kernel,
-                                    int64_t width);
-void mclr_image_program_pack(const float* weight, float* packed, int64_t out_channels, int64_t in_channels,
-                             int64_t kernel, int64_t width);
+// weight: [out_channels, kernel, kernel, in_channels] -> packed: as many bytes as packed_size sets. width: the image's.
+void mclr_image_program_packed_size(int64_t dtype, int64_t* size, int64_t out_channels, int64_t in_channels,
+                                    int64_t kernel, int64_t width);
+void mclr_image_program_pack(int64_t dtype, const float* weight, void* packed, int64_t out_channels,
+                             int64_t in_channels, int64_t kernel, int64_t width);
 
-// input: [images, input_size], output: [images columns, output_size], emb: [images columns, emb_size]; the first
-// `shared` steps, which read no emb, serve all columns of an image. memory: [threads, memory_size], of which the
-// part from scratch_at on is for the steps themselves.
-void mclr_image_program_run(const mclr_step* steps, int64_t count, int64_t shared, const float* input, float* output,
-                            const float* emb, float* memory, int64_t images, int64_t columns, int64_t input_size,
-                            int64_t output_size, int64_t emb_size, int64_t memory_size, int64_t scratch_at,
-                            int64_t threads);
+// dtype: of what convolutions multiply. input: [images, input_size], output: [images columns, output_size], emb:
+// [images columns, emb_size]; the first `shared` steps, which read no emb, serve all columns of an image. memory:
+// [threads, memory_size], of which the part from scratch_at on is for the steps themselves.
+void mclr_image_program_run(int64_t dtype, const mclr_step* steps, int64_t count, int64_t shared, const float* input,
+                            float* output, const float* emb, float* memory, int64_t images, int64_t columns,
+                            int64_t input_size, int64_t output_size, int64_t emb_size, int64_t memory_size,
+                            int64_t scratch_at, int64_t threads);
 
 // --- All parameters at once: CPU. ---------------------------------------------------------------
 

@@ -96,6 +96,10 @@ class EDM2Dataset:
         """One image, [C, H, W] in one of the DTYPES."""
         try:
             image, mode = decode(name, self._files.read(name))
+        except PIL.UnidentifiedImageError as error:
+            raise ValueError(
+                f"{self.path}: {name!r} cannot be read (it is no image that PIL knows)"
+            ) from error
         except Exception as error:  # whatever a damaged file makes a decoder raise
             raise ValueError(f"{self.path}: {name!r} cannot be read ({error!r})") from error
         known = image.ndim == 3 and DTYPES.get(image.shape[0]) == image.dtype

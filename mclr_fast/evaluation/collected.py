@@ -27,6 +27,20 @@ class Collected:
     logits: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Against:
+    """What a set of images is judged against.
+
+    Attributes: reference, and heldout images, where a protocol asked for them; labels int64 [n], the images'
+    classes as far as they are known; k, the neighbours of precision and recall.
+    """
+
+    reference: Collected | None = None
+    heldout: Collected | None = None
+    labels: Tensor | None = None
+    k: int | None = None
+
+
 class Collector:
     """Takes up a set of images once for all protocols that judge it; no image is kept.
 

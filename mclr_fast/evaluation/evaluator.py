@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,43 +20,47 @@ from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
 from mclr_fast.sampling.generate import Batch, generate
 from mclr_fast.sampling.sampler import Sampler
 
-from .features import Features, in_order
-from .protocol import Protocol
+from .collected import Collected
+from .judge import Judge
 from .rows import Kind, Row
 
 GRID_POOL = 20  # seeds among which the grid's noises are looked for
+GRID_CLASSES = 10  # of the grid, where a model knows more
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """One row, the features it was computed from, and its pictures for the same-noise grid.
 
-    Shapes    features [n,D]; grid uint8 [noises, classes, C, H, W].
+    On rank 0 features [n,D], where differences have an interval, and grid uint8 [noises, classes, C, H, W];
+    else None.
     """
 
     row: Row
-    features: Tensor
-    grid: Tensor
+    features: Tensor | None = None
+    grid: Tensor | None = None
 
 
 @dataclass
 class Evaluator:
-    """Evaluates networks, each on the run's device, under one protocol with one set of sampling seeds.
+    """Evaluates networks, each on the run's device, by one judge with one set of sampling seeds.
 
     Images are seen where they are made, a batch at a time: no rank holds more of them, but for the grid's.
-    All ranks call its methods, and get the same.
+    All ranks call its methods.
 
     Args:
-        protocol: how images are judged; config: the sampler's options, how many noises the grid has.
-        seeds: of the samples; sample i is of class i mod num_classes.
+        judge: of the samples; config: the sampler's options, how many noises the grid has.
+        seeds: of the samples; labels int64 [n]: their classes, of num_classes.
         model: of the networks' kind; decode: its x -> uint8 images [b,C,H,W].
         folder: where evaluations are kept; objective: what the run trains with (older files do not say which
             of their rows is the trained model's).
+        guide: gives the network that guides, on the device; None: each guides itself, without a label.
     """
 
-    protocol: Protocol
+    judge: Judge
     config: EvalConfig
     seeds: Sequence[int]
+    labels: Tensor
     num_classes: int
     model: Model
     decode: Callable[[Tensor], Tensor]
@@ -63,58 +68,73 @@ class Evaluator:
     objective: str
     ranks: Ranks
     stop: StopRequest
+    guide: Callable[[], nn.Module] | None = None
 
     def __post_init__(self):
         self.grid_seeds = list(self.seeds[: self.config.grid_noises])
+        shown = max(min(self.num_classes, GRID_CLASSES), 1)
+        self.grid_classes = [place * self.num_classes // shown for place in range(shown)]
 
     def choose_grid_seeds(self, base: nn.Module) -> None:
         """Grid noises: the first seed, and of the first 20 those where `base` is least class-specific.
 
-        That is, where the classifier's mean probability of the class asked for is lowest. So the grid
-        shows an ordinary noise and one where there is something to mend, and nobody picks it.
+        That is, where the judge's classifier finds the class asked for least often; without one, the first
+        seeds. So the grid shows an ordinary noise and one where there is something to mend, and nobody picks.
         """
+        classifier = self.judge.kept_features  # its logits are of the classes
+        if classifier is None or self.num_classes > GRID_CLASSES:
+            return
         pool = list(self.seeds[:GRID_POOL])
-        seen = self._see(self._sampler(base, None), *self._each_class(pool), "grid")
-        probs = seen.probs.unflatten(0, (len(pool), -1))
-        own_class = probs.diagonal(dim1=1, dim2=2).mean(dim=1)
-        hardest = [pool[i] for i in own_class.argsort(stable=True).tolist() if pool[i] != pool[0]]
-        self.grid_seeds = [pool[0], *hardest][: self.config.grid_noises]
+        seen = self._see(self._sampler(base, None), *self._each_class(pool), "grid")[classifier]
+
+        def hardest() -> list[int]:
+            probs = seen.logits.softmax(dim=1).unflatten(0, (len(pool), -1))
+            own_class = probs.diagonal(dim1=1, dim2=2).mean(dim=1)
+            return [pool[i] for i in own_class.argsort(stable=True).tolist() if pool[i] != pool[0]]
+
+        self.grid_seeds = [pool[0], *self.ranks.on_main(hardest)][: self.config.grid_noises]
 
     def evaluate(
-        self, net: nn.Module, name: str, kind: Kind, images_seen: int = 0, *, guidance: float | None = None
+        self, net: nn.Module, name: str, kind: Kind, images_seen: int = 0, **strengths: float | None
     ) -> Evaluation:
         """The evaluation `name` at `images_seen`: read if it was made before, else made and kept."""
         found = self.kept(name, images_seen)
         if found is None:
-            found = self.make(net, name, kind, images_seen, guidance=guidance)
+            found = self.make(net, name, kind, images_seen, **strengths)
             self.keep(found)
         return found
 
     def make(
-        self, net: nn.Module, name: str, kind: Kind, images_seen: int = 0, *, guidance: float | None = None
+        self,
+        net: nn.Module,
+        name: str,
+        kind: Kind,
+        images_seen: int = 0,
+        *,
+        guidance: float | None = None,
+        strength: float | None = None,
     ) -> Evaluation:
-        """Sample and score; nothing is written."""
+        """Sample and score; nothing is written. strength: of the dial that `net` is on."""
         started = time.perf_counter()
         sampler = self._sampler(net, guidance)
-        labels = torch.arange(len(self.seeds)) % self.num_classes
-        seen = self._see(sampler, self.seeds, labels, f"{name} samples")
+        seen = self._see(sampler, self.seeds, self.labels, f"{name} samples")
+        metrics = self.judge.metrics(seen, self.labels)
         grid = self._grid(sampler)
-
-        def row() -> Row:  # on one rank, so that all decide by the same figures
-            return Row(
-                name=name,
-                kind=kind,
-                images_seen=images_seen,
-                nfe=sampler.nfe,
-                samples=len(labels),
-                metrics={self.protocol.name: self.protocol.metrics(seen, labels)},
-                chosen_by=self.protocol.name,
-                guidance=sampler.guidance,
-                unguided=sampler.unguided,
-                seconds=time.perf_counter() - started,
-            )
-
-        return Evaluation(self.ranks.on_main(row), seen.features, grid)
+        row = Row(
+            name=name,
+            kind=kind,
+            images_seen=images_seen,
+            nfe=sampler.nfe,
+            samples=len(self.labels),
+            metrics=metrics,
+            chosen_by=self.judge.chosen_by,
+            guidance=sampler.guidance,
+            unguided=sampler.unguided,
+            strength=strength,
+            seconds=self.ranks.on_main(lambda: time.perf_counter() - started),
+        )
+        kept = self.judge.kept_features
+        return Evaluation(row, seen[kept].features if kept else None, grid)
 
     def path(self, name: str, images_seen: int) -> Path:
         """Where this evaluation is kept."""
@@ -122,63 +142,94 @@ class Evaluator:
 
     def kept(self, name: str, images_seen: int) -> Evaluation | None:
         """The evaluation that was kept; None if it was not made before."""
-        path = self.path(name, images_seen)
-        if not self.ranks.on_main(path.exists):
+        path, read = self.path(name, images_seen), {}
+
+        def row() -> Row | None:
+            if not path.exists():
+                return None
+            groups, meta = load_tensors(path)
+            read.update(groups)
+            return Row.from_json(evaluation_row(meta, self.objective, path))
+
+        found = self.ranks.on_main(row)
+        if found is None:
             return None
-        groups, meta = self.ranks.on_main(load_tensors, path)
-        row = Row.from_json(evaluation_row(meta, self.objective, path))
-        return Evaluation(row, groups["seen"]["features"], groups["grid"]["images"])
+        return Evaluation(found, read.get("seen", {}).get("features"), read.get("grid", {}).get("images"))
 
     def keep(self, evaluation: Evaluation) -> None:
         """Write it where `kept` finds it."""
         row = evaluation.row
-        groups = {"seen": {"features": evaluation.features}, "grid": {"images": evaluation.grid}}
-        meta = {"format": EVALUATION_FORMAT, **row.to_json()}
-        self.ranks.on_main(save_tensors, self.path(row.name, row.images_seen), groups, meta)
 
-    def grid(self, net: nn.Module, guidance: float) -> Tensor:
-        """Every class from the grid's few initial noises: uint8 [noises, classes, C, H, W]."""
+        def write() -> None:
+            groups = {"grid": {"images": evaluation.grid}}
+            if evaluation.features is not None:
+                groups["seen"] = {"features": evaluation.features}
+            meta = {"format": EVALUATION_FORMAT, **row.to_json()}
+            save_tensors(self.path(row.name, row.images_seen), groups, meta)
+
+        self.ranks.on_main(write)
+
+    def grid(self, net: nn.Module, guidance: float) -> Tensor | None:
+        """Some classes from the grid's few noises: on rank 0 uint8 [noises, classes, C, H, W]."""
         return self._grid(self._sampler(net, guidance))
 
-    def real_row(self) -> Row:
-        """The row of as many held-out real images as an evaluation draws samples (or all there are)."""
-        metrics, samples = self.protocol.real(len(self.seeds))
-        name = self.protocol.name
-        return Row("real", "real", 0, nfe=0, samples=samples, metrics={name: metrics}, chosen_by=name)
+    def real_row(self) -> Row | None:
+        """The row of as many held-out real images as an evaluation draws samples (or all there are).
 
-    def description(self) -> dict:
+        None where there are none.
+        """
+        if self.judge.heldout_images is None:
+            return None
+        metrics, count = self.judge.real(len(self.seeds), self.config.sample_batch, self.stop)
+        return Row("real", "real", 0, nfe=0, samples=count, metrics=metrics, chosen_by=self.judge.chosen_by)
+
+    def difference(self, one: Evaluation, other: Evaluation) -> list[float] | None:
+        """FD(one) - FD(other) with its bootstrap interval; None where features are too many for one."""
+        if self.judge.kept_features is None:
+            return None
+        return self.ranks.on_main(lambda: list(self.judge.difference(one.features, other.features)))
+
+    def description(self) -> dict[str, Any]:
         """What the rows are measured with: only rows with the same description compare."""
+        numbers = ("num_steps", "sigma_min", "sigma_max")
         return {
-            "name": self.protocol.name,
-            "reference": f"{len(self.protocol.reference.features):,} training images",
+            "name": ",".join(self.judge.protocols),
             "samples": len(self.seeds),
             "seeds": [self.seeds[0], self.seeds[-1]],
-            "num_steps": self.config.num_steps,
-            "sigma_min": self.config.sigma_min,
-            "sigma_max": self.config.sigma_max,
-            "k": self.config.neighbors,
+            "classes": "in turn" if self.labels.equal(self._in_turn()) else "drawn by seed",
+            **{name: getattr(self.config, name) for name in numbers},
+            "protocols": self.judge.described(),
         }
 
+    def _in_turn(self) -> Tensor:
+        return torch.arange(len(self.seeds)) % max(self.num_classes, 1)
+
     def _sampler(self, net: nn.Module, guidance: float | None) -> Sampler:
-        return self.model.sampler(net, self.config, guidance=guidance)
+        guide = None if guidance is None or self.guide is None else self.guide()
+        return self.model.sampler(net, self.config, guidance=guidance, guide=guide)
 
     def _each_class(self, noises: Sequence[int]) -> tuple[list[int], Tensor]:
-        """Seeds and labels: every class from each of these noises."""
-        seeds = [seed for seed in noises for _ in range(self.num_classes)]
-        return seeds, torch.arange(self.num_classes).repeat(len(noises))
+        """Seeds and labels: every class of the grid from each of these noises."""
+        seeds = [seed for seed in noises for _ in self.grid_classes]
+        return seeds, torch.tensor(self.grid_classes).repeat(len(noises))
 
-    def _see(self, sampler: Sampler, seeds: Sequence[int], labels: Tensor, description: str) -> Features:
-        """What the protocol sees in a sample of each (seed, label)."""
-        collector = self.protocol.collector()
+    def _see(
+        self, sampler: Sampler, seeds: Sequence[int], labels: Tensor, description: str
+    ) -> dict[str, Collected]:
+        """What the judge sees in a sample of each (seed, label)."""
+        collector = self.judge.collector(len(seeds))
         for batch in self._batches(sampler, seeds, labels, description):
             collector.add(self.decode(batch.x), batch.places)
-        return collector.gather(self.ranks)
+        return collector.collected()
 
-    def _grid(self, sampler: Sampler) -> Tensor:
+    def _grid(self, sampler: Sampler) -> Tensor | None:
         batches = self._batches(sampler, *self._each_class(self.grid_seeds), "grid")
-        own = [(batch.places, self.decode(batch.x).cpu()) for batch in batches]
-        images = in_order(part for parts in self.ranks.gather(own) for part in parts)
-        return images.unflatten(0, (-1, self.num_classes))
+        own = [(batch.places.start, self.decode(batch.x).cpu()) for batch in batches if batch.places]
+        parts = [part for parts in self.ranks.gather_on_main(own) for part in parts]
+        if not parts:
+            return None
+        images = torch.cat([images for _, images in sorted(parts, key=lambda part: part[0])])
+        return images.unflatten(0, (-1, len(self.grid_classes)))
 
     def _batches(
         self, sampler: Sampler, seeds: Sequence[int], labels: Tensor, description: str

@@ -22,9 +22,14 @@ from mclr_fast.runtime.signals import StopRequest
 
 
 class ImageSet(Protocol):
-    """Attributes: image_shape (C, H, W), C 1 or 3; fingerprint, a hash of what the set is."""
+    """Images by place.
+
+    Attributes: image_shape (C, H, W), C 1 or 3; labels int64 [n], where they are known; fingerprint, a hash
+    of what the set is.
+    """
 
     image_shape: tuple[int, int, int]
+    labels: np.ndarray | None
     fingerprint: str
 
     def __len__(self) -> int: ...
@@ -34,8 +39,10 @@ class ImageSet(Protocol):
         ...
 
 
-def open_images(path: str) -> ImageSet:
+def open_images(path: str, split: str = "train") -> ImageSet:
     """A folder or zip of images of one size, grey or RGB; an .npz whose arr_0 they are; "mnist16".
+
+    split: of an embedded data set, "train" or "heldout".
 
     Errors    RunError for latents, for images of several sizes, with alpha, or of other modes: among the few
               that opening looks at; the others are found when they are read.
@@ -43,12 +50,12 @@ def open_images(path: str) -> ImageSet:
     try:
         if path.endswith(".npz"):
             return NpzImages(Path(path))
-        dataset = open_dataset(path)
+        dataset = open_dataset(path, split)
         if dataset.image_shape[0] not in (1, 3):
             raise ValueError(f"{path} holds latents of {dataset.image_shape[0]} channels, not images")
         if isinstance(dataset, EDM2Dataset):
             return DatasetImages(dataset, _fingerprint_of_files(dataset))
-        return ArrayImages(dataset.images(np.arange(len(dataset))))
+        return ArrayImages(dataset.images(np.arange(len(dataset))), dataset.labels)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise RunError(f"{str(error).rstrip('.')}.") from error
 
@@ -60,6 +67,11 @@ class DatasetImages:
         self.image_shape, self.fingerprint = dataset.image_shape, fingerprint
         self.images, self._dataset = dataset.images, dataset
 
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 [n]; ValueError where there are none."""
+        return self._dataset.labels
+
     def __len__(self) -> int:
         return len(self._dataset)
 
@@ -67,10 +79,10 @@ class DatasetImages:
 class ArrayImages:
     """Images in memory, uint8 [n,C,H,W]. ValueError for anything else."""
 
-    def __init__(self, pixels: np.ndarray):
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray | None = None):
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
             raise ValueError(f"images are uint8 [n,C,H,W], C 1 or 3, not {pixels.dtype} {list(pixels.shape)}")
-        self._pixels, self.image_shape = pixels, pixels.shape[1:]
+        self._pixels, self.labels, self.image_shape = pixels, labels, pixels.shape[1:]
         self.fingerprint = hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
 
     def __len__(self) -> int:
@@ -81,8 +93,28 @@ class ArrayImages:
         return self._pixels[indices]
 
 
+class FirstImages:
+    """The first images of a set, or all there are."""
+
+    def __init__(self, images: ImageSet, num_images: int):
+        self._num_images = min(num_images, len(images))
+        self.images, self.image_shape = images.images, images.image_shape
+        self.fingerprint = images.fingerprint
+        self._images = images
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 [n]."""
+        return self._images.labels[: self._num_images]
+
+    def __len__(self) -> int:
+        return self._num_images
+
+
 class NpzImages:
     """arr_0 of an .npz, uint8 [N,H,W,3] as OpenAI's evaluator takes it; read in pieces, never as a whole."""
+
+    labels = None
 
     def __init__(self, path: Path):
         self.path = path

@@ -3,121 +3,214 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
-from .collected import Collected, Collector
+from .collected import Against, Collected, Collector
 from .extractors.published import Extractor, make_extractors
-from .image_sets import ImageSet, batches
-from .protocols import PROTOCOLS, check_count, needs_of
+from .image_sets import FirstImages, ImageSet, batches
+from .metrics.bootstrap import bootstrap_frechet_difference
+from .protocols import PROTOCOLS, Protocol, check_count, needs_of
 from .references import Situation, find_references
 from .rows import Metrics
 from .statistics_files import Statistics
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Who judges, and what it compares with, as options say it; nothing of it is loaded.
+
+    Attributes:
+        names: of the protocols.
+        sources: paths of statistics files and of data sets, or images; the first that serves is taken.
+        heldout: images that were not trained on: the row of real images, and the second FD of some protocols.
+        weights: files by extractor, None for the usual cache; download: or for their address.
+        best_by: the protocol whose FD chooses; None: the first that measures one.
+        neighbors: k, where it is not the protocols' own.
+    """
+
+    names: Sequence[str]
+    sources: Sequence[str | ImageSet] = ()
+    heldout: ImageSet | None = None
+    weights: Mapping[str, Path | None] = field(default_factory=dict)
+    download: bool = False
+    best_by: str | None = None
+    neighbors: int | None = None
+
+    @property
+    def chosen_by(self) -> str:
+        """The protocol whose FD chooses; without any FD the first."""
+        measuring = (name for name in self.names if "moments" in PROTOCOLS[name].reference)
+        return self.best_by or next(measuring, self.names[0])
+
+    @property
+    def protocols(self) -> dict[str, Protocol]:
+        """By name, with the neighbours asked for."""
+        found = {name: PROTOCOLS[name] for name in self.names}
+        if (k := self.neighbors) is None:
+            return found
+        return {
+            name: replace(each, k=k, minimum=lambda _: k + 1) if each.k else each
+            for name, each in found.items()
+        }
 
 
 @dataclass
 class Judge:
     """Judges sets of images of one size; all ranks call its methods, and get the same.
 
-    Attributes: names of the protocols; references: as `find_references` gives them.
+    Attributes: protocols, by name; chosen_by, whose FD chooses; references: as `find_references` gives them;
+    heldout: what is seen of its images, by extractor.
     """
 
-    names: Sequence[str]
+    protocols: Mapping[str, Protocol]
+    chosen_by: str
     extractors: Mapping[str, Extractor]
     references: Mapping[str, Mapping[str, Statistics]]
     ranks: Ranks
+    heldout_images: ImageSet | None = None
+    heldout: Mapping[str, Collected] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
-        names: Sequence[str],
-        sources: Sequence[str | ImageSet],
-        weights: Mapping[str, Path | None],
+        panel: Panel,
         num_images: int,
-        size: tuple[int, int],
+        image_shape: tuple[int, ...],
         batch_size: int,
         ranks: Ranks,
         stop: StopRequest,
-        download: bool = False,
     ) -> Judge:
         """Load the extractors, find or make the references.
 
-        Args: weights: by extractor, None for the usual cache, download: or for their address; num_images, of
-            size (H, W), will be judged.
+        Args: num_images, of image_shape (C, H, W), will be judged.
         Errors    RunError for missing weights, too few images, a reference that does not serve or fit.
         """
-        extractors = make_extractors(list(needs_of(names, "images")), weights, ranks.device, download)
-        check_count(names, num_images, {name: each.num_features for name, each in extractors.items()})
-        here = Situation(extractors, size, ranks, stop, batch_size)
-        references = find_references(sources, needs_of(names, "reference"), here)
-        judge = cls(names, extractors, references, ranks)
+        protocols, names = panel.protocols, list(panel.names)
+        extractors = make_extractors(
+            list(needs_of(names, "images")), panel.weights, ranks.device, panel.download
+        )
+        for each in extractors.values():
+            if each.image_shape not in (None, tuple(image_shape)):
+                raise RunError(
+                    f"{', '.join(names)} judges images {each.image_shape}, these are {tuple(image_shape)}: "
+                    "judge them by another --protocol."
+                )
+        check_count(protocols, num_images, {name: each.num_features for name, each in extractors.items()})
+        here = Situation(extractors, tuple(image_shape[1:]), ranks, stop, batch_size)
+        references = find_references(panel.sources, needs_of(names, "reference"), here)
+        judge = cls(protocols, panel.chosen_by, extractors, references, ranks, panel.heldout)
         ranks.on_main(judge._check_references)
+        if panel.heldout is not None and (needs := needs_of(names, "heldout")):
+            judge.heldout = judge._seen(panel.heldout, needs, batch_size, stop, "held-out images")
         return judge
 
     @property
-    def chosen_by(self) -> str:
-        """The first protocol that measures FD, or the first."""
-        return next((name for name in self.names if "moments" in PROTOCOLS[name].reference), self.names[0])
+    def kept_features(self) -> str | None:
+        """The extractor whose features are worth keeping with a row, for `difference`; None: none."""
+        chosen = self.protocols[self.chosen_by]
+        return chosen.extractor if chosen.has_intervals else None
 
     def collector(self, num_images: int) -> Collector:
         """What takes up so many images; `metrics` takes what it collects."""
-        return Collector(self.extractors, needs_of(self.names, "images"), num_images, self.ranks)
+        return Collector(self.extractors, self._needs("images"), num_images, self.ranks)
 
-    def metrics(self, collected: Mapping[str, Collected]) -> dict[str, Metrics]:
-        """By protocol."""
-        return self.ranks.on_main(lambda: {name: self._metrics(name, collected) for name in self.names})
+    def metrics(
+        self, collected: Mapping[str, Collected], labels: Tensor | None = None, *, is_heldout: bool = False
+    ) -> dict[str, Metrics]:
+        """By protocol.
+
+        Args: labels int64 [n]: the classes asked for; is_heldout leaves out the FD of a set with itself.
+        """
+
+        def measure() -> dict[str, Metrics]:
+            return {name: self._metrics(name, collected, labels, is_heldout) for name in self.protocols}
+
+        return self.ranks.on_main(measure)
 
     def of_images(self, images: ImageSet, batch_size: int, stop: StopRequest) -> dict[str, Metrics]:
         """The metrics of a set of images at hand or on disk."""
-        collector = self.collector(len(images))
-        for places, read in batches(images, batch_size, self.ranks, stop, "images"):
-            collector.add(read, places)
-        return self.metrics(collector.collected())
+        seen = self._seen(images, self._needs("images"), batch_size, stop, "images")
+        return self.metrics(seen, self._labels(images))
+
+    def real(self, num_images: int, batch_size: int, stop: StopRequest) -> tuple[dict[str, Metrics], int]:
+        """The metrics of that many held-out images, or of all there are; and how many they were."""
+        images = FirstImages(self.heldout_images, num_images)
+        seen = self._seen(images, self._needs("images"), batch_size, stop, "real images")
+        return self.metrics(seen, self._labels(images), is_heldout=True), len(images)
+
+    def difference(self, one: Tensor, other: Tensor) -> tuple[float, float, float]:
+        """FD(one) - FD(other) with its bootstrap interval, of features [n,D] from the same sampling seeds.
+
+        Of the extractor of `kept_features`; on rank 0.
+        """
+        _, mu, sigma = self._reference(self.protocols[self.chosen_by]).moments
+        return bootstrap_frechet_difference(one, other, mu, sigma)
 
     def described(self) -> dict[str, Any]:
         """By protocol, what its metrics were measured with."""
-        return self.ranks.on_main(lambda: {name: self._described(name) for name in self.names})
+        return self.ranks.on_main(lambda: {name: self._described(p) for name, p in self.protocols.items()})
 
-    def _metrics(self, name: str, collected: Mapping[str, Collected]) -> Metrics:
-        protocol = PROTOCOLS[name]
-        seen, reference = collected[protocol.extractor], self._reference(name)
+    def _labels(self, images: ImageSet) -> Tensor | None:
+        if not any(protocol.needs_labels for protocol in self.protocols.values()):
+            return None
+        return torch.from_numpy(images.labels)
+
+    def _needs(self, whose: str) -> dict[str, set[str]]:
+        return needs_of(list(self.protocols), whose)
+
+    def _seen(
+        self, images: ImageSet, needs: Mapping[str, set[str]], batch_size: int, stop: StopRequest, words: str
+    ) -> dict[str, Collected]:
+        """What the extractors see in a set of images."""
+        collector = Collector(self.extractors, needs, len(images), self.ranks)
+        for places, read in batches(images, batch_size, self.ranks, stop, words):
+            collector.add(read, places)
+        return collector.collected()
+
+    def _metrics(
+        self, name: str, collected: Mapping[str, Collected], labels: Tensor | None, is_heldout: bool
+    ) -> Metrics:
+        protocol = self.protocols[name]
+        seen, reference = collected[protocol.extractor], self._reference(protocol)
         if "features" in protocol.images:  # their distances are the device's work
             seen, reference = (
                 replace(each, features=each.features.to(self.ranks.device)) for each in (seen, reference)
             )
-        return protocol.metrics(seen, reference)
+        heldout = None if is_heldout else self.heldout.get(protocol.extractor)
+        return protocol.metrics(seen, Against(reference, heldout, labels, protocol.k))
 
-    def _described(self, name: str) -> dict[str, Any]:
-        protocol = PROTOCOLS[name]
+    def _described(self, protocol: Protocol) -> dict[str, Any]:
         extractor = self.extractors[protocol.extractor]
         found = {"extractor": extractor.name, "weights": extractor.weights, "resize": extractor.resize}
         if protocol.k is not None:
             found["k"] = protocol.k
-        for need in protocol.reference:
+        for need in sorted(protocol.reference, reverse=True):
             statistics = self.references[protocol.extractor][need]
             found["reference"] = statistics.described()
             if need == "features":
                 found["reference"]["num_images"] = len(statistics.features)
         return found
 
-    def _reference(self, name: str) -> Collected | None:
+    def _reference(self, protocol: Protocol) -> Collected | None:
         """What a protocol compares with; rank 0."""
-        found = self.references.get(PROTOCOLS[name].extractor, {})
+        found = self.references.get(protocol.extractor, {})
         moments, features = found.get("moments"), found.get("features")
         seen: Tensor | None = None if features is None else features.features
         return None if not found else Collected((moments or features).moments, seen)
 
     def _check_references(self) -> None:
         """There are as many images of the reference as features of them are needed."""
-        for name in self.names:
-            if "features" in PROTOCOLS[name].reference:
-                features = self._reference(name).features
-                check_count(
-                    [name], len(features), {PROTOCOLS[name].extractor: features.shape[1]}, "real images"
-                )
+        for name, protocol in self.protocols.items():
+            if "features" in protocol.reference:
+                features = self._reference(protocol).features
+                widths = {protocol.extractor: features.shape[1]}
+                check_count({name: protocol}, len(features), widths, "real images")

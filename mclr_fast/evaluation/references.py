@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,17 @@ from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
 from .collected import Collector
-from .extractors.published import Extractor
+from .extractors.published import Extractor, make_extractors
 from .image_sets import ImageSet, batches, open_images
-from .statistics_files import Statistics, holds, read_statistics, write_statistics
+from .protocols import PROTOCOLS, check_count, needs_of
+from .statistics_files import (
+    Statistics,
+    check_writable,
+    holds,
+    read_statistics,
+    write_reference,
+    write_statistics,
+)
 
 MAX_FEATURES = 50_000  # images of a data set that precision, recall and KID compare with
 Needs = Mapping[str, set[str]]
@@ -47,7 +56,7 @@ def find_references(
     """
     missing = {name: set(wanted) for name, wanted in needs.items()}
     found: dict[str, dict[str, Statistics]] = {name: {} for name in needs}
-    for source, look in _looks(sources):
+    for source, look in _looks(sources, here):
         wanted = {name: rest for name, rest in missing.items() if rest}
         if not wanted:
             break
@@ -63,10 +72,53 @@ def find_references(
     return found
 
 
-def _looks(sources: Sequence[str | ImageSet]) -> Iterator[tuple[str | ImageSet, Callable[..., Offer]]]:
+def save_reference(
+    source: str,
+    path: Path,
+    names: Sequence[str],
+    weights: Mapping[str, Path | None],
+    batch_size: int,
+    ranks: Ranks,
+    stop: StopRequest,
+    download: bool = False,
+) -> dict[str, Any]:
+    """Write a data set's moments as a reference for these protocols: EDM2's .pkl, or EDM's .npz.
+
+    Those kept beside the data set are taken. All ranks call it -> what was written, in words.
+    Args: source: as `open_images` takes it; names of protocols that measure FD; the others as `Judge.of`.
+    Errors    RunError for a file or protocols that it cannot be, missing weights, too few images.
+    """
+    needs = needs_of(names, "reference")
+    for name in names:
+        if not any("moments" in wanted for wanted in needs_of([name], "reference").values()):
+            raise RunError(f"{path}: {name} compares with no moments; ask for fid, fd-dinov2, or both.")
+    if path.absolute() == Path(source).absolute():
+        raise RunError(f"{path} holds the images themselves: name another file for their statistics.")
+    check_writable(path, list(needs))
+    images = open_images(source)
+    extractors = make_extractors(list(needs), weights, ranks.device, download)
+    check_count(
+        {name: PROTOCOLS[name] for name in names},
+        len(images),
+        {name: each.num_features for name, each in extractors.items()},
+    )
+    here = Situation(extractors, tuple(images.image_shape[1:]), ranks, stop, batch_size)
+    found = find_references([source], {name: {"moments"} for name in needs}, here)
+
+    def write() -> dict[str, Any]:
+        statistics = [found[name]["moments"] for name in needs]
+        write_reference(path, statistics)
+        return {"written": str(path), "statistics": {each.extractor: each.described() for each in statistics}}
+
+    return ranks.on_main(write)
+
+
+def _looks(
+    sources: Sequence[str | ImageSet], here: Situation
+) -> Iterator[tuple[str | ImageSet, Callable[..., Offer]]]:
     """Each source, and how it is looked into; a file of statistics and images in both ways."""
     for named in sources:
-        source = _local(named)
+        source = _local(named, here)
         has_statistics, has_images = holds(source) if isinstance(source, str) else (False, True)
         if has_statistics:
             yield source, _of_file
@@ -74,8 +126,11 @@ def _looks(sources: Sequence[str | ImageSet]) -> Iterator[tuple[str | ImageSet, 
             yield source, _of_images
 
 
-def _local(source: str | ImageSet) -> str | ImageSet:
+def _local(source: str | ImageSet, here: Situation) -> str | ImageSet:
     """The file of a published reference's name or of an address, downloaded first; anything else itself."""
+    known = published.find(source) if isinstance(source, str) and not Path(source).exists() else None
+    if known is not None and known.side is not None and here.size != (known.side, known.side):
+        raise RunError(_other_size(source, (known.side, known.side), here.size))
     try:
         file = published.local(source, "statistics") if isinstance(source, str) else None
     except ValueError as error:

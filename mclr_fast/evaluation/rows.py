@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-Kind = Literal["real", "base", "guidance", "control", "trained", "images"]
+from mclr_fast.runtime.formats import protocol_name
+
+Kind = Literal["real", "base", "guidance", "control", "trained", "guided", "dial", "images"]
 Metrics = dict[str, float | None]
 """By metric, of METRICS or a protocol's own; None where it was not measured."""
 METRICS = ("fd", "fd_heldout", "is", "precision", "recall", "accuracy")
+OPTIONAL = ("strength", "seconds")  # of a row, where they are known
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,13 @@ class Row:
     Attributes:
         name: what a reader calls it; nothing is ever read out of it.
         kind: what was scored: real images, the base, the base under guidance, the control, the trained model,
-            or images that are not said to be a model's.
+            that one "guided" or between it and the base ("dial"), or images not said to be a model's.
         images_seen: of training, since the base; 0 for those that were not trained.
         nfe: network calls a sample; samples: how many were scored.
         metrics: by protocol. `chosen_by` names the protocol whose FD chooses the best row of a run.
         guidance: its strength, in the words of the family's sampler; `unguided` is the one that is none
             (EDM2's g: 1; VAR's t: 0).
+        strength: of the dial, where it is on one: 0 is the base, 1 the trained model; else None.
         seconds: what sampling and scoring took; None where that was not measured.
     """
 
@@ -36,24 +40,29 @@ class Row:
     chosen_by: str
     guidance: float = 1.0
     unguided: float = 1.0
+    strength: float | None = None
     seconds: float | None = None
 
     @property
-    def chosen(self) -> Metrics:
-        """The metrics of the protocol that chooses."""
-        return self.metrics[self.chosen_by]
+    def values(self) -> Metrics:
+        """By metric: the value of the protocol that chooses, where it has none that of the first that has."""
+        protocols = [self.metrics[self.chosen_by], *self.metrics.values()]
+        merged: Metrics = {}
+        for metrics in protocols:
+            merged |= {name: value for name, value in metrics.items() if merged.get(name) is None}
+        return merged
 
     @property
     def fd(self) -> float:
         """What chooses: the lowest is the best."""
-        return self.chosen["fd"]
+        return self.metrics[self.chosen_by]["fd"]
 
     def timed(self, seconds: float | None) -> Row:
         """The same row with this time."""
         return replace(self, seconds=seconds)
 
     def to_json(self) -> dict[str, Any]:
-        """As summary.json, evaluations and cfg.json hold it; the choosing metrics at the top too."""
+        """As summary.json, evaluations and cfg.json hold it; `values` at the top too."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -63,15 +72,18 @@ class Row:
             "nfe": self.nfe,
             "samples": self.samples,
             **dict.fromkeys(METRICS),
-            **self.chosen,
+            **self.values,
             "chosen_by": self.chosen_by,
             "metrics": self.metrics,
-            **({} if self.seconds is None else {"seconds": self.seconds}),
+            **{name: value for name in OPTIONAL if (value := getattr(self, name)) is not None},
         }
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Row:
         """What `to_json` gave, of today's format (`runtime.formats` brings older ones to it)."""
-        names = ("name", "kind", "images_seen", "nfe", "samples", "metrics", "chosen_by")
+        names = ("name", "kind", "images_seen", "nfe", "samples")
+        metrics = {protocol_name(name): values for name, values in row["metrics"].items()}
+        judged = {"metrics": metrics, "chosen_by": protocol_name(row["chosen_by"])}
         strengths = {name: row[name] for name in ("guidance", "unguided")}
-        return cls(**{name: row[name] for name in names}, **strengths, seconds=row.get("seconds"))
+        optional = {name: row.get(name) for name in OPTIONAL}
+        return cls(**{name: row[name] for name in names}, **judged, **strengths, **optional)

@@ -13,8 +13,8 @@ from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
 from .image_sets import ArrayImages, ImageSet, open_images
-from .judge import Judge
-from .protocols import EMBEDDED, protocol_names
+from .judge import Judge, Panel
+from .protocols import own_data, protocol_names
 from .rows import Metrics
 
 Images = str | Path | np.ndarray | Tensor
@@ -41,14 +41,14 @@ def score(
     Errors    RunError or ValueError, one line, for what cannot be judged.
     """
     names = protocol_names(protocol)
-    if names == [EMBEDDED]:
-        raise ValueError(f"{EMBEDDED} judges models: python -m mclr_fast.evaluate MODEL.")
+    if own_data(names):
+        raise ValueError(f"{protocol} judges models: python -m mclr_fast.evaluate MODEL.")
     references = reference if isinstance(reference, list) else [] if reference is None else [reference]
     judged, ranks, stop = _opened(images), Ranks(device), _NeverStops()
     sources = [str(r) if isinstance(r, str | Path) else _opened(r) for r in references]
     weights = {"inception": inception_weights, "dinov2": dinov2_weights}
-    size = tuple(judged.image_shape[1:])
-    judge = Judge.of(names, sources, weights, len(judged), size, batch_size, ranks, stop)
+    panel = Panel(names, sources, weights=weights)
+    judge = Judge.of(panel, len(judged), judged.image_shape, batch_size, ranks, stop)
     return judge.of_images(judged, batch_size, stop)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from .metrics.moments import Moments
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile)
 EDM2_NAMES = {"fid": "inception", "fd_dinov2": "dinov2"}  # of a .pkl's entries -> extractor
+# How protocol 3 names an array's maker. Before 1.26 numpy has no _core, and all know the older name.
+NUMPY_2, NUMPY_1 = (
+    f"c{module}.multiarray\n_reconstruct\n".encode() for module in ("numpy._core", "numpy.core")
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,10 @@ class Statistics:
 
     def described(self) -> dict[str, Any]:
         """What a result says of its reference."""
-        names = ("source", "size", "weights", "images")
-        return {"num_images": self.moments.count, **{name: getattr(self, name) for name in names}}
+        names = ("source", "weights", "images")
+        size = None if self.size is None else list(self.size)
+        said = {name: getattr(self, name) for name in names}
+        return {"num_images": self.moments.count, "size": size, **said}
 
 
 def holds(path: str) -> tuple[bool, bool]:
@@ -93,6 +101,38 @@ def write_statistics(path: Path, statistics: Statistics) -> None:
         arrays["features"] = statistics.features.numpy()
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+
+
+def check_writable(path: Path, extractors: Sequence[str]) -> None:
+    """RunError where `write_reference` could not write what these extractors see to a file of that name."""
+    if path.suffix not in (".pkl", ".npz"):
+        raise RunError(f"{path}: name the file of statistics .pkl, as EDM2's, or .npz, as EDM's.")
+    if path.suffix == ".npz" and list(extractors) != ["inception"]:
+        raise RunError(
+            f"{path}: EDM's .npz holds the statistics of inception alone, and those of "
+            f"{', '.join(extractors)} are asked for: name an EDM2 .pkl, or ask for fid alone."
+        )
+
+
+def write_reference(path: Path, statistics: Sequence[Statistics]) -> None:
+    """Moments of one set of images, a Statistics for each extractor, as others' programs read them; atomic.
+
+    A .pkl is EDM2's: {"num_images": N, "fid": {"mu", "sigma"}, "fd_dinov2": {"mu", "sigma"}}, those that
+    there are, numpy arrays of float64. An .npz is EDM's, mu and sigma of inception; beside them it says what
+    they are of.
+    """
+    check_writable(path, [each.extractor for each in statistics])
+    if path.suffix == ".npz":
+        write_statistics(path, replace(statistics[0], features=None))
+        return
+    names = {extractor: name for name, extractor in EDM2_NAMES.items()}
+    held = {
+        names[each.extractor]: {"mu": each.moments.mu.numpy(), "sigma": each.moments.sigma.numpy()}
+        for each in statistics
+    }
+    content = pickle.dumps({"num_images": statistics[0].moments.count, **held}, protocol=3)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.replace(NUMPY_2, NUMPY_1))
 
 
 def _read_pickle(path: str) -> list[Statistics]:

@@ -28,6 +28,13 @@ from .marks import Mark, make_marks
 from .rounds import Rounds
 
 CONTROL = "denoising"
+SAID = {
+    "fd": 4,
+    "is": 3,
+    "precision": 3,
+    "recall": 3,
+    "accuracy": 3,
+}  # metrics of a printed row, their digits
 
 
 @dataclass(frozen=True)
@@ -207,7 +214,7 @@ class Arm:
         say_row(row, self.ranks)
         self.trainer.states.protect(best_of(self.evaluations).row.images_seen)
         counts = {"images_seen": row.images_seen, "nfe": row.nfe, "samples": row.samples}
-        self.log.evaluated({"name": row.name, **counts, **row.chosen, "seconds": row.seconds})
+        self.log.evaluated({"name": row.name, **counts, **row.values, "seconds": row.seconds})
         if self.plan.watched:
             self._say_if_turned()
 
@@ -232,10 +239,11 @@ def best_of(evaluations: list[Evaluation]) -> Evaluation | None:
 
 def say_row(row: Row, ranks: Ranks) -> None:
     """A row, as a run prints it."""
-    metrics = row.chosen
-    say(
-        ranks.is_main,
-        f"{row.name:>10} {row.images_seen:>8,} images  FD {metrics['fd']:.4f}  "
-        f"IS {metrics['is']:.3f}  precision {metrics['precision']:.3f}  recall {metrics['recall']:.3f}  "
-        f"accuracy {metrics['accuracy']:.3f}  {row.nfe} calls a sample",
+    values = row.values
+    metrics = "  ".join(
+        f"{name.upper() if len(name) < 3 else name} {values[name]:.{digits}f}"
+        for name, digits in SAID.items()
+        if values.get(name) is not None
     )
+    text = f"{row.name:>10} {row.images_seen:>8,} images  {metrics}  {row.nfe} calls a sample"
+    say(ranks.is_main, text)

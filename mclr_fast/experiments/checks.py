@@ -109,6 +109,11 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
             f"--patience {evaluation.patience} waits for evaluations, and this run has none: set "
             "--eval-every in a recipe that has a protocol, or leave out --patience."
         )
+    if config.protocol is None and evaluation.eval_every > 0:
+        raise RunError(
+            f"--eval-every {evaluation.eval_every} has nothing to judge by: name a --protocol (fid, ...) "
+            "and --ref, or leave --eval-every out."
+        )
     method = method_of(config)
     if not 0 <= method.label_dropout < 1:
         raise RunError(f"--label-dropout must be at least 0 and below 1, not {method.label_dropout}.")

@@ -24,6 +24,7 @@ FREE = {
     "loader",
     "loader_threads",
     "gpu_memory_gib",
+    "gpu_tflops",
     "table_minutes",
     "train.sharding",
     "train.micro_batch",
@@ -32,7 +33,13 @@ FREE = {
     "train.log_every",
     "train.ema_snapshot_every",
     "eval.sample_batch",
+    "eval.inception_weights",
+    "eval.dinov2_weights",
+    "eval.download",
     "eval.recompute_cfg",
+    "eval.best_cfg_scales",
+    "eval.dial",
+    "eval.final_samples",
 }
 MIN_FREE_BYTES = 64 * 2**20
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,6 +19,8 @@ from mclr_fast.training.memory_table import check_memory, memory_lines
 
 from .checks import check_fit, check_options, method_of
 from .claim import flat
+from .cost import cost_lines
+from .judging import judging_protocols
 from .marks import make_marks
 
 
@@ -41,6 +43,8 @@ def dry_run(config: RunConfig) -> str:
         if dataset is not None:
             check_fit(config, dataset, model)
         NeedChecks(config, description, dataset).check()
+        if config.protocol is not None and config.eval.eval_every:
+            judging_protocols(config)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise RunError(str(error)) from error
     train, objective = config.train, config.objective
@@ -67,6 +71,7 @@ def dry_run(config: RunConfig) -> str:
         f"folder          {config.folder}" + (" (exists: resumes)" if config.folder.exists() else ""),
         *(f"downloads       {file}, to {file.place}" for file in dict.fromkeys(downloads.values())),
         "",
+        *cost_lines(config, model),
         *memory_lines(memory, num_ranks, config.gpu_memory_gib),
         "",
         "options",
@@ -78,9 +83,13 @@ MODELS = ("reference", "negatives_model")  # options of the objective that name 
 
 
 def _downloads(config: RunConfig) -> dict[str, Published]:
-    """Of the options that name a model, those whose file a run would download first."""
+    """Of the options that name a model or statistics, those whose file a run would download first."""
     named = {"init": config.init, **{name: getattr(config.objective, name) for name in MODELS}}
+    references: Sequence[str] = ()
+    if config.protocol is not None and config.eval.eval_every:
+        named["gnet"], references = config.eval.gnet, config.eval.ref
     found = {name: to_download(text) for name, text in named.items()}
+    found |= {f"ref {i}": to_download(text, "statistics") for i, text in enumerate(references)}
     return {name: file for name, file in found.items() if file is not None}
 
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from mclr_fast.config import RunConfig
 from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
+from mclr_fast.evaluation.protocols import PROTOCOLS
 from mclr_fast.evaluation.rows import Row
-from mclr_fast.models import load
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.summary import Interval, SeedResult, Summary, write_summary
 from mclr_fast.runtime.errors import RunError
@@ -17,9 +17,11 @@ from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
+from .after_training import best_model
 from .arm import control_plan
 from .checks import check_options
 from .claim import claim_outdir
+from .judging import judging_protocols
 from .run import Run
 
 BETTER = ("is", "precision")
@@ -59,6 +61,12 @@ def check_comparable(config: RunConfig) -> None:
             "--proof-seeds compares FDs with the base's: it needs a recipe with a protocol, --init, and "
             "--eval-every above 0."
         )
+    if not any(PROTOCOLS[name].has_intervals for name in judging_protocols(config)):
+        raise RunError(
+            f"--proof-seeds needs an interval for each difference of FDs, and --protocol {config.protocol} "
+            "has too many features for one: run every --seed, and lay the runs over each other (python -m "
+            "mclr_fast.report RUN RUN)."
+        )
     if control_plan(config, judged=True) is None:
         raise RunError(
             "--proof-seeds compares with the denoising control: it needs --control last or all, and an "
@@ -74,9 +82,7 @@ def prove_seed(config: RunConfig, ranks: Ranks, stop: StopRequest) -> SeedRun:
     base = judge.evaluate(run.base_on_device(), "base", "base")
     control = judge_best(judge, run, "control", summary)
     trained = judge_best(judge, run, "trained", summary)
-    minus_base, minus_control = (
-        list(judge.protocol.difference(trained.features, other.features)) for other in (base, control)
-    )
+    minus_base, minus_control = (judge.difference(trained, other) for other in (base, control))
     result = SeedResult(
         seed=config.seed,
         base=base.row,
@@ -115,9 +121,7 @@ def judge_best(
 ) -> Evaluation:
     """Evaluate the best checkpoint of one of a run's arms on the judge's seeds."""
     best = best_row(summary, kind)
-    folder = "best" if kind == "trained" else f"best-{best.name}"
-    dtype = run.model.family.dtype(run.base)
-    net = load(run.outdir / "checkpoints" / folder, dtype=dtype).to(run.ranks.device)
+    net = best_model(run, "best" if kind == "trained" else f"best-{best.name}")
     return judge.evaluate(net, f"{best.name}-seed{summary.seed}", kind, best.images_seen)
 
 
@@ -128,7 +132,7 @@ def best_row(summary: Summary, kind: Literal["control", "trained"]) -> Row:
 
 def is_better(row: Row, other: Row, difference: Interval) -> bool:
     """Whether FD is lower with its whole interval, and IS and precision higher."""
-    return difference[2] < 0 and all(row.chosen[metric] > other.chosen[metric] for metric in BETTER)
+    return difference[2] < 0 and all(row.values[metric] > other.values[metric] for metric in BETTER)
 
 
 def _line(result: SeedResult) -> str:

@@ -8,6 +8,8 @@ from mclr_fast.config import EvalConfig, RunConfig, SamplerConfig
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import Check, option_of
 
+MAX_SAMPLES = 10_000_000  # of a command: eight times ImageNet, and their seeds and classes are held in memory
+
 
 def check_sampler(config: SamplerConfig) -> None:
     """Steps, batch, noise levels and what noise is added; a number that a model does not have is None."""
@@ -35,16 +37,18 @@ def check_evaluation(config: EvalConfig) -> None:
     check_sampler(config)
     check = Check(config)
     check.at_least(1, "num_samples", "neighbors", "grid_noises")
-    check.at_least(0, "eval_every", "first_seed", "patience")
-    check(math.isfinite, "finite", "cfg_scales")
-    check_neighbors(config, "num_samples", config.num_samples)
+    check.at_most(MAX_SAMPLES, "num_samples")
+    check.at_least(0, "eval_every", "first_seed", "patience", "final_samples")
+    check(math.isfinite, "finite", "cfg_scales", "best_cfg_scales")
+    check(lambda value: 0 <= value <= 2, "in [0, 2]", "dial")
+    check_neighbors(config.neighbors, "num_samples", config.num_samples)
 
 
-def check_neighbors(config: EvalConfig, name: str, num_samples: int) -> None:
+def check_neighbors(neighbors: int, name: str, num_samples: int) -> None:
     """A sample's k-th neighbour is another sample."""
-    if num_samples <= config.neighbors:
+    if num_samples <= neighbors:
         raise RunError(
-            f"{option_of(name)} {num_samples} leaves samples without --neighbors {config.neighbors} others: "
+            f"{option_of(name)} {num_samples} leaves samples without --neighbors {neighbors} others: "
             "draw more, or count fewer."
         )
 
@@ -65,7 +69,8 @@ def check_numbers(config: RunConfig) -> None:
     run = Check(config)
     run.at_least(0, "seed", "loader_threads", "proof_seeds", "proof_first_seed", "table_minutes")
     run(lambda value: 0 <= value < math.inf, "above 0, or 0 (ask the GPU)", "gpu_memory_gib")
+    run(lambda value: 0 < value < math.inf, "above 0", "gpu_tflops")
     run.at_least(1, "proof_samples")
     check_evaluation(config.eval)
     if config.proof_seeds:
-        check_neighbors(config.eval, "proof_samples", config.proof_samples)
+        check_neighbors(config.eval.neighbors, "proof_samples", config.proof_samples)

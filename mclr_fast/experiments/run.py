@@ -12,12 +12,14 @@ from mclr_fast.config import RunConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.evaluation.cfg_rows import cfg_file, stored_cfg_rows
 from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
+from mclr_fast.evaluation.protocols import EMBEDDED
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.methods.needs import NeedMaker
 from mclr_fast.methods.registry import make_method
 from mclr_fast.models import (
     Model,
     describe,
+    get_family,
     load,
     model_from_config,
     read_config,
@@ -35,9 +37,11 @@ from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.runtime.trackers import open_trackers
 from mclr_fast.training.optimizer import check_optimizer
 
+from .after_training import after_training, final_rows
 from .arm import Arm, Outcome, Plan, control_plan, say_row, trained_plan
 from .checks import check_fit, check_options, net_overrides
 from .claim import claim_outdir, flat
+from .judging import Judging
 from .versions import describe_device, versions
 
 
@@ -53,15 +57,15 @@ class Run:
         check_options(config, ranks.size)
         check_optimizer(config.train.optimizer, ranks.device)
         try:
-            self.description = (
-                read_config(config.init) if config.init else describe(config.net, config.family)
-            )
+            self.description = read_config(config.init) if config.init else self._new_description()
             self.model = Model.of(self.description)
             loading = (config.loader, config.loader_threads, ranks.device)
             self.dataset = open_dataset(config.data, "train", *loading)
             check_fit(config, self.dataset, self.model)
             self.base = self._build()
             self.needs = NeedMaker(config, self.description, self.dataset, ranks, stop)
+            dtype = self.model.family.dtype(self.base)
+            self.judging = Judging(config, self.model, self.dataset, dtype, ranks, stop)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             raise RunError(str(error)) from error
         ranks.on_main(claim_outdir, self.outdir, config)
@@ -80,12 +84,13 @@ class Run:
         rows: list[Row] = []
         shown: list[tuple[Row, Tensor]] = []  # rows and their pictures, of the same-noise grid
         base = control = None
-        if judge is not None:
-            rows.append(self._said(judge.real_row()))
+        if judge is not None and (real := judge.real_row()) is not None:
+            rows.append(self._said(real))
         if judge is not None and self.config.init:
             base = self.evaluate_base(judge)
             shown += [(base.row, base.grid), *self._guided(judge)]
             rows += [row for row, _ in shown]
+            self.base.cpu()  # until it is judged again
         if plan := control_plan(self.config, judged=judge is not None):
             control = self._train(plan, judge)
             rows += control.rows
@@ -93,33 +98,26 @@ class Run:
         trained = self._train(plan, judge, self.needs)
         rows += trained.rows
         shown += [(made.row, made.grid) for made in trained.evaluations]
+        final: list[Row] = []
+        if judge is not None and self.config.init:
+            made = after_training(self, judge, trained)
+            rows += [each.row for each in made]
+            shown += [(each.row, each.grid) for each in made]
+            final = final_rows(self, rows, control)
 
         compared = compare(judge, trained.best, {"base": base, "denoising": control and control.best})
-        summary = self._summary(judge, rows, control, trained, compared)
+        summary = self._summary(judge, rows, final, control, trained, compared)
         self.ranks.on_main(self._write, summary, shown)
         say(self.ranks.is_main, f"report: {self.outdir / 'report.html'}")
         return summary
 
     def evaluator(self, seeds: range | None = None, folder: Path | None = None) -> Evaluator | None:
         """The judge of this run's rows (other seeds and folder for another judge); None without one."""
-        if self.config.protocol is None or self.config.eval.eval_every == 0:
+        if not self.judging.is_on:
             return None
-        from mclr_fast.evaluation.mnist16 import mnist16_protocol
-
-        heldout = open_dataset(self.config.data, "heldout")
         first = self.config.eval.first_seed
-        return Evaluator(
-            protocol=mnist16_protocol(self.dataset, heldout, self.config.eval.neighbors),
-            config=self.config.eval,
-            seeds=seeds or range(first, first + self.config.eval.num_samples),
-            num_classes=self.dataset.num_classes,
-            model=self.model,
-            decode=self.model.codec(self.dataset).decode,
-            folder=folder or self.outdir / "evaluations",
-            objective=self.config.objective.objective,
-            ranks=self.ranks,
-            stop=self.stop,
-        )
+        seeds = seeds or range(first, first + self.config.eval.num_samples)
+        return self.judging.evaluator(seeds, folder or self.outdir / "evaluations")
 
     def final_evaluator(self) -> Evaluator | None:
         """The proof's judge: fresh seeds that chose no checkpoint."""
@@ -140,6 +138,16 @@ class Run:
     def _open_trackers(self) -> None:
         self.log.trackers = open_trackers(self.config, self.outdir, flat(self.config), self.log.lines())
 
+    def _new_description(self) -> dict[str, Any]:
+        """The config.json of a network that begins here; embedded ones say how their runs sample them."""
+        config, said = self.config, {}
+        known = get_family(config.family).sampler_defaults
+        if config.protocol == EMBEDDED:
+            numbers = {name: getattr(config.eval, name) for name in ("num_steps", "sigma_min", "sigma_max")}
+            said["sampler"] = {name: numbers[name] for name in numbers if name in known}
+            said["sampler"]["classes"] = "in turn"
+        return describe(config.net, config.family, **said)
+
     def _build(self) -> nn.Module:
         """The network to train, on the CPU: --init's, or a new one from the run's seed."""
         overrides = net_overrides(self.config.train, self.ranks.device)
@@ -157,6 +165,13 @@ class Run:
     def _guided(self, judge: Evaluator) -> list[tuple[Row, Tensor]]:
         """The base's rows under guidance and their grids: stored rows where they apply, else made here."""
         protocol, stored = judge.description(), {}
+        if self.config.eval.cfg_scales and not self.judging.can_guide:
+            say(
+                self.ranks.is_main,
+                f"no rows under guidance: {self.config.init} was not trained without a label, and no network "
+                "guides it (--gnet).",
+            )
+            return []
         if not self.config.eval.recompute_cfg:
             stored = stored_cfg_rows(resolve(self.config.init), self.base_sha256, protocol)
         guided = []
@@ -168,6 +183,7 @@ class Run:
                 made = judge.evaluate(net, name, "guidance", guidance=guidance)
                 row, grid = made.row, made.grid
             guided.append((self._said(row), grid))
+        self.judging.release_guide()
         content = cfg_file(self.base_sha256, protocol, [row for row, _ in guided])
         self.ranks.on_main(write_json, self.outdir / "cfg.json", content)
         return guided
@@ -179,18 +195,15 @@ class Run:
 
     def _description_of(self, plan: Plan) -> dict[str, Any]:
         """The config.json of an arm's models: also how they are sampled, and what they were made of."""
-        said, eval_ = self.description, self.config.eval
+        said = self.description
         inherited = ("licence", "source", "null_label", "sampler")
         origin = {key: said[key] for key in inherited if key in said}
+        if self.judging.is_on:
+            origin["judged"] = self.judging.said()
         if make_method(plan.config.objective).label_dropout > 0:
             origin["null_label"] = True
         if self.config.init:
             origin["base"] = {"model": self.config.init, "sha256": self.base_sha256}
-        elif self.config.protocol is not None:
-            numbers = {name: getattr(eval_, name) for name in ("num_steps", "sigma_min", "sigma_max")}
-            known = self.model.family.sampler_defaults
-            how = {name: value for name, value in numbers.items() if name in known}
-            origin["sampler"] = how | {"classes": "in turn"}  # as evaluations take them
         return describe(
             self.model.arguments,
             said["family"],
@@ -203,6 +216,7 @@ class Run:
         self,
         judge: Evaluator | None,
         rows: list[Row],
+        final: list[Row],
         control: Outcome | None,
         trained: Outcome,
         compared: dict[str, list[float]],
@@ -214,8 +228,9 @@ class Run:
             settings=repr(self.needs.method.objective),
             seed=self.config.seed,
             images_seen=trained.stopped.images_seen if trained.stopped else self.config.train.duration,
-            seconds=sum(arm.seconds for arm in arms) + sum(row.seconds or 0 for row in rows),
+            seconds=sum(arm.seconds for arm in arms) + sum(row.seconds or 0 for row in [*rows, *final]),
             rows=rows,
+            final=final,
             best=trained.best and trained.best.row,
             turned_at=trained.turned_at,
             stopped=trained.stopped,
@@ -223,6 +238,7 @@ class Run:
             classifier=self.needs.quality,
             comparison=compared,
             grid_seeds=judge and judge.grid_seeds,
+            grid_classes=judge and judge.grid_classes,
             protocol=judge and judge.description(),
             versions=versions(self.ranks.device, self.base_sha256),
         )
@@ -234,7 +250,7 @@ class Run:
     def _write(self, summary: Summary, shown: list[tuple[Row, Tensor]]) -> None:
         """summary.json, the grid's pictures and the report. shown: rows and their pictures."""
         write_summary(self.outdir, summary)
-        write_grid(self.outdir, [GridEntry.of(row, grid.numpy()) for row, grid in shown])
+        write_grid(self.outdir, [GridEntry.of(row, grid.numpy()) for row, grid in shown if grid is not None])
         write_report(self.outdir)
 
     def _announce(self) -> None:
@@ -256,8 +272,5 @@ def compare(
     """FD(best) - FD(other) with its bootstrap interval, on the same sampling seeds, by the other's name."""
     if judge is None or best is None:
         return {}
-    return {
-        name: list(judge.protocol.difference(best.features, other.features))
-        for name, other in others.items()
-        if other is not None
-    }
+    found = {name: judge.difference(best, other) for name, other in others.items() if other is not None}
+    return {name: interval for name, interval in found.items() if interval is not None}

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mclr_fast.pickles.kinds import LOOK, foreign
+from mclr_fast.runtime import formats
 from mclr_fast.runtime.downloads import is_address, place_of, shown
 from mclr_fast.runtime.files import replacing, write_json
 from mclr_fast.runtime.logs import note
@@ -116,7 +117,7 @@ def read_config(path_or_name: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON {_instead(path, error)}") from None
     if not isinstance(config, dict) or "net" not in config:
         raise ValueError(f"{path} does not describe a model: it has no 'net'.")
-    return config
+    return formats.model(config)
 
 
 def read_state(path_or_name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -95,6 +95,7 @@ class Published:
     """A file that anybody can download.
 
     Attributes: kind: what it holds; None where only its address was given. about: what it is, in words.
+        side: in pixels, of the images that statistics are of; else None.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Published:
     about: str
     licence: str
     kind: Kind | None
+    side: int | None = None
 
     @property
     def place(self) -> Path:
@@ -127,10 +129,10 @@ def _files() -> dict[str, Published]:
     for name, resolution in (("edm2-img64-s-ddo", 64), ("edm2-img512-l-ddo", 512)):
         about = f"EDM2-{name.split('-')[2].upper()}, ImageNet-{resolution}, fine-tuned by DDO's authors"
         files.append(Published(name, f"{DDO}/{name}.pkl", about, NVIDIA_LICENCE, "network"))
-    for resolution in ("img64", "img512"):
-        about = f"EDM2's reference statistics of ImageNet-{resolution.removeprefix('img')}"
-        address = f"{EDM2}/dataset-refs/{resolution}.pkl"
-        files.append(Published(f"edm2-{resolution}-ref", address, about, NVIDIA_LICENCE, "statistics"))
+    for side in (64, 512):
+        about = f"EDM2's reference statistics of ImageNet-{side}"
+        address = f"{EDM2}/dataset-refs/img{side}.pkl"
+        files.append(Published(f"edm2-img{side}-ref", address, about, NVIDIA_LICENCE, "statistics", side))
     return {file.name: file for file in files}
 
 

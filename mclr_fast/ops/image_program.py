@@ -1,4 +1,4 @@
-"""A whole network as one call: its steps on one image after another; on the CPU, float32, no gradient."""
+"""A whole network as one call: its steps on one image after another; on the CPU, no gradient."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from . import _choice, _native
 
 CONVOLVE, PIXEL_NORM_SILU, MODULATE_SILU, MP_SUM_CLIP, MP_CAT_SILU, DOWNSAMPLE, UPSAMPLE, ATTEND = range(8)
 NOTHING, INPUT, OUTPUT = -1, -2, -3  # enum mclr_place
+DTYPES = (torch.float32, torch.bfloat16)
 ALIGNMENT = 16  # floats, a line of the cache
 
 
@@ -64,11 +65,19 @@ class ImageProgram:
 
     Why       A small network's kernels take less time than the calls that start them, and an image's
               activations fit the cache that a batch's do not.
-    Numerics  float32 throughout; sums are added up in another order than by other kernels. An image's result
-              does not depend on its batch, nor on the number of threads.
+    Dtypes    of what convolutions multiply, and of the output: float32, or bfloat16. All else is float32: in
+              bfloat16 a convolution rounds its input and weight, its sums and what follows are not rounded.
+    Numerics  Sums are added up in another order than by other kernels. An image's result does not depend on
+              its batch, nor on the number of threads.
+    Cost      A convolution takes 2 height width out_channels in_channels kernel^2 FLOPs, and more for zero
+              weights where a register holds several pixels; memory is read and written once an image.
+    Errors    ValueError for another dtype, and where shapes do not fit.
     """
 
-    def __init__(self, height: int, width: int, channels: int):
+    def __init__(self, height: int, width: int, channels: int, dtype: torch.dtype = torch.float32):
+        if dtype not in DTYPES:
+            raise ValueError(f"a program is of float32 or bfloat16, not {dtype}.")
+        self.dtype, self._code = dtype, _native.DTYPES.index(dtype)
         self.input = Activation(height, width, channels, INPUT, shared=True)
         self._steps: list[_Recorded] = []
         self._num_shared: int | None = None
@@ -76,9 +85,9 @@ class ImageProgram:
         self.emb_size = 0  # of all channels that are modulated
 
     @staticmethod
-    def available() -> bool:
-        """Whether the kernel is there and wanted; RuntimeError where it was asked for by name and is not."""
-        return _choice.fused_for("image_program", torch.device("cpu"), torch.float32)
+    def available(dtype: torch.dtype) -> bool:
+        """Whether a kernel is there and wanted; RuntimeError where it was asked for by name and is not."""
+        return dtype in DTYPES and _choice.fused_for("image_program", torch.device("cpu"), dtype)
 
     def convolve(self, x: Activation, weight: Tensor) -> Activation:
         """weight: [out, in, k, k], k 1 or 3, of any dtype; copied."""
@@ -88,10 +97,10 @@ class ImageProgram:
         sizes = out_channels, in_channels, kernel
         library = _native.cpu()
         size = torch.empty((), dtype=torch.int64)
-        library.image_program_packed_size(size, *sizes, x.width)
-        packed = torch.empty(size.item())
+        library.image_program_packed_size(self._code, size, *sizes, x.width)
+        packed = torch.empty(size.item(), dtype=torch.uint8)
         rows = weight.detach().float().permute(0, 2, 3, 1).contiguous()
-        library.image_program_pack(rows, packed, *sizes, x.width)
+        library.image_program_pack(self._code, rows, packed, *sizes, x.width)
         self._weights.append(packed)
         (out,) = self._add(
             CONVOLVE,
@@ -170,7 +179,8 @@ class ImageProgram:
         """Every image's output under each of its columns.
 
         Shapes    net_input: [N,C,H,W] of the program's input; emb: [B, all modulated channels], B = N R
-                  -> [B,C,H,W] of its output, channels_last.              Dtypes   float32.
+                  -> [B,C,H,W] of its output, channels_last.
+        Dtypes    net_input: float32 or the program's; emb: float32 -> the program's.
         """
         shape = (self.input.channels, self.input.height, self.input.width)
         if net_input.shape[1:] != shape or emb.ndim != 2 or emb.shape[1] != self.emb_size:
@@ -188,6 +198,7 @@ class ImageProgram:
             self._memory = torch.empty(threads * self._memory_size)
         if rows:
             _native.cpu().image_program_run(
+                self._code,
                 self._table,
                 len(self._steps),
                 self._num_shared,
@@ -204,7 +215,7 @@ class ImageProgram:
                 self._scratch_at,
                 threads,
             )
-        return out.permute(0, 3, 1, 2)
+        return out.to(self.dtype).permute(0, 3, 1, 2)
 
     def _add(
         self, kind: int, operands: tuple[Activation, ...], shapes: list[tuple[int, int, int]], **numbers
@@ -262,7 +273,7 @@ def _scratch(step: _Recorded) -> int:
     """Floats that a step takes besides its operands and results."""
     x, pixels = step.operands[0], step.results[0].height * step.results[0].width
     if step.kind == CONVOLVE:
-        return (x.height + 2) * (x.width + 2) * x.channels
+        return (x.height + 2) * (x.width + 2) * x.channels + ALIGNMENT  # a group of taps may end past it
     if step.kind == MODULATE_SILU:
         return ALIGNMENT * x.channels
     if step.kind == ATTEND:

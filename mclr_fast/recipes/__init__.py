@@ -9,7 +9,7 @@ from functools import partial
 from mclr_fast.config import RunConfig
 from mclr_fast.models.edm2.presets import PRESETS
 
-from .edm2 import finetune
+from .edm2 import edm2, finetune, search
 from .mnist16 import mnist16, mnist16_autoguidance, mnist16_base, mnist16_cfgrl, mnist16_proof
 from .mnist16_table import mnist16_table
 
@@ -22,7 +22,9 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "mnist16-base": mnist16_base,
     "mnist16-cfgrl": mnist16_cfgrl,
     "mnist16-proof": mnist16_proof,
+    "edm2": edm2,
     **{name: partial(finetune, name) for name in PRESETS},
+    **{f"{name}-search": partial(search, name) for name in PRESETS},
 }
 
 

@@ -43,6 +43,8 @@ def mnist16() -> RunConfig:
             num_samples=2000,
             control="last",
             cfg_scales=(1.1, 1.25, 1.5, 2.0, 3.0),
+            best_cfg_scales=(1.1, 1.25, 1.5),
+            dial=(0.25, 0.5, 0.75, 1.25, 1.5),
             **SAMPLER,
         ),
     )
@@ -96,7 +98,7 @@ def mnist16_proof() -> RunConfig:
     return replace(
         run,
         recipe="mnist16-proof",
-        eval=replace(run.eval, control="all", cfg_scales=()),
+        eval=replace(run.eval, control="all", cfg_scales=(), best_cfg_scales=(), dial=()),
         proof_seeds=(0, 1, 2),
         proof_samples=2000,
     )

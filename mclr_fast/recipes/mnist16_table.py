@@ -50,7 +50,7 @@ def mnist16_table() -> RunConfig:
     return replace(
         run,
         recipe="mnist16-table",
-        eval=replace(run.eval, control="none"),
+        eval=replace(run.eval, control="none", best_cfg_scales=(), dial=()),
         table={
             "grid": GRID,
             "ablations": ABLATIONS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 TRAINED, GUIDED, CONTROL, REAL = "#D55E00", "#0072B2", "#009E73", "#CC79A7"
+DIAL, GUIDED_BEST = "#E69F00", "#56B4E9"
 BASE, MUTED = "#000000", "#767676"
 STYLE = {
     "figure.facecolor": "white",
@@ -40,6 +42,7 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+MANY_PIXELS = 1000  # of a grid's width: more are more than the picture has
 
 
 class Picture(NamedTuple):
@@ -75,11 +78,12 @@ def _grid(run: RunData, noise: int) -> Picture:
     height, width = tiles[0].shape[:2]
     num_classes = len(shown[0].images[noise])
     size = (6.4, 0.6 + 4.8 * len(tiles) * height / width)
+    classes = run.summary.grid_classes or range(num_classes)
     seeds = run.summary.grid_seeds or ()
     seed = f" (seed {seeds[noise]})" if noise < len(seeds) else ""
     fig, ax = axes(size, title=f"Noise {noise + 1}{seed}")
-    ax.imshow(np.concatenate(tiles), interpolation="nearest")
-    ax.set_xticks((np.arange(num_classes) + 0.5) * width / num_classes - 0.5, range(num_classes))
+    ax.imshow(np.concatenate(tiles), interpolation="nearest" if width < MANY_PIXELS else "antialiased")
+    ax.set_xticks((np.arange(num_classes) + 0.5) * width / num_classes - 0.5, classes)
     marked = ["★ " * (row == best) + _grid_label(entry) for row, entry in enumerate(shown)]
     ax.set_yticks((np.arange(len(tiles)) + 0.5) * height - 0.5, marked)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
@@ -111,7 +115,10 @@ def _frame(corner: tuple[float, float], width: float, height: float):
 
 
 def _tradeoff(run: RunData, x: Metric, y: Metric) -> Picture | None:
-    """The paper's Figure 4 (c, f): CFG over guidance and the run over training, from the base."""
+    """The paper's Figure 4 (c, f): CFG over guidance and the run over training, from the base.
+
+    With them the dial, from the base through the best model, and that model under guidance (section 6.2).
+    """
     start = [run.base] if run.base else []
     path = points([*start, *run.trained], x.of, y.of)
     fig, ax = axes((5.2, 4.4), f"{y.title} against {x.title}", axis_title(x), axis_title(y))
@@ -119,6 +126,12 @@ def _tradeoff(run: RunData, x: Metric, y: Metric) -> Picture | None:
     for row in run.guided:
         note(ax, row, x, y, f"{row.guidance:g}", GUIDED)
     ax.plot(*path, "o-", color=TRAINED, ms=4, label=run.title)
+    if run.best and run.dial:
+        dialled = sorted([*run.dial, replace(run.best, strength=1.0)], key=lambda row: row.strength)
+        ax.plot(*points([*start, *dialled], x.of, y.of), "v:", color=DIAL, ms=5, label="Strength dial")
+    if run.best and run.guided_best:
+        guided = points([run.best, *run.guided_best], x.of, y.of)
+        ax.plot(*guided, "^--", color=GUIDED_BEST, ms=4, label=KINDS["guided"])
     for rows, marker, color, words in (
         (run.control, "s", CONTROL, KINDS["control"]),
         (run.rows("real"), "D", REAL, KINDS["real"]),

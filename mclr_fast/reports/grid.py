@@ -19,18 +19,19 @@ ORDER, ABOUT = "order", "about"  # names of the other arrays, in the order to be
 
 @dataclass(frozen=True, eq=False)
 class GridEntry:
-    """One model's samples, uint8 [noises, num_classes, C, H, W]; the rest as in its row."""
+    """One model's samples, uint8 [noises, classes, C, H, W]; the rest as in its row."""
 
     name: str
     kind: Kind
     images_seen: int
     guidance: float
+    strength: float | None
     images: np.ndarray
 
     @classmethod
     def of(cls, row: Row, images: np.ndarray) -> GridEntry:
         """The samples of what this row scored."""
-        return cls(row.name, row.kind, row.images_seen, row.guidance, images)
+        return cls(row.name, row.kind, row.images_seen, row.guidance, row.strength, images)
 
     def meaning(self) -> dict[str, Any]:
         """What its array is, as JSON."""
@@ -64,8 +65,9 @@ def read_grid(outdir: Path, objective: str) -> list[GridEntry]:
         names = arrays[ORDER].tolist()
         about = json.loads(str(arrays[ABOUT])) if ABOUT in arrays else {}
         meaning = formats.grid(about, names, objective, path)
-        known = ("name", "kind", "images_seen", "guidance")
+        entries = [{"strength": None, **entry} for entry in meaning]
+        known = ("name", "kind", "images_seen", "guidance", "strength")
         return [
             GridEntry(**{field: entry[field] for field in known}, images=arrays[name])
-            for name, entry in zip(names, meaning, strict=True)
+            for name, entry in zip(names, entries, strict=True)
         ]

@@ -92,14 +92,21 @@ def paper_table() -> PaperTable:
 
 
 def own_rows(run: RunData) -> dict[str, Row]:
-    """Method -> the run's row for it: the base, guidance at its best FD, the kept checkpoint, the control."""
-    fd = paper_table().columns[0]
-    guided = [row for row in run.guided if fd.of(row) is not None]
+    """Method -> the run's row for it, the final one where there is one.
+
+    The base, guidance at its best FD, the kept checkpoint, that under guidance at its best FD, the control.
+    """
+    fd, final = paper_table().columns[0], {row.kind: row for row in run.summary.final}
+
+    def lowest(rows: Sequence[Row]) -> Row | None:
+        return min((row for row in rows if fd.of(row) is not None), key=fd.of, default=None)
+
     found = {
-        "base": run.base,
-        "cfg": min(guided, key=fd.of, default=None),
-        run.objective: run.best,
-        "control": run.control[-1] if run.control else None,
+        "base": final.get("base", run.base),
+        "cfg": final.get("guidance", lowest(run.guided)),
+        run.objective: final.get("trained", run.best),
+        "guided": final.get("guided", lowest(run.guided_best)),
+        "control": final.get("control", run.control[-1] if run.control else None),
     }
     return {method: row for method, row in found.items() if row is not None}
 
@@ -124,7 +131,12 @@ def body(run: RunData) -> list[list[tuple[list[str], bool]]]:
 
 
 def _own_cells(run: RunData, method: str, row: Row) -> list[str]:
-    name = {"base": "Base", "cfg": f"+ CFG {row.guidance:g}", "control": f"+ {KINDS['control']}"}
+    name = {
+        "base": "Base",
+        "cfg": f"+ CFG {row.guidance:g}",
+        "guided": f"+ {run.title} + CFG {row.guidance:g}",
+        "control": f"+ {KINDS['control']}",
+    }
     values = [column.text(column.of(row)) for column in paper_table().columns]
     return [name.get(method, f"+ {run.title}"), "this run", str(row.nfe), *values]
 

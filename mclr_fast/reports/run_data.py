@@ -73,6 +73,16 @@ class RunData:
         return self.rows("trained")
 
     @property
+    def guided_best(self) -> list[Row]:
+        """The best model under guidance, weakest first."""
+        return sorted(self.summary.of("guided"), key=lambda row: row.guidance)
+
+    @property
+    def dial(self) -> list[Row]:
+        """What lies between the base and the best model, and beyond, weakest first."""
+        return sorted(self.summary.of("dial"), key=lambda row: row.strength)
+
+    @property
     def best(self) -> Row | None:
         """The row of the checkpoint that was kept."""
         return self.summary.best
@@ -88,9 +98,9 @@ class RunData:
 
     @property
     def shown_grid(self) -> list[GridEntry]:
-        """The grid thinned to a page: of guidance and of training each a few, the kept one among them."""
+        """The grid thinned to a page: of guidance, of training, ... each a few, the kept one among them."""
         shown = set(range(len(self.grid)))
-        for kind in ("guidance", "trained"):
+        for kind in ("guidance", "trained", "guided", "dial"):
             found = [i for i, entry in enumerate(self.grid) if entry.kind == kind]
             spread = np.linspace(0, len(found) - 1, SHOWN).round().astype(int) if found else ()
             shown -= set(found) - {found[i] for i in spread}

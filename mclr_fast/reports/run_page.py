@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from itertools import chain
 from pathlib import Path
@@ -84,9 +85,25 @@ def _proof(run: RunData) -> str:
 def _table(run: RunData) -> str:
     """Every evaluation; a group a model, the kept checkpoint marked."""
     groups = [run.rows("real"), run.rows("base"), run.guided, run.control, run.trained]
-    rows = [row for group in groups for row in group]
-    if not rows:
+    groups += [run.guided_best, run.dial]
+    if not any(groups):
         return ""
+    rows = _rows(run, groups)
+    return f"<h2>Numbers</h2>\n{rows}{bullets(report_text.words(run))}\n{_final(run)}"
+
+
+def _final(run: RunData) -> str:
+    """The rows of more samples, where there are any."""
+    if not run.summary.final:
+        return ""
+    note = report_text.final_note(run)
+    rows = _rows(run, [[row] for row in run.summary.final])
+    return f'<h2>Final rows</h2>\n<p class="note">{escape(note)}</p>\n{rows}\n'
+
+
+def _rows(run: RunData, groups: Sequence[Sequence[Row]]) -> str:
+    """A table of rows in groups, the kept checkpoint's marked."""
+    rows = [row for group in groups for row in group]
     columns = [m for m in COLUMNS if any(m.of(row) is not None for row in rows)]
     head = ["Model", "Images seen", "Network calls", *(f"{m.title} {m.arrow}" for m in columns)]
 
@@ -95,8 +112,7 @@ def _table(run: RunData) -> str:
         counts = (f"{count:,}" if count else DASH for count in (row.images_seen, row.nfe))
         return [name, *counts, *(m.text(m.of(row)) for m in columns)]
 
-    body = [[(cells(row), row == run.best) for row in group] for group in groups if group]
-    return f"<h2>Numbers</h2>\n{table(head, body)}{bullets(report_text.words(run))}\n"
+    return table(head, [[(cells(row), row == run.best) for row in group] for group in groups if group])
 
 
 def _paper(run: RunData) -> str:

@@ -162,9 +162,23 @@ def _grid_choice(run: RunData) -> str:
 
 def tradeoff_note(run: RunData) -> str:
     """How to read the trade-off curves."""
-    return (
+    text = (
         "CFG is one curve over guidance (the small numbers), "
         f"{run.title} one curve over training, from Start to End; both leave from the base."
+    )
+    if run.dial:
+        text += " The strength dial is the base with its weights moved towards the best model's, and beyond."
+    if run.guided_best:
+        text += " Best + CFG is that model under guidance, at twice the calls."
+    return text
+
+
+def final_note(run: RunData) -> str:
+    """What the final rows are."""
+    samples = run.summary.final[0].samples
+    return (
+        f"{samples:,} samples a row, of seeds after those that chose the checkpoint and the guidance: the "
+        "rows to compare with other work's."
     )
 
 
@@ -185,6 +199,10 @@ def words(run: RunData) -> Iterable[str]:
     if run.guided:
         none = f"{run.guided[0].unguided:g} = none"
         yield f"CFG: the base with classifier-free guidance of that strength ({none})."
+    if run.guided_best:
+        yield "Best + CFG: the kept checkpoint under guidance of that strength."
+    if run.dial:
+        yield "Dial: weights between the base (0) and the kept checkpoint (1), or beyond it."
     if run.control:
         yield "Control: the same base trained on with the denoising loss, for as many images."
 
@@ -198,25 +216,41 @@ def measured(run: RunData) -> Iterable[tuple[str, str]]:
     yield "Time", _duration(summary.seconds)
     if protocol:
         first, last = protocol["seeds"]
-        yield "Protocol", f"{protocol['name']}; reference: {protocol['reference']}"
+        for name, about in protocol["protocols"].items():
+            yield f"Protocol {name}", _judged_with(about)
         yield (
             "Samples",
-            f"{protocol['samples']:,} a row, seeds {first:,} to {last:,}, the same for every row",
+            f"{protocol['samples']:,} a row, seeds {first:,} to {last:,}, classes {protocol['classes']}, the "
+            "same for every row",
         )
         sigmas = [str(protocol[key]) for key in ("sigma_min", "sigma_max") if key in protocol]
         levels = f", sigma {' to '.join(sigmas)}" if sigmas else ""
         yield "Sampling", f"{protocol['num_steps']} steps{levels}"
-        yield "Precision, recall", f"k = {protocol['k']} nearest neighbours"
     if summary.proof:
         yield "Checkpoint", "chosen by FD on other sampling seeds than the proof's table"
     elif run.best:
         yield (
             "Checkpoint",
             "chosen by FD on these same samples, which flatters it a little; "
-            "a proof run scores it on seeds not used to choose",
+            + ("the final rows are" if summary.final else "a proof run scores it")
+            + " on seeds not used to choose",
         )
     for name, version in summary.versions.items():
         yield name, str(version)
+
+
+def _judged_with(about: dict[str, Any]) -> str:
+    """A protocol's network, its neighbours and what it compares with."""
+    network = about.get("extractor", "")
+    reference = about.get("reference", {})
+    count = f"{reference['num_images']:,} images of " if reference.get("num_images") else ""
+    parts = [
+        network,
+        f"images resized: {about['resize']}" if about.get("resize", "none") != "none" else "",
+        f"k = {about['k']} nearest neighbours" if "k" in about else "",
+        f"reference: {count}{reference['source']}" if reference else "",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def _duration(seconds: float) -> str:

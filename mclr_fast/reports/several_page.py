@@ -25,7 +25,17 @@ from .figures import (
 )
 from .html_page import bullets, page, section, table
 from .run_data import IMAGES_SEEN, points
-from .several_runs import NamedRun, alike, bases, different_measures, different_options, measured, read_runs
+from .several_runs import (
+    NamedRun,
+    Repeated,
+    alike,
+    bases,
+    different_measures,
+    different_options,
+    measured,
+    read_runs,
+    repeated,
+)
 from .words import CURVES, FD, IS, KINDS, PRECISION, RECALL, Metric, label
 
 DASH = "\N{EN DASH}"
@@ -136,6 +146,7 @@ def _page(runs: Sequence[NamedRun], pictures: dict[str, list[Picture]]) -> str:
         ),
         section("Metrics over images seen", "", pictures["metrics"]),
         _numbers(runs),
+        _over_seeds(runs),
         _options(runs),
     )
 
@@ -168,10 +179,30 @@ def _numbers(runs: Sequence[NamedRun]) -> str:
 
 
 def _shown(run: NamedRun) -> list[Row]:
-    """The rows that the table has of a run; without a kept checkpoint, its last."""
+    """The rows that the table has of a run; without a kept checkpoint, its last. The final ones too."""
     trained = run.run.best or next(reversed(run.run.trained), None)
     control = next(reversed(run.run.control), None)
-    return [row for row in (run.run.base, run.guided_best, control, trained) if row is not None]
+    rows = [row for row in (run.run.base, run.guided_best, control, trained) if row is not None]
+    return rows + list(run.run.summary.final)
+
+
+def _over_seeds(runs: Sequence[NamedRun]) -> str:
+    """Mean and spread of the same run with several seeds; nothing where no run is repeated."""
+    groups = repeated(runs)
+    if not groups:
+        return ""
+    columns = measured(runs)
+
+    def cells(group: Repeated) -> list[str]:
+        spreads = [(m, group.spread(m)) for m in columns]
+        values = [DASH if s is None else f"{m.text(s[0])} ± {m.text(s[1])}" for m, s in spreads]
+        seeds = ", ".join(map(str, group.seeds))
+        return [", ".join(group.names), seeds, f"{group.rows[0].samples:,}", *values]
+
+    head = ["Runs", "Seeds", "Samples", *(f"{m.title} {m.arrow}" for m in columns)]
+    note = "Runs that differ in their training seed alone: mean ± standard deviation (n-1) of what each kept."
+    body = table(head, [[(cells(group), False) for group in groups]], 1)
+    return f'<h2>Over training seeds</h2>\n<p class="note">{note}</p>\n{body}\n'
 
 
 def _options(runs: Sequence[NamedRun]) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from mclr_fast.evaluation.rows import Row
@@ -93,8 +94,8 @@ def _once(
     found: list[tuple[list[Row], list[str]]] = []
     for run in runs:
         rows = rows_of(run)
-        values = [row.chosen for row in rows]
-        same = next((names for other, names in found if [row.chosen for row in other] == values), None)
+        values = [row.values for row in rows]
+        same = next((names for other, names in found if [row.values for row in other] == values), None)
         if same is not None:
             same.append(run.name)
         elif rows:
@@ -115,6 +116,38 @@ def _told(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """Runs that differ in their seed alone, two or more: names, seeds, and of each the row that counts."""
+
+    names: list[str]
+    seeds: list[int]
+    rows: list[Row]
+
+    def spread(self, metric: Metric) -> tuple[float, float] | None:
+        """Mean and standard deviation (n-1) over the seeds; None where it was not measured."""
+        values = [metric.of(row) for row in self.rows]
+        return None if None in values else (fmean(values), stdev(values))
+
+
+def repeated(runs: Sequence[NamedRun]) -> list[Repeated]:
+    """Groups of the same run with several seeds: final rows of the kept checkpoint where all have them."""
+    groups: dict[str, list[NamedRun]] = {}
+    for run in runs:
+        if run.options and run.run.best is not None:
+            told = {name: value for name, value in run.options.items() if name not in UNLIKE}
+            groups.setdefault(json.dumps(told, sort_keys=True), []).append(run)
+    found = []
+    for group in groups.values():
+        seeds = [run.run.summary.seed for run in group]
+        if len(set(seeds)) < len(seeds) or len(seeds) < 2:
+            continue
+        final = [[row for row in run.run.summary.final if row.kind == "trained"] for run in group]
+        rows = [rows[0] for rows in final] if all(final) else [run.run.best for run in group]
+        found.append(Repeated([run.name for run in group], seeds, rows))
+    return found
+
+
 def different_measures(runs: Sequence[NamedRun]) -> list[str]:
     """What of the protocol differs between the runs, in words: their rows compare only roughly."""
     protocols = [run.run.summary.protocol or {} for run in runs]
@@ -129,4 +162,5 @@ def different_measures(runs: Sequence[NamedRun]) -> list[str]:
 
 def measured(runs: Sequence[NamedRun]) -> list[Metric]:
     """The metrics that any row has."""
-    return [m for m in COLUMNS if any(m.of(row) is not None for run in runs for row in run.run.summary.rows)]
+    rows = [row for run in runs for row in (*run.run.summary.rows, *run.run.summary.final)]
+    return [m for m in COLUMNS if any(m.of(row) is not None for row in rows)]

@@ -73,6 +73,8 @@ class Summary:
         turned_at: images seen at the lowest FD, where a later evaluation is worse.
         skipped_batches: by arm; classifier: how good the noise-conditional one is, where there is one.
         comparison: FD(best) - FD(other) with its interval, by the other's name.
+        final: rows of more samples, of seeds that chose nothing, to compare with other work's.
+        grid_seeds, grid_classes: of the same-noise grid.
         protocol: what the rows were measured with: only rows with the same one compare.
         proof: one entry a seed, where it is a proof; its rows are the judged ones of all seeds.
     """
@@ -94,6 +96,8 @@ class Summary:
     protocol: dict[str, Any] | None
     versions: dict[str, Any]
     proof: Sequence[SeedResult] = ()
+    final: Sequence[Row] = ()
+    grid_classes: Sequence[int] | None = None
 
     def of(self, *kinds: Kind) -> list[Row]:
         """The rows of these kinds, in the order of the run."""
@@ -106,6 +110,7 @@ class Summary:
             "kind": "proof" if self.proof else "run",
             **vars(self),
             "rows": [row.to_json() for row in self.rows],
+            "final": [row.to_json() for row in self.final],
             "best": self.best and self.best.to_json(),
             "stopped": self.stopped and asdict(self.stopped),
             "comparison": {name: list(interval) for name, interval in self.comparison.items()},
@@ -119,6 +124,7 @@ class Summary:
         best, stopped = content["best"], content["stopped"]
         typed = {
             "rows": [Row.from_json(row) for row in content["rows"]],
+            "final": [Row.from_json(row) for row in content["final"]],
             "best": best and Row.from_json(best),
             "stopped": stopped and Stop(stopped["why"], stopped["images_seen"]),
             "proof": [SeedResult.from_json(entry) for entry in content.get("proof", ())],

@@ -1,4 +1,4 @@
-"""What summary.json holds of a table, as values: written by experiments/table.py, read by the report."""
+"""What summary.json holds of a table, as values: written by experiments/tables/, read by the report."""
 
 from __future__ import annotations
 

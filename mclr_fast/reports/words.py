@@ -26,6 +26,8 @@ KINDS: dict[Kind, str] = {
     "guidance": "CFG",
     "control": "Control (denoising)",
     "trained": "",  # its objective's
+    "guided": "Best + CFG",
+    "dial": "Dial",
 }
 # What a comparison is with, by the name of the other row.
 AGAINST = {"base": "the base", "denoising": "the denoising control"}
@@ -44,8 +46,8 @@ class Metric(NamedTuple):
     is_distance: bool = False
 
     def of(self, row: Row) -> float | None:
-        """The row's value, by the protocol that chooses; None where it was not measured."""
-        return row.chosen.get(self.key)
+        """The row's value, see `Row.values`; None where it was not measured."""
+        return row.values.get(self.key)
 
     def text(self, value: float | None) -> str:
         """The value as printed everywhere: distances with 3 digits in all, missing as an en dash."""
@@ -80,4 +82,5 @@ def label(row: Row | GridEntry) -> str:
     """What a row is called in tables and pictures."""
     if row.kind == "trained":
         return objective_title(row.name)
-    return f"{KINDS[row.kind]} {row.guidance:g}" if row.kind == "guidance" else KINDS[row.kind]
+    strength = {"guidance": row.guidance, "guided": row.guidance, "dial": row.strength}.get(row.kind)
+    return KINDS[row.kind] + (f" {strength:g}" if strength is not None else "")

@@ -16,7 +16,7 @@ CONFIG_FORMAT = SUMMARY_FORMAT = EVALUATION_FORMAT = CFG_FORMAT = GRID_FORMAT = 
 STATISTICS_FORMAT = 1  # of a reference's .npz, evaluation/statistics_files.py
 
 # Format 1 had one protocol, and these metrics at the top of a row.
-FORMAT_1_PROTOCOL = "mnist16-classifier"
+FORMAT_1_PROTOCOL = "mnist16"
 FORMAT_1_METRICS = ("fd", "fd_heldout", "is", "precision", "recall", "accuracy")
 # The options that config.json and a state's hash had in format 1.
 _FORMAT_1_GROUPS = {
@@ -32,6 +32,11 @@ _FORMAT_1_GROUPS = {
     "eval.": ("num_steps", "sigma_min", "sigma_max", "eval_every", "num_samples", "first_seed", "neighbors",
               "control", "cfg_scales", "grid_noises", "patience"),
 }  # fmt: skip
+# What the embedded runs' models did not say before models said how they are sampled.
+_MNIST16_MODEL = {
+    "null_label": True,
+    "sampler": {"num_steps": 12, "sigma_min": 0.002, "sigma_max": 40.0, "classes": "in turn"},
+}
 FORMAT_1_OPTIONS = frozenset(group + name for group, names in _FORMAT_1_GROUPS.items() for name in names)
 Content = dict[str, Any]
 
@@ -50,6 +55,17 @@ def config(content: Content, file: object = "config.json") -> Content:
     """A run's options by name, "group.name" -> value; those of later versions are missing in older files."""
     number(content, CONFIG_FORMAT, file)
     return {name: value for name, value in content.items() if name != "format"}
+
+
+def model(content: Content) -> Content:
+    """A model's config.json, which has no number.
+
+    Older ones do not say what a network was fine-tuned from, how it is sampled, or whether it knows no
+    label. Of the embedded runs that is known: they began with a base that was trained with label dropout.
+    """
+    says = "sampler" in content or "base" in content
+    of_mnist16 = content.get("family") == "edm2" and str(content.get("made_by")).startswith("mnist16")
+    return content if says or not of_mnist16 else {**_MNIST16_MODEL, **content}
 
 
 def state_marker(content: Content, file: object = "a state's marker") -> Content:
@@ -95,7 +111,8 @@ def judged(content: Content, file: object = "judged.json") -> Content:
 def summary(content: Content, file: object = "summary.json") -> Content:
     """The summary of a run, a proof or a table: "kind" says which."""
     if number(content, SUMMARY_FORMAT, file) > 1:
-        return content
+        younger = {} if content["kind"] == "table" else {"final": [], "grid_classes": None}
+        return {**younger, **content, "protocol": protocol(content["protocol"])}
     objective = content["objective"]
     if objective == "table":
         return _table(content)
@@ -109,6 +126,8 @@ def summary(content: Content, file: object = "summary.json") -> Content:
         "skipped_batches": {},
         "classifier": None,
         "grid_seeds": None,
+        "grid_classes": None,
+        "final": [],
         "protocol": None,
         "versions": {},
     }
@@ -121,8 +140,23 @@ def summary(content: Content, file: object = "summary.json") -> Content:
         "rows": [_row(row, objective) for row in content["rows"]],
         "best": best and _row(best, objective),
         "comparison": content.get("comparison") or {},
+        "protocol": protocol(content.get("protocol")),
         "proof": [_seed(entry, objective) for entry in content.get("proof") or ()],
     }
+
+
+def protocol(said: Content | None) -> Content | None:
+    """What a summary's rows were measured with; before there were several protocols, it was the digits'."""
+    if said is None or "protocols" in said:
+        return said
+    about = {"k": said["k"], "reference": {"source": said["reference"]}}
+    kept = {name: value for name, value in said.items() if name not in ("reference", "k")}
+    return {**kept, "name": FORMAT_1_PROTOCOL, "classes": "in turn", "protocols": {FORMAT_1_PROTOCOL: about}}
+
+
+def protocol_name(said: str) -> str:
+    """A protocol's name in a row; the digits' had its extractor's once."""
+    return FORMAT_1_PROTOCOL if said == "mnist16-classifier" else said
 
 
 def _seed(entry: Content, objective: str) -> Content:
@@ -151,6 +185,7 @@ def _table(content: Content) -> Content:
         "kind": "table",
         "rows": [_row(row, "") for row in content["rows"]],
         "guided": [_row(row, "") for row in content["guided"]],
+        "protocol": protocol(content["protocol"]),
         "methods": methods,
         "ablations": ablations,
         "best": _row(content["best"], ""),

@@ -25,6 +25,10 @@ class Check:
         """Each field is a finite number that is not lower."""
         self(lambda value: lowest <= value < math.inf, f"at least {lowest}", *names)
 
+    def at_most(self, highest: int, *names: str) -> None:
+        """Each field is a number that is not higher."""
+        self(lambda value: value <= highest, f"at most {highest:,}", *names)
+
     def __call__(self, holds: Callable[[float], bool], where: str, *names: str) -> None:
         """`where` says in words what `holds` asks."""
         for name in names:

@@ -54,7 +54,6 @@ def edm_sampler(
     S_noise: float = 1.0,
     randn_like: Callable[[Tensor], Tensor] | None = None,
     guidance_interval: tuple[float, float] | None = None,
-    prepare: bool = True,
 ) -> Tensor:
     """Solve the probability-flow ODE from `noise` to images, with optional churn (added noise).
 
@@ -69,8 +68,8 @@ def edm_sampler(
 
     `randn_like` draws the churn noise (default torch.randn_like), once for each step whose t lies
     in [S_min, S_max]. Nets that offer `output="network"` (EDM2's) give their raw output, and what lies
-    between two calls is one fused op. prepare: of nets that offer it, what noise levels and labels alone
-    decide is made before the first call; images differ in float32's last digits.
+    between two calls is one fused op. Of nets that offer `prepare`, what noise levels and labels alone decide
+    is made before the first call; images differ in float32's last digits from those of other calls.
     """
     if guidance != 1 and gnet is None:
         raise ValueError(
@@ -86,7 +85,7 @@ def edm_sampler(
     raw = len(kinds) == 1 and None not in kinds
     sigma_data, dtype = kinds.pop() if raw else (0.5, torch.float32)  # no net gets the latter
     sigmas = _called_at(hats, steps)
-    prepare = prepare and raw and labels is not None and all(hasattr(n, "prepare") for n in nets)
+    prepare = raw and labels is not None and all(hasattr(n, "prepare") for n in nets)
     evaluate = _evaluations(nets, sigmas, guidance_interval, labels, len(noise), raw, prepare)
 
     def step(x: Tensor, t: float, net_input: Tensor, x_hat: Tensor, t_hat: float, t_next: float, slope=None):
@@ -209,9 +208,6 @@ class HeunSampler:
     def held(self) -> Iterator[None]:
         """As `Sampler.held`; on a GPU the calls inside are CUDA graphs, which read what is held."""
         with self.hold():
-            if not self.options.prepare:
-                yield
-                return
             self._graphs.append(Graphs(self._sample, say=partial(say, True)))
             try:
                 yield
@@ -256,7 +252,6 @@ class HeunSampler:
             S_noise=options.S_noise,
             randn_like=lambda x: next(added),
             guidance_interval=options.guidance_interval,
-            prepare=options.prepare,
         )
 
     def _levels(self) -> tuple[list[float], list[float]]:

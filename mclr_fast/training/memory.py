@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from mclr_fast.config import RunConfig
 from mclr_fast.methods.losses import Loss
@@ -134,6 +135,22 @@ class StepMemory:
 
     def _micro_batch_bytes(self, height: int, width: int, is_sharded: bool) -> int:
         """Forward and backward of one, beyond parameters and effective weights."""
+        count = PeakBytes()
+        self._micro_batch(height, width, is_sharded, count)
+        return count.peak - self.effective
+
+    def flops(self) -> tuple[int, int]:
+        """Floating-point operations of an image's part of a step, and of a network call that samples one."""
+        step, call = FlopCounterMode(display=False), FlopCounterMode(display=False)
+        self._micro_batch(1, self.num_columns, False, step)
+        law = self.model.law(self.config.objective)(0, torch.arange(1))
+        with torch.device("meta"), torch.no_grad(), call:
+            rows = self._rows(1, 1, law)
+            self.family.energies(self.net, self.family.inputs(self.net, rows), rows.labels)
+        return step.get_total_flops(), call.get_total_flops()
+
+    def _micro_batch(self, height: int, width: int, is_sharded: bool, count: TorchDispatchMode) -> None:
+        """Forward and backward of one, inside `count`."""
         law = self.model.law(self.config.objective)(0, torch.arange(height))
         with torch.device("meta"):
             rows, reference = self._rows(height, width, law), None
@@ -141,7 +158,7 @@ class StepMemory:
                 reference = self.family.frozen(self._build())
             loss, net = self._loss(reference), self.net
             weights = self.family.step_weights(net)
-            with PeakBytes() as count:
+            with count:
                 if is_sharded:  # each layer makes its own from the gathered parameters
                     loss.backward(net, rows)
                 else:
@@ -149,7 +166,6 @@ class StepMemory:
                         loss.backward(net, rows)
                         weights.accumulate()
         net.zero_grad()
-        return count.peak - self.effective
 
     def _rows(self, height: int, width: int, law: dict[str, Tensor]) -> Rows:
         return Rows(

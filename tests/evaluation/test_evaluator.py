@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from mclr_fast.data import open_dataset
-from mclr_fast.evaluation.features import FeatureCollector, in_order
+from mclr_fast.evaluation.collected import Collector
+from mclr_fast.evaluation.extractors.published import Extractor
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.models import describe, save_model
 from mclr_fast.runtime.ranks import Ranks
@@ -75,14 +76,13 @@ def test_two_ranks_write_what_one_writes(one_and_two):
 
 
 def test_features_are_put_together_by_place():
-    collector = FeatureCollector(lambda images: (images.flatten(1).float(), images.flatten(1).float()))
-    images = torch.arange(12, dtype=torch.uint8).view(6, 2, 1, 1)
+    images = torch.arange(12, dtype=torch.uint8).view(6, 1, 2, 1)
+    extract = Extractor("pixels", 2, "none", lambda x: (x.flatten(1).float(), -x.flatten(1).float()), "0", 1)
+    collector = Collector({"pixels": extract}, {"pixels": {"features", "logits"}}, 6, Ranks("cpu"))
     for places in (range(4, 6), range(0, 1), range(1, 1), range(1, 4)):
         collector.add(images[places.start : places.stop], places)
-    assert torch.equal(collector.whole().features, images.flatten(1).float())
-    assert torch.equal(collector.gather(Ranks("cpu")).probs, collector.whole().probs)
-    rows = torch.arange(4)
-    assert torch.equal(in_order([(range(2, 4), rows[2:]), (range(2), rows[:2])]), rows)
+    seen = collector.collected()["pixels"]
+    assert torch.equal(seen.features, images.flatten(1).float()) and torch.equal(seen.logits, -seen.features)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_an_evaluation_is_made_once(judge):
     assert read.row == made.row and read.row.seconds > 0
     assert torch.equal(read.features, made.features) and torch.equal(read.grid, made.grid)
     assert (made.row.kind, made.row.nfe, made.row.samples) == ("trained", 7, program.SAMPLES)
-    assert made.row.chosen == made.row.metrics["noise"] and made.row.chosen_by == "noise"
+    assert made.row.values == made.row.metrics["noise"] and made.row.chosen_by == "noise"
 
 
 def test_what_is_made_is_kept_only_when_told(judge):
@@ -124,13 +124,13 @@ def test_evaluations_of_format_1_are_read(judge, name, kind, guidance):
     groups = {"seen": {"features": torch.zeros(40, 8)}, "grid": {"images": torch.zeros(2, 4, 3, 8, 8)}}
     save_tensors(judge.path(name, 64), groups, old)
     row = judge.kept(name, 64).row
-    protocol = "mnist16-classifier"
+    protocol = "mnist16"
     assert row == Row(name, kind, 64, 23, 40, {protocol: metrics}, protocol, guidance=guidance, seconds=2.5)
 
 
 def test_the_real_row_is_of_as_many_images_as_are_sampled(judge):
     row = judge.real_row()
     assert (row.kind, row.samples, row.nfe, row.images_seen) == ("real", program.SAMPLES, 0, 0)
-    assert row.fd == pytest.approx(0, abs=1e-6) and row.chosen["fd_heldout"] is None
+    assert row.fd == pytest.approx(0, abs=1e-6) and row.values["fd_heldout"] is None
     judge.seeds = judge.seeds[:10]
     assert judge.real_row().samples == 10

@@ -14,7 +14,8 @@ from mclr_fast.evaluation import (
     inception_score,
     precision_recall,
 )
-from mclr_fast.evaluation.metrics.manifold import neighbour_radii, on_manifold
+from mclr_fast.evaluation.metrics import manifold
+from mclr_fast.evaluation.metrics.manifold import neighbour_radii, on_manifold, openai_distances
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,56 @@ def test_radii_far_from_the_origin():
     far = torch.from_numpy(points + 1e4)
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
     np.testing.assert_allclose(neighbour_radii(far, 3), np.sort(distances)[:, 3], rtol=1e-9)
+
+
+def float16_distances(rows, columns):
+    """|u|^2 - 2 u.v + |v|^2, each operation in numpy's float16."""
+    rows, columns = rows.astype(np.float16), columns.astype(np.float16)
+    norms, others = (np.square(x).astype(np.float64).sum(1).astype(np.float16) for x in (rows, columns))
+    products = (rows.astype(np.float64) @ columns.astype(np.float64).T).astype(np.float16)
+    return np.maximum(norms[:, None] - np.float16(2) * products + others, np.float16(0)).astype(np.float32)
+
+
+def sixteenths(n, seed):
+    """Features whose squares and products are summed exactly in float32, in any order."""
+    return np.random.default_rng(seed).integers(0, 80, (n, 64)).astype(np.float32) / 16
+
+
+def distances(rows, columns):
+    return torch.cat(list(openai_distances(torch.from_numpy(rows), torch.from_numpy(columns)))).numpy()
+
+
+@pytest.mark.parametrize("chunk_elements", [2**25, 100])
+def test_openais_distances_are_rounded_to_float16(monkeypatch, chunk_elements):
+    monkeypatch.setattr(manifold, "_CHUNK_ELEMENTS", chunk_elements)
+    a, b = sixteenths(50, 0), sixteenths(40, 1)
+    expected = float16_distances(a, b)
+    np.testing.assert_array_equal(distances(a, b), expected)
+    exact = np.square(a[:, None] - b).sum(-1)
+    assert 0.1 < np.abs(expected - exact).max() < 2  # a grid of 0.5, of distances of some 250
+    radii = np.sort(float16_distances(a, a), axis=1)[:, 3], np.sort(float16_distances(b, b), axis=1)[:, 3]
+    precision = (expected <= radii[0][:, None]).any(axis=0).mean()  # the largest radius counts too
+    recall = (expected <= radii[1]).any(axis=1).mean()
+    assert precision_recall(a, b, 3, openai_distances) == pytest.approx((precision, recall))
+
+
+def test_openais_distances_that_overflow_are_float32_a_block_at_a_time(monkeypatch):
+    monkeypatch.setattr(manifold, "_OPENAI_BLOCK", 10)
+    a, b = sixteenths(20, 0), sixteenths(30, 1)
+    a[13] *= 32  # its squared norm is some 400,000
+    found, narrow = distances(a, b), float16_distances(np.delete(a, 13, axis=0), b)
+    np.testing.assert_array_equal(found[:10], narrow[:10])
+    exact = np.square(a[:, None].astype(np.float64) - b).sum(-1)
+    np.testing.assert_allclose(found[10:], exact[10:], rtol=1e-6)
+    assert np.abs(narrow[10:] - np.delete(exact, 13, axis=0)[10:]).max() > 0.1
+
+
+def test_openais_distances_are_narrow_where_only_a_bound_says_otherwise(monkeypatch):
+    """Squared norms of 40,000 at right angles: all is finite."""
+    a, b = np.zeros((4, 64), np.float32), np.zeros((5, 64), np.float32)
+    a[:, 0], b[:, 1] = 150.03, 199.97
+    np.testing.assert_array_equal(distances(a, b), float16_distances(a, b))
+    assert np.isfinite(distances(a, b)).all()
 
 
 # --- Paired bootstrap -----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from mclr_fast.evaluation import (
 from mclr_fast.evaluation.extractors import dinov2
 from mclr_fast.evaluation.extractors import published as extractors
 from mclr_fast.evaluation.metrics.kernel_distance import kernel_distance
+from mclr_fast.evaluation.metrics.manifold import openai_distances
 from mclr_fast.evaluation.metrics.moments import MomentSums
 from mclr_fast.evaluation.protocols import GROUPS, PROTOCOLS, protocol_names
 from mclr_fast.runtime.errors import RunError
@@ -79,15 +80,22 @@ def test_what_inception_measures(sets, weights, see):
 
 
 def test_adm_scores_consecutive_splits(sets, weights, see, monkeypatch):
-    """In order, the last one shorter; the rest is fid's and pr-inception's."""
+    """In order, the last one shorter; FD is fid's, precision and recall are by OpenAI's distances."""
     monkeypatch.setattr(protocols, "ADM_SPLIT", 15)
     real, made = sets
-    found = scored(made, real, "adm,fid,pr-inception", weights)
-    probs = see(torch.from_numpy(made))[1].double().softmax(dim=1)
+    found = scored(made, real, "adm,fid", weights)
+    (real_seen, _), (made_seen, logits) = (see(torch.from_numpy(images)) for images in sets)
+    probs = logits.double().softmax(dim=1)
     scores = [inception_score(part, 1)[0] for part in (probs[:15], probs[15:30], probs[30:])]
     assert found["adm"] == {
         **found["fid"],
-        **found["pr-inception"],
+        **dict(
+            zip(
+                ("precision", "recall"),
+                precision_recall(real_seen, made_seen, 3, openai_distances),
+                strict=True,
+            )
+        ),
         "is": pytest.approx(np.mean(scores), rel=1e-6),
         "is_std": pytest.approx(np.std(scores), rel=1e-5),
     }

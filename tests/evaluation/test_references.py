@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import pickletools
 
 import numpy as np
 import pytest
@@ -11,7 +12,13 @@ from zips import write_zip
 from mclr_fast import score
 from mclr_fast.evaluation import feature_statistics, references
 from mclr_fast.evaluation.metrics.moments import Moments
-from mclr_fast.evaluation.statistics_files import Statistics, read_statistics, write_statistics
+from mclr_fast.evaluation.statistics_files import (
+    Statistics,
+    read_statistics,
+    write_reference,
+    write_statistics,
+)
+from mclr_fast.models.published import EDM2
 from mclr_fast.runtime.errors import RunError
 
 
@@ -43,6 +50,40 @@ def test_a_data_set_and_files_of_its_moments_give_one_number(judged, zips, tmp_p
     for reference in (edm2_pickle(tmp_path / "ref.pkl", fid=moments), tmp_path / "edm.npz"):
         assert judged(reference, "fid")["fid"]["fd"] == pytest.approx(by_images["fid"]["fd"], rel=1e-6)
     assert judged(tmp_path / "real.zip.inception.npz", "fid") == by_images
+
+
+def test_what_others_programs_read_of_us(tmp_path, moments):
+    """EDM2 unpickles its file and takes mu and sigma by metric; EDM takes the .npz's by name."""
+    sigma = torch.eye(16, dtype=torch.float64)
+    both = [
+        Statistics("inception", "x", moments, torch.ones(40, 8)),
+        Statistics("dinov2", "x", Moments(40, sigma[0], sigma)),
+    ]
+    write_reference(tmp_path / "ref.pkl", both)
+    held = pickle.loads((tmp_path / "ref.pkl").read_bytes())
+    assert list(held) == ["num_images", "fid", "fd_dinov2"] and held["num_images"] == 40
+    for name, each in zip(("fid", "fd_dinov2"), both, strict=True):
+        assert list(held[name]) == ["mu", "sigma"]
+        for part, array in held[name].items():
+            assert type(array) is np.ndarray and array.dtype == np.float64
+            np.testing.assert_array_equal(array, getattr(each.moments, part))
+    names = {
+        argument
+        for opcode, argument, _ in pickletools.genops((tmp_path / "ref.pkl").read_bytes())
+        if opcode.name == "GLOBAL"
+    }
+    assert names == {"numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"}  # any numpy's
+    write_reference(tmp_path / "ref.npz", both[:1])
+    with np.load(tmp_path / "ref.npz") as held:
+        assert "features" not in held and held["mu"].dtype == held["sigma"].dtype == np.float64
+        np.testing.assert_array_equal(held["sigma"], moments.sigma)
+    for file, count in (("ref.pkl", 2), ("ref.npz", 1)):
+        found = read_statistics(str(tmp_path / file))
+        assert [each.extractor for each in found] == ["inception", "dinov2"][:count]
+        for each, written in zip(found, both, strict=False):
+            assert each.moments.count == 40 and each.features is None
+            assert torch.equal(each.moments.mu, written.moments.mu)
+            assert torch.equal(each.moments.sigma, written.moments.sigma)
 
 
 def test_edm2s_pickle_has_both_extractors(judged, zips, tmp_path, moments):
@@ -115,6 +156,15 @@ def test_a_reference_by_its_address(judged, zips, tmp_path, moments, server):
     assert len(server.asked) == 1
     with pytest.raises(RunError, match="is no statistics but EDM2-S"):
         judged("edm2-img64-s-1073741-0.075", "fid")
+
+
+@pytest.mark.parametrize("reference", ["edm2-img64-ref", f"{EDM2}/dataset-refs/img64.pkl"])
+def test_a_published_reference_of_another_resolution_is_not_even_downloaded(
+    judged, server, monkeypatch, reference
+):
+    monkeypatch.setattr("mclr_fast.models.published.fetch", None)
+    with pytest.raises(RunError, match=r"of images of 64x64, and those that are judged are 32x32"):
+        judged(reference, "fid")
 
 
 @pytest.mark.parametrize("protocol", ["pr-inception", "kid"])

@@ -12,7 +12,7 @@ from PIL import Image
 import mclr_fast
 from mclr_fast.config import SampleConfig
 from mclr_fast.data import open_dataset
-from mclr_fast.experiments.sample_files import generate, sample_files, sheet_path
+from mclr_fast.experiments.one_model.sample_files import generate, sample_files, sheet_path
 from mclr_fast.models import describe, interpolate, load, save_model
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.errors import Interrupted, RunError
@@ -309,7 +309,7 @@ def test_latents_are_decoded(folder, tiny, tiny_vae):
     from mclr_fast.models.vae import VAEDecoder
 
     settings = config(folder, "latent", vae=str(tiny_vae))
-    from mclr_fast.experiments.ready_model import ready_model
+    from mclr_fast.experiments.one_model.ready_model import ready_model
 
     sampler = ready_model(settings, torch.device("cpu")).sampler
     with torch.no_grad():

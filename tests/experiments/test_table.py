@@ -7,10 +7,10 @@ import pytest
 
 from mclr_fast import report
 from mclr_fast.evaluation.rows import Row
-from mclr_fast.experiments import cells as cells_module
-from mclr_fast.experiments.cells import name_of
 from mclr_fast.experiments.claim import claim_outdir
-from mclr_fast.experiments.table import every_setting, gather, make_table
+from mclr_fast.experiments.tables import cells as cells_module
+from mclr_fast.experiments.tables.cells import name_of
+from mclr_fast.experiments.tables.table import every_setting, gather, make_table
 from mclr_fast.recipes import get_recipe
 from mclr_fast.reports.run_data import read_summary
 from mclr_fast.reports.summary import Summary

@@ -9,16 +9,19 @@ import pickle
 import sys
 import weakref
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from mclr_fast.config import EvalConfig, SampleConfig
+from mclr_fast.evaluation import protocols
 from mclr_fast.evaluation.evaluator import Evaluator
-from mclr_fast.evaluation.features import FeatureCollector
-from mclr_fast.evaluation.protocol import Protocol
-from mclr_fast.experiments.sample_files import sample_files
+from mclr_fast.evaluation.extractors import published
+from mclr_fast.evaluation.image_sets import ArrayImages
+from mclr_fast.evaluation.judge import Judge, Panel
+from mclr_fast.experiments.one_model.sample_files import sample_files
 from mclr_fast.methods.model_samples import write_samples
 from mclr_fast.models.codecs import PixelCodec
 from mclr_fast.runtime.files import write_json
@@ -57,7 +60,7 @@ class Noise:
 
     nfe, unguided = 7, 1.0
 
-    def sampler(self, net, options, *, guidance=None):
+    def sampler(self, net, options, *, guidance=None, guide=None):
         self.guidance = self.unguided if guidance is None else guidance
         return self
 
@@ -102,14 +105,18 @@ class Pixels:
 
 
 def judge_of(folder, ranks, decode, **options):
-    """An evaluator of noise."""
-    data, collector = Pixels(), FeatureCollector(extract)
-    collector.add(torch.from_numpy(data.images(np.arange(SAMPLES))), range(SAMPLES))
-    seen = collector.whole()
-    protocol = Protocol("noise", extract, seen, seen, torch.from_numpy(data.labels), 3)
+    """An evaluator of noise, by the digits' protocol with another network."""
+    data, stop = Pixels(), NeverStops()
+    real = ArrayImages(data.images(np.arange(SAMPLES)), data.labels)
+    protocols.PROTOCOLS["noise"] = replace(protocols.PROTOCOLS["mnist16"], extractor="noise", own_data=None)
+    published.SHIPPED["noise"] = Path(__file__)
+    published.MAKERS["noise"] = lambda path, device: published.Extractor("noise", 8, "none", extract, "0")
+    panel = Panel(["noise"], [real], real)
+    judge = Judge.of(panel, SAMPLES, SHAPE, BATCH, ranks, stop)
     config = EvalConfig(num_samples=SAMPLES, sample_batch=BATCH, grid_noises=2, **options)
-    seeds = range(100, 100 + SAMPLES)
-    return Evaluator(protocol, config, seeds, CLASSES, Noise(), decode, folder, "mclr", ranks, NeverStops())
+    seeds, labels = range(100, 100 + SAMPLES), torch.arange(SAMPLES) % CLASSES
+    places = (seeds, labels, CLASSES, Noise(), decode, folder)
+    return Evaluator(judge, config, *places, "mclr", ranks, stop)
 
 
 def work(outdir, model, ranks):

@@ -10,7 +10,15 @@ import pytest
 
 from mclr_fast.report import main
 from mclr_fast.reports.several_page import COLORS, MARKERS, _looks, draw
-from mclr_fast.reports.several_runs import alike, bases, different_measures, different_options, read_runs
+from mclr_fast.reports.several_runs import (
+    alike,
+    bases,
+    different_measures,
+    different_options,
+    read_runs,
+    repeated,
+)
+from mclr_fast.reports.words import FD
 from mclr_fast.runtime.formats import SUMMARY_FORMAT
 
 ZOO = Path(__file__).parents[1] / "golden" / "zoo"
@@ -121,7 +129,7 @@ def test_runs_of_other_protocols_are_refused(runs, capsys):
         summary |= {"format": SUMMARY_FORMAT, "kind": "run"}
 
     change(runs[1], by_dino)
-    assert "one was judged by mnist16-classifier and other by fd-dinov2" in refused(capsys, *runs)
+    assert "one was judged by mnist16 and other by fd-dinov2" in refused(capsys, *runs)
 
 
 def test_what_is_no_run_is_refused(runs, tmp_path, capsys):
@@ -131,3 +139,20 @@ def test_what_is_no_run_is_refused(runs, tmp_path, capsys):
     assert "is a run's folder" in refused(capsys, *runs, "--outdir", runs[0])
     assert "one run's lies in its own folder" in refused(capsys, runs[0], "--outdir", tmp_path / "x")
     assert not (tmp_path / "compared").exists()
+
+
+def test_runs_of_several_seeds_have_a_spread(runs, tmp_path, capsys):
+    """Where the seed alone differs; of other options, or the same seed twice, there is none."""
+    assert repeated(read_runs(runs)) == []
+    change(runs[1], lambda config: config.update({"train.lr": 1e-4, "seed": 7}), "config.json")
+    change(runs[0], lambda config: config.update({"train.lr": 1e-4, "seed": 0}), "config.json")
+    (group,) = repeated(read_runs(runs))
+    one, other = (run.run.best.fd for run in read_runs(runs))
+    assert group.names == ["one", "other"] and group.seeds == [0, 7] and one != other
+    mean, deviation = group.spread(FD)
+    assert mean == pytest.approx((one + other) / 2) and deviation == pytest.approx(abs(one - other) / 2**0.5)
+    main([str(run) for run in runs] + ["--outdir", str(tmp_path / "compared")])
+    text = unescape((tmp_path / "compared" / "report.html").read_text(encoding="utf-8"))
+    assert "Over training seeds" in text and f"{FD.text(mean)} ± {FD.text(deviation)}" in text
+    change(runs[1], lambda summary: summary.update(seed=0))
+    assert repeated(read_runs(runs)) == []

@@ -37,7 +37,12 @@ def test_summaries_of_format_1_are_read_and_written_again(tmp_path, path):
         assert row.keys() >= ROW_KEYS
         assert {name: row[name] for name in expected} == expected
         assert row["metrics"][row["chosen_by"]] == {name: expected[name] for name in METRICS}
-    plain = old.keys() - {"rows", "best", "proof", "guided", "methods", "ablations"}
+    plain = old.keys() - {"rows", "best", "proof", "guided", "methods", "ablations", "protocol"}
+    if protocol := old.get("protocol"):  # it says the same, by protocol
+        about = content["protocol"]["protocols"]["mnist16"]
+        assert (about["k"], about["reference"]["source"]) == (protocol["k"], protocol["reference"])
+        kept = protocol.keys() - {"name", "k", "reference"}
+        assert {name: content["protocol"][name] for name in kept} == {name: protocol[name] for name in kept}
     assert {name: content[name] for name in plain} == {name: old[name] for name in plain}
     assert read_summary(folder_with(tmp_path, content)) == summary
 

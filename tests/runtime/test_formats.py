@@ -59,7 +59,7 @@ def test_what_a_row_of_format_1_is(name, objective, kind, guidance, unguided):
     row = Row.from_json(formats.evaluation_row({"name": name, **OLD_ROW}, objective))
     assert (row.name, row.kind, row.guidance, row.unguided) == (name, kind, guidance, unguided)
     assert (row.images_seen, row.nfe, row.samples, row.fd) == (64, 23, 40, 0.5)
-    assert row.chosen_by == "mnist16-classifier" and row.seconds is None
+    assert row.chosen_by == "mnist16" and row.seconds is None
 
 
 def test_a_row_is_read_as_it_was_written():
@@ -90,10 +90,34 @@ def test_evaluations_of_format_1(path):
     with safe_open(path, framework="np") as file:
         meta = json.loads(file.metadata()["meta"])
     row = Row.from_json(formats.evaluation_row(meta, "mclr"))
-    assert {name: row.chosen[name] for name in METRICS} == {name: meta[name] for name in METRICS}
+    assert {name: row.values[name] for name in METRICS} == {name: meta[name] for name in METRICS}
     assert row.seconds == meta.get("seconds")
     kinds = {"base": "base", "cfg": "guidance", "denoising": "control", "mclr": "trained"}
     assert row.kind == kinds[path.stem.split("-")[0]]
+
+
+EDM2_MODEL = {"family": "edm2", "net": {}, "made_by": "mnist16-proof", "objective": "mclr"}
+
+
+def test_a_model_that_does_not_say_how_it_is_sampled():
+    """The embedded runs' older models are sampled as those runs did, and guide themselves."""
+    found = formats.model(EDM2_MODEL)
+    assert found["sampler"] == {"num_steps": 12, "sigma_min": 0.002, "sigma_max": 40.0, "classes": "in turn"}
+    assert found["null_label"] is True and found.items() >= EDM2_MODEL.items()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"sampler": {"num_steps": 3}},
+        {"base": {"model": "x", "sha256": "0"}},  # of this version: its base did not say either
+        {"made_by": "edm2-img64-s"},
+        {"made_by": None},
+        {"family": "toy"},
+    ],
+)
+def test_other_models_say_what_they_say(said):
+    assert formats.model(EDM2_MODEL | said) == EDM2_MODEL | said
 
 
 def test_the_shipped_guided_rows_are_of_format_1():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+NAME = "mnist16-classifier"
 NUM_FEATURES = 16
 WEIGHTS = Path(__file__).parent.parent.parent / "assets" / "mnist16-classifier.safetensors"
 
@@ -20,8 +21,6 @@ class DigitClassifier(nn.Module):
     Few features, so that FD is stable at the sample sizes of a CPU run; standardised on the training
     digits (batch normalisation without gain), so that FD has no arbitrary scale.
     """
-
-    name = "mnist16-classifier"
 
     def __init__(self):
         super().__init__()

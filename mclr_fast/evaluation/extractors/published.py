@@ -15,6 +15,7 @@ from mclr_fast.runtime.downloads import fetch, place_of
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256
 
+from . import digits
 from .dinov2 import DINOv2
 
 
@@ -23,9 +24,10 @@ class Extractor:
     """A network that sees images.
 
     Attributes:
-        name: "inception" or "dinov2"; num_features D; resize: what it does to images first, in words.
-        see: uint8 RGB [B,3,H,W] -> features [B,D], and logits [B,M] (None where it has none), float32.
+        name: of `MAKERS`; num_features D; resize: what it does to images first, in words.
+        see: uint8 [B,channels,H,W] -> features [B,D], and logits [B,M] (None where it has none), float32.
         weights: SHA-256 of the file of its weights.
+        channels: what it sees, 3 = RGB; image_shape: the only (C, H, W) that it sees, None for any size.
     """
 
     name: str
@@ -33,11 +35,13 @@ class Extractor:
     resize: str
     see: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     weights: str
+    channels: int = 3
+    image_shape: tuple[int, int, int] | None = None
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """uint8 [B,C,H,W], RGB or grey, which is seen as RGB of three equal channels."""
-        return self.see(images.expand(-1, 3, -1, -1))
+        """uint8 [B,C,H,W]; where RGB is seen, grey is RGB of three equal channels."""
+        return self.see(images.expand(-1, self.channels, -1, -1))
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ WEIGHTS = {
     ),
 }
 
+SHIPPED = {digits.NAME: digits.WEIGHTS}
+
 
 def make_extractors(
     names: list[str], paths: Mapping[str, Path | None], device: torch.device, download: bool = False
@@ -83,6 +89,8 @@ def find_weights(name: str, path: Path | None = None, download: bool = False) ->
 
     Errors    RunError when it is not there, saying where to put it, or is not the file that was published.
     """
+    if name in SHIPPED:
+        return SHIPPED[name]
     wanted = WEIGHTS[name]
     cached = Path(torch.hub.get_dir()) / "checkpoints" / wanted.file
     found = path or cached
@@ -137,7 +145,14 @@ def dinov2(path: Path, device: torch.device) -> Extractor:
     return Extractor("dinov2", net.embed_dim, "bicubic with antialias to 224", see, file_sha256(path))
 
 
-MAKERS = {"inception": inception, "dinov2": dinov2}
+def digit_classifier(path: Path, device: torch.device) -> Extractor:
+    """The embedded runs' classifier, which ships with the package."""
+    net = digits.DigitClassifier.pretrained().to(device)
+    width, shape = digits.NUM_FEATURES, (1, 16, 16)
+    return Extractor(digits.NAME, width, "none", net, file_sha256(path), channels=1, image_shape=shape)
+
+
+MAKERS = {"inception": inception, "dinov2": dinov2, digits.NAME: digit_classifier}
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -39,14 +39,14 @@ def embeddings(unet: UNet, sigmas: Sequence[float], labels: Tensor | None) -> Te
 
 
 def fits_a_program(net: Precond) -> bool:
-    """Whether a batch is sampled image by image: in float32 on the CPU, by a small network."""
-    if net.unet.out_gain.device.type != "cpu" or net.dtype != torch.float32:
+    """Whether a batch is sampled image by image: on the CPU, by a small network."""
+    if net.unet.out_gain.device.type != "cpu":
         return False
     if net.training and net.dropout > 0:
         return False
     starts = any(isinstance(b, Block) and b.activates for b in net.unet.enc.values())
     weights = sum(layer.weight.numel() for layer in net.modules() if isinstance(layer, MPConv))
-    return starts and weights <= MOST_WEIGHTS and ImageProgram.available()
+    return starts and weights <= MOST_WEIGHTS and ImageProgram.available(net.dtype)
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def _program(net: Precond) -> ImageProgram:
 def network_program(net: Precond) -> ImageProgram:
     """The U-Net's forward pass with its effective weights, as `UNet.forward` makes it."""
     unet = net.unet
-    program = ImageProgram(net.img_resolution, net.img_resolution, net.img_channels + 1)
+    program = ImageProgram(net.img_resolution, net.img_resolution, net.img_channels + 1, net.dtype)
     x, skips, activated = program.input, [], None
     for module in unet.enc.values():
         if isinstance(module, Block):
@@ -98,7 +98,7 @@ def network_program(net: Precond) -> ImageProgram:
 
 
 def _convolve(program: ImageProgram, layer: MPConv, x: Activation, gain: Tensor | None = None) -> Activation:
-    return program.convolve(x, layer.effective(gain, torch.float32))
+    return program.convolve(x, layer.effective(gain, program.dtype))
 
 
 def _block(

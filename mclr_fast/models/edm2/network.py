@@ -297,7 +297,8 @@ class Precond(nn.Module):
         Shapes    labels: as `forward` takes them; x: [N,C+1,H,W]
                   -> [N,C,H,W], or [N,R,C,H,W] for labels [N,R].
         Values    of the parameters, or the held weights, as they are now, without gradient. Where a batch is
-                  sampled image by image (`inference.py`), sums are in another order than `forward`'s.
+                  sampled image by image (`inference.py`), sums are in another order than `forward`'s, and a
+                  bfloat16 network rounds what convolutions multiply and the output, nothing else.
         """
         labels, columns = self._labels(labels, num_images, "network")
         emb = embeddings(self.unet, sigmas, labels)

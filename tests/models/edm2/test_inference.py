@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -49,6 +50,11 @@ def assert_equal(found, expected, tolerance=2e-6):
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance * b.abs().max().item())
 
 
+def relative_error(found, expected):
+    found, expected = torch.stack(found).double(), torch.stack(expected)
+    return ((found - expected).norm() / expected.norm()).item()
+
+
 @pytest.fixture
 def program():
     """Skips where batches are not sampled image by image."""
@@ -66,6 +72,20 @@ def test_outputs_are_the_networks(program, name, held):
         return assert_equal(prepared(net, x, labels, 3), expected)
     with EffectiveWeights(net).held():
         assert_equal(prepared(net, x, labels, 3), expected)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("held", [False, True])
+def test_bfloat16_is_nearer_to_float64_than_torch(program, name, held):
+    labels, net = torch.randint(4, (8,)), network(name, dtype=torch.bfloat16)
+    x = scaled(net, 8)
+    truth = called(network(name, dtype=torch.float64), x.double(), labels)
+    with ops.using("reference"):
+        eager = relative_error(called(net, x, labels), truth)
+    with EffectiveWeights(net).held() if held else nullcontext():
+        found = prepared(net, x, labels, 8)
+    assert all(y.dtype == torch.bfloat16 for y in found)
+    assert 0.001 < relative_error(found, truth) < eager
 
 
 @pytest.mark.parametrize("channels", [1, 3, 17])
@@ -91,8 +111,9 @@ def test_one_hot_labels_and_networks_without(program):
     assert_equal(prepared(net, x, None, 2), called(net, x, None))
 
 
-def test_an_image_is_the_same_in_any_batch_and_number_of_threads(program):
-    net, threads = network(), torch.get_num_threads()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_image_is_the_same_in_any_batch_and_number_of_threads(program, dtype):
+    net, threads = network(dtype=dtype), torch.get_num_threads()
     made = inference.network_program(net)
     x, emb = scaled(net, 5), torch.randn(10, made.emb_size)
     found = []
@@ -138,7 +159,7 @@ def test_a_program_goes_with_its_network(program):
     assert alive() is None
 
 
-@pytest.mark.parametrize("options", [{"dtype": torch.bfloat16}, {"num_blocks": 0}])
+@pytest.mark.parametrize("options", [{"dtype": torch.float16}, {"num_blocks": 0}])
 def test_other_networks_are_called_as_ever(options):
     net, labels = network(**options), torch.tensor([[0, -1], [3, 1]])
     assert not inference.fits_a_program(net)

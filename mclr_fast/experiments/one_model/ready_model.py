@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mclr_fast.config import SampleConfig
+from mclr_fast.data import Codec
 from mclr_fast.models import Model, interpolate, load, read_config, weights_file
 from mclr_fast.models.codecs import LatentCodec
 from mclr_fast.runtime.errors import RunError
@@ -20,9 +22,11 @@ from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.sampling import Sampler, seeded_labels
 
-from .ranges import check_sampler
+from ..ranges import MAX_SAMPLES, check_sampler
 
 NUMBERS = ("num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
+SPAN = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")  # an integer, or the first and the last of some
+MAX_SHOWN = 80  # characters of an option that a message repeats
 NEEDS_GUIDE = (
     "{model} was not trained without a label, so it cannot guide itself: give a network that does, "
     "--gnet MODEL. {published} A model of yours that was trained with label dropout says so in its "
@@ -62,7 +66,7 @@ def ready_model(config: SampleConfig, device: torch.device, net: nn.Module | Non
         config = model.sampler_options(config)
         check_sampler(config)
         check_guidance(config, model)
-        decode = _decoder(config, model, device)
+        decode = decoder_of(model.codec(), config.vae, device, config.model)
         base = _base(config, description)
         if net is None:
             net = load(config.model, dtype=choose_dtype(config.precision, device))
@@ -89,47 +93,60 @@ def check_guidance(config: SampleConfig, model: Model) -> None:
             published = PUBLISHED.get(model.facts.shape[0], "") if model.facts.num_classes == 1000 else ""
             raise RunError(NEEDS_GUIDE.format(model=config.model, published=published))
         return
-    guide = Model.of(read_config(config.gnet))
+    check_guide(config.gnet, config.model, model)
+
+
+def check_guide(gnet: str, name: str, model: Model) -> None:
+    """Whether this network can guide the model of that name. RunError, ValueError or OSError."""
+    guide = Model.of(read_config(gnet))
     own, other = model.facts, guide.facts
     if guide.family is not model.family or other.shape != own.shape:
         raise RunError(
-            f"--gnet {config.gnet} makes samples of {_times(other.shape)}, {config.model} of "
-            f"{_times(own.shape)}, or is of another family: take one of the same kind."
+            f"--gnet {gnet} makes samples of {_times(other.shape)}, {name} of {_times(own.shape)}, or is of "
+            "another family: take one of the same kind."
         )
     if other.num_classes not in (0, own.num_classes):
         raise RunError(
-            f"--gnet {config.gnet} knows {other.num_classes} classes, {config.model} {own.num_classes}: take "
-            "one with the same classes, or with none."
+            f"--gnet {gnet} knows {other.num_classes} classes, {name} {own.num_classes}: take one with the "
+            "same classes, or with none."
         )
 
 
 def parse_integers(text: str) -> list[int]:
-    """The integers of a list like "1,2,5-10". ValueError for anything else."""
+    """The integers of a list like "1,2,5-10". ValueError for anything else, and for more than MAX_SAMPLES."""
+    shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
     numbers: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        digits = first.isdecimal() and (last or first).isdecimal()
-        if not digits or int(last or first) < int(first):
-            raise ValueError(f"{text!r} is no list of integers like 0-15 or 1,2,5-10.")
-        numbers.extend(range(int(first), int(last or first) + 1))
+        found = SPAN.fullmatch(part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+        if last < first:
+            raise ValueError(f"{shown!r} is no list of integers like 0-15 or 1,2,5-10.")
+        if len(numbers) + last - first >= MAX_SAMPLES:
+            raise ValueError(
+                f"{shown!r} has more than {MAX_SAMPLES:,} integers: give the rest to another command."
+            )
+        numbers.extend(range(first, last + 1))
     return numbers
 
 
-def classes_of(config: SampleConfig, model: Model, num_seeds: int) -> list[int] | None:
-    """Each seed's class, by its place; None: as each seed draws it. RunError for those the model lacks."""
+def classes_of(model: Model, num_seeds: int, labels: str = "", balance: bool = False) -> list[int] | None:
+    """Each seed's class, by its place; None: as each seed draws it. RunError for those the model lacks.
+
+    labels, balance: as `sample` has them.
+    """
     facts = model.facts
     try:
-        classes = parse_integers(config.labels) if config.labels else range(max(facts.num_classes, 1))
+        classes = parse_integers(labels) if labels else range(max(facts.num_classes, 1))
     except ValueError as error:
         raise RunError(f"--labels: {error}") from error
     if max(classes) >= max(facts.num_classes, 1):
-        raise RunError(f"--labels {config.labels}: the model knows 0 to {facts.num_classes - 1}.")
-    if config.balance and num_seeds % len(classes):
+        raise RunError(f"--labels {labels}: the model knows 0 to {facts.num_classes - 1}.")
+    if balance and num_seeds % len(classes):
         raise RunError(
             f"--balance: {num_seeds} seeds do not divide evenly over {len(classes)} classes: give a multiple."
         )
     random = model.sampler_defaults["classes"] == "random" and facts.num_classes > 0
-    if random and not (config.labels or config.balance):
+    if random and not (labels or balance):
         return None
     return [classes[place % len(classes)] for place in range(num_seeds)]
 
@@ -139,11 +156,13 @@ def drawn_classes(model: Model, seeds: Sequence[int]) -> list[int]:
     return seeded_labels(seeds, model.facts.shape, model.facts.num_classes).tolist()
 
 
-def classes_of_seeds(ready: ReadyModel, seeds: Sequence[int], ranks: Ranks) -> list[int]:
+def classes_of_seeds(
+    model: Model, seeds: Sequence[int], ranks: Ranks, labels: str = "", balance: bool = False
+) -> list[int]:
     """Each seed's class; where seeds draw them, every rank draws a share. All ranks call it."""
-    classes = classes_of(ready.options, ready.model, len(seeds))
+    classes = classes_of(model, len(seeds), labels, balance)
     if classes is None:
-        shares = ranks.gather(drawn_classes(ready.model, seeds[ranks.rows(len(seeds))]))
+        shares = ranks.gather(drawn_classes(model, seeds[ranks.rows(len(seeds))]))
         classes = [label for share in shares for label in share]
     return classes
 
@@ -189,20 +208,20 @@ def _base(config: SampleConfig, description: dict[str, Any]) -> str | None:
     return said["model"]
 
 
-def _decoder(config: SampleConfig, model: Model, device: torch.device) -> Callable[[Tensor], Tensor]:
-    codec = model.codec()
+def decoder_of(codec: Codec, vae: str | None, device: torch.device, name: str) -> Callable[[Tensor], Tensor]:
+    """What makes images, uint8 [b,C,H,W], of what a model of this name gives. RunError for a wrong vae."""
     if not isinstance(codec, LatentCodec):
-        if config.vae is not None:
-            raise RunError(f"--vae decodes latents; {config.model} makes images.")
+        if vae is not None:
+            raise RunError(f"--vae decodes latents; {name} makes images.")
         return codec.decode
-    if config.vae is None:
+    if vae is None:
         raise RunError(
-            f"{config.model} makes latents of {codec.shape[0]} channels: give their decoder, --vae "
+            f"{name} makes latents of {codec.shape[0]} channels: give their decoder, --vae "
             "stabilityai/sd-vae-ft-mse (diffusers downloads it) or its folder."
         )
     from mclr_fast.models.vae import VAEDecoder
 
-    decode = VAEDecoder(config.vae, device)
+    decode = VAEDecoder(vae, device)
     return lambda x: decode(codec.unscale(x))
 
 

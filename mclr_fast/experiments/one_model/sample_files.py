@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,11 +42,11 @@ def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
         raise RunError(f"--seeds: {error}") from error
     _check_outdir(config)
     ready = ready_model(config, ranks.device)
-    labels = classes_of_seeds(ready, seeds, ranks)
+    labels = classes_of_seeds(ready.model, seeds, ranks, config.labels, config.balance)
     with _files(config, seeds, labels, ranks.on_main(made_with, ready), ranks) as files:
         _write(files, ready, ranks, stop)
         if config.grid:
-            ranks.on_main(lambda: write_sheet(sheet_path(config.outdir), files.read(ON_SHEET)))
+            ranks.on_main(lambda: write_sheet(sheet_path(config.outdir), _first_images(files)))
     return len(seeds)
 
 
@@ -81,7 +82,7 @@ def generate(
     name = "the model" if net is not None else str(model)
     config = SampleConfig(model=name, labels=",".join(map(str, chosen)), **options)
     ready = ready_model(config, torch.device(device), net)
-    classes = classes_of(ready.options, ready.model, len(seeds))
+    classes = classes_of(ready.model, len(seeds), config.labels, config.balance)
     classes = torch.tensor(drawn_classes(ready.model, seeds) if classes is None else classes)
     images = []
     with torch.no_grad(), ready.sampler.held():
@@ -106,6 +107,17 @@ def _write(files: SampleFiles, ready: ReadyModel, ranks: Ranks, stop: StopReques
         images = ready.decode(batch.x).cpu().numpy()
         files.add([places[place] for place in batch.places], images)
     files.finish()
+
+
+def _first_images(files: SampleFiles) -> np.ndarray:
+    """Those of the contact sheet, some of which an earlier command may have made."""
+    try:
+        return files.read(ON_SHEET)
+    except Exception as error:  # whatever a damaged file makes a decoder raise
+        raise RunError(
+            f"{files.path} holds an image that cannot be read ({error}): remove it, and run the same command "
+            "again to have it made."
+        ) from error
 
 
 def _check_outdir(config: SampleConfig) -> None:

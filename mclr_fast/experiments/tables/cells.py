@@ -28,9 +28,9 @@ from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
-from .checks import check_options
-from .proof import judge_best
-from .run import Run
+from ..checks import check_options
+from ..proof import judge_best
+from ..run import Run
 
 OBJECTIVE, TRAIN = ({field.name for field in dataclasses.fields(c)} for c in (ObjectiveConfig, TrainConfig))
 
@@ -72,9 +72,9 @@ class Cells:
     """
 
     def __init__(self, config: RunConfig, ranks: Ranks, stop: StopRequest):
-        """config: the table's; `config.table["tried"]` are the evaluation options of the cells that try."""
+        """config: the table's, see `cell_config`."""
         self.config, self.ranks, self.stop = config, ranks, stop
-        self.shared, self.locks = config.folder / "shared", config.folder / "locks"
+        self.shared, self.locks = shared_folder(config), config.folder / "locks"
         self.started = time.perf_counter()
         self.num_made, self.is_waiting = 0, False
         self.start_over()
@@ -84,37 +84,10 @@ class Cells:
         self.seconds, self.num_done, self.num_elsewhere = 0.0, 0, 0
 
     def config_of(self, objective: str, settings: Settings, seed: int, *, tried: bool) -> RunConfig:
-        """The run of a cell; RunError for settings that cannot be. tried: with the short evaluations."""
-        unknown = settings.keys() - OBJECTIVE - TRAIN
-        if unknown:
-            raise RunError(f"{', '.join(sorted(unknown))}: no option of the objective or of training.")
-        own = {key: value for key, value in settings.items() if key in OBJECTIVE}
-        config = self.config
-        name = name_of(objective, self._changed(settings))
-        config = replace(
-            config,
-            recipe=f"{config.recipe}: {name}",
-            seed=seed,
-            outdir=config.folder / ("tried" if tried else "final") / f"{name}-{seed}",
-            objective=replace(
-                config.objective,
-                objective=objective,
-                negatives=self.shared / "base-samples.zip",
-                classifier=self.shared / "classifier.safetensors",
-                **own,
-            ),
-            train=replace(config.train, **{k: v for k, v in settings.items() if k in TRAIN}),
-            eval=replace(config.eval, **config.table["tried"]) if tried else config.eval,
-            table=None,
-            proof_seeds=(),
-        )
+        """The run of a cell, checked. As `cell_config`."""
+        config = cell_config(self.config, objective, settings, seed, tried=tried)
         check_options(config, self.ranks.size)
         return config
-
-    def _changed(self, settings: Settings) -> Settings:
-        """Those that the recipe does not have anyway: so a setting that is spelled out is not run again."""
-        usual = vars(self.config.objective) | vars(self.config.train)
-        return {key: value for key, value in settings.items() if value != usual[key]}
 
     def tried(self, objective: str, settings: Settings, seed: int) -> Summary | None:
         """The summary of a run with the short evaluations; None while another process makes it."""
@@ -136,12 +109,14 @@ class Cells:
 
         return self._kept(config, path, read, self._judged)
 
-    def judged_base(self, like: tuple[str, Settings, int], guidance: float) -> list[Row]:
-        """The base's rows on the final runs' fresh seeds, without and with guidance."""
+    def judged_base(self, like: tuple[str, Settings, int], guidance: float | None) -> list[Row]:
+        """The base's rows on the final runs' fresh seeds, without and with guidance (None: without)."""
         run = Run(self.config_of(*like, tried=False), self.ranks, self.stop)
         judge = run.final_evaluator()
         net = run.base_on_device()
         base = judge.evaluate(net, "base", "base")
+        if guidance is None:
+            return [base.row]
         guided = judge.evaluate(net, f"cfg-{guidance:g}", "guidance", guidance=guidance)
         return [base.row, guided.row]
 
@@ -219,6 +194,44 @@ class Cells:
             run.evaluate_base(run.evaluator())
             self.ranks.on_main(copy_missing, own, kept)
         self.ranks.on_main(copy_missing, kept, own)
+
+
+def cell_config(
+    config: RunConfig, objective: str, settings: Settings, seed: int, *, tried: bool
+) -> RunConfig:
+    """The run of a cell of a table's; RunError for settings that cannot be.
+
+    tried: with `config.table`'s evaluation options for trying, "tried", and its training's, "tried_train".
+    """
+    unknown = settings.keys() - OBJECTIVE - TRAIN
+    if unknown:
+        raise RunError(f"{', '.join(sorted(unknown))}: no option of the objective or of training.")
+    usual = vars(config.objective) | vars(config.train)
+    # A setting that the recipe has anyway is not in the name: so one that is spelled out is not run again.
+    name = name_of(objective, {key: value for key, value in settings.items() if value != usual[key]})
+    train = {key: value for key, value in settings.items() if key in TRAIN}
+    return replace(
+        config,
+        recipe=f"{config.recipe}: {name}",
+        seed=seed,
+        outdir=config.folder / ("tried" if tried else "final") / f"{name}-{seed}",
+        objective=replace(
+            config.objective,
+            objective=objective,
+            negatives=shared_folder(config) / "base-samples.zip",
+            classifier=shared_folder(config) / "classifier.safetensors",
+            **{key: value for key, value in settings.items() if key in OBJECTIVE},
+        ),
+        train=replace(config.train, **(config.table.get("tried_train", {}) if tried else {}), **train),
+        eval=replace(config.eval, **config.table["tried"]) if tried else config.eval,
+        table=None,
+        proof_seeds=(),
+    )
+
+
+def shared_folder(config: RunConfig) -> Path:
+    """Of what all cells share."""
+    return config.folder / "shared"
 
 
 def name_of(objective: str, settings: Settings) -> str:

@@ -14,9 +14,9 @@ from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
+from ..checks import check_options
+from ..claim import claim_outdir
 from .cells import Cells, Judged, OutOfTime
-from .checks import check_options
-from .claim import claim_outdir
 
 
 def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> TableSummary | None:
@@ -24,7 +24,8 @@ def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> TableSumma
 
     `config.table`: "grid", by objective the settings tried on the first seed; "ablations", each one option
     of an objective varied with the others at the best of its grid, as {"figure", "objective", "option",
-    "values", "chooses": whether these values are part of the grid}; "tried", the evaluation options of both.
+    "values", "chooses": whether these values are part of the grid}; "tried", the evaluation options of both,
+    and "tried_train", their training options, where those are others.
     The best of what was tried of each objective is run with every seed, and each run's best checkpoint judged
     on samples whose seeds chose nothing.
 
@@ -137,7 +138,7 @@ def _summary(cells: Cells, parts: Parts) -> TableSummary:
     config = cells.config
     name, (one, *_) = next(iter(parts.runs.items()))
     guided = one.summary.of("guidance")
-    guidance = min(guided, key=lambda row: row.fd).guidance
+    guidance = min(guided, key=lambda row: row.fd).guidance if guided else None
     base = cells.judged_base((name, parts.chosen[name], config.proof_seeds[0]), guidance)
     all_runs = [run for runs in parts.runs.values() for run in runs]
     judged = [run.judged for run in all_runs]

@@ -1,0 +1,90 @@
+"""What is judged once training is over: the best model under guidance and on its dial, and the final rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
+from mclr_fast.evaluation.rows import Kind, Row
+from mclr_fast.models import interpolate, load
+from mclr_fast.runtime.logs import say
+
+from .arm import Outcome, say_row
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+def after_training(run: Run, judge: Evaluator, trained: Outcome) -> list[Evaluation]:
+    """The best model under guidance (the paper's section 6.2), then between the base and it, and beyond."""
+    if trained.best is None:
+        return []
+    options, best = run.config.eval, trained.best.row
+    asked: list[tuple[str, Kind, dict[str, float]]] = []
+    if run.judging.can_guide:
+        asked += [(f"{best.name}-cfg-{g:g}", "guided", {"guidance": g}) for g in options.best_cfg_scales]
+    asked += [(f"{best.name}-strength-{s:g}", "dial", {"strength": s}) for s in options.dial]
+    if not asked:
+        return []
+    tuned, made = best_model(run, "best"), []
+    for name, kind, strengths in asked:
+        net = tuned
+        if kind == "dial":
+            net = interpolate(run.base_on_device(), tuned, strengths["strength"])
+        made.append(judge.evaluate(net, name, kind, best.images_seen, **strengths))
+        say_row(made[-1].row, run.ranks)
+    run.judging.release_guide()
+    return made
+
+
+def final_rows(run: Run, rows: Sequence[Row], control: Outcome | None) -> list[Row]:
+    """The rows to compare with other work's: more samples, of seeds that chose nothing; [] where not asked.
+
+    Those of the base, of guidance at its best FD, of the control, of the best model, and of that one under
+    guidance at its best FD.
+    """
+    options = run.config.eval
+    if options.final_samples == 0:
+        return []
+    first = options.first_seed + options.num_samples
+    seeds = range(first, first + options.final_samples)
+    say(run.ranks.is_main, f"final rows: {len(seeds):,} samples, seeds {seeds[0]:,} to {seeds[-1]:,}")
+    judge = run.evaluator(seeds, run.outdir / "evaluations" / "final")
+    found = []
+    for row, net in _judged_at_the_end(run, rows, control):
+        guidance = row.guidance if row.kind in ("guidance", "guided") else None
+        made = judge.evaluate(net, row.name, row.kind, row.images_seen, guidance=guidance)
+        say_row(made.row, run.ranks)
+        found.append(made.row)
+    run.judging.release_guide()
+    return found
+
+
+def _judged_at_the_end(
+    run: Run, rows: Sequence[Row], control: Outcome | None
+) -> Iterator[tuple[Row, nn.Module]]:
+    """The rows of lowest FD of each kind, and their networks on the device."""
+
+    def best(kind: Kind) -> Row | None:
+        return min((row for row in rows if row.kind == kind), key=lambda row: row.fd, default=None)
+
+    base = run.base_on_device()
+    for kind in ("base", "guidance"):
+        if (row := best(kind)) is not None:
+            yield row, base
+    if control is not None and (row := best("control")) is not None:
+        yield row, best_model(run, f"best-{control.name}")
+    if (row := best("trained")) is not None:
+        tuned = best_model(run, "best")
+        yield row, tuned
+        if (row := best("guided")) is not None:
+            yield row, tuned
+
+
+def best_model(run: Run, folder: str) -> nn.Module:
+    """A checkpoint of a run, on its device, as the run computes it."""
+    dtype = run.model.family.dtype(run.base)
+    return load(run.outdir / "checkpoints" / folder, dtype=dtype).to(run.ranks.device)

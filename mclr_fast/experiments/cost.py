@@ -1,0 +1,101 @@
+"""GPU-hours that a run takes, counted from its operations: a plan, before any GPU is there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from mclr_fast.config import RunConfig
+from mclr_fast.models import Model
+from mclr_fast.reports.table_summary import Settings
+from mclr_fast.training.memory import StepMemory
+
+from .marks import make_marks
+from .tables.cells import cell_config
+from .tables.table import every_setting
+
+
+@dataclass(frozen=True)
+class Cost:
+    """GPU-hours.
+
+    Attributes: training, of all arms; rows, of evaluations on the way and after; final rows; row, of one
+    unguided sample.
+    """
+
+    training: float
+    rows: float
+    final: float
+    row: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.training + self.rows + self.final
+
+
+def cost_of(config: RunConfig, step: StepMemory) -> Cost:
+    """Of one run, which goes to its end; a GPU makes `config.gpu_tflops`.
+
+    What guides is counted as a network of the run's size; extractors and decoders of latents are left out.
+    """
+    image, call = step.flops()
+    hours = 1 / (config.gpu_tflops * 1e12 * 3600)
+    options = config.eval
+    has_control = options.control != "none" and config.objective.objective != "denoising"
+    one_column = image / step.num_columns
+    sample = (2 * options.num_steps - 1) * call * hours
+    training = config.train.duration * (image + has_control * one_column) * hours
+    if not (config.protocol and options.eval_every):
+        return Cost(training, 0.0, 0.0, sample)
+    marks = sum(m.evaluate for m in make_marks(config.train, evaluate_every=options.eval_every))
+    control = {"none": 0, "last": 1, "all": marks}[options.control] if has_control else 0
+    fine_tunes = config.objective.objective != "denoising"
+    single = marks + control + fine_tunes * (1 + len(options.dial))
+    double = fine_tunes * (len(options.cfg_scales) + len(options.best_cfg_scales))
+    ends = 2 + has_control + 2 * (bool(options.cfg_scales) + bool(options.best_cfg_scales))
+    return Cost(
+        training,
+        options.num_samples * sample * (single + 2 * double),
+        options.final_samples * sample * ends * fine_tunes,
+        sample,
+    )
+
+
+def cost_lines(config: RunConfig, model: Model) -> Iterator[str]:
+    """The run's, or that of all runs of its table, in words."""
+    if config.table:
+        cost, runs = _cost_of_table(config, model)
+    else:
+        cost, runs = cost_of(config, StepMemory(config, model)), ""
+    yield (
+        f"GPU-hours       {cost.total:.3g}{runs} = training {cost.training:.3g}, rows {cost.rows:.3g}, "
+        f"final rows {cost.final:.3g}; at {config.gpu_tflops:g} TFLOP/s a GPU (--gpu-tflops)"
+    )
+
+
+def _cost_of_table(config: RunConfig, model: Model) -> tuple[Cost, str]:
+    """Of every run that is tried, and of the final ones as if the dearest settings were chosen."""
+    table, seeds = config.table, config.proof_seeds
+
+    def cost(objective: str, settings: Settings, *, tried: bool) -> Cost:
+        cell = cell_config(config, objective, settings, seeds[0], tried=tried)
+        return cost_of(cell, StepMemory(cell, model))
+
+    tried = [cost(*cell, tried=True) for cell in every_setting(table["grid"], table["ablations"])]
+    chosen = [
+        max((cost(name, settings, tried=False) for settings in table["grid"][name]), key=lambda c: c.total)
+        for name in table["grid"]
+    ]
+    # Each final run's best model is judged on fresh samples, and the base once, without and with guidance.
+    judged = [replace(cost, final=cost.row * config.proof_samples) for cost in chosen]
+    whole = [*tried, *(cost for cost in judged for _ in seeds)]
+    base = 3 * judged[0].final
+    total = Cost(
+        math.fsum(c.training for c in whole),
+        math.fsum(c.rows for c in whole),
+        math.fsum(c.final for c in whole) + base,
+        0.0,
+    )
+    return total, f" ({len(tried)} runs to try, {len(judged) * len(seeds)} final)"

@@ -1,0 +1,171 @@
+"""Judges as options ask for them: of a run's rows, of a saved model, of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mclr_fast.config import JudgeConfig, RunConfig
+from mclr_fast.data import Dataset
+from mclr_fast.evaluation.evaluator import Evaluator
+from mclr_fast.evaluation.image_sets import open_images
+from mclr_fast.evaluation.judge import Judge, Panel
+from mclr_fast.evaluation.protocols import PROTOCOLS, own_data, protocol_names
+from mclr_fast.models import Model, load
+from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.signals import StopRequest
+
+from .one_model.ready_model import check_guide, classes_of_seeds, decoder_of
+
+RGB_OR_GREY = (1, 3)  # channels of data that can be compared with; latents have more
+DEFAULT_K = 3  # of the protocols that leave it to an option
+
+
+def panel_of(
+    names: Sequence[str],
+    config: JudgeConfig,
+    *,
+    data: str | None = None,
+    heldout: str | None = None,
+    neighbors: int | None = None,
+    best_by: str | None = None,
+) -> Panel:
+    """Who judges, as options say it. data: real images to compare with after --ref. RunError for mistakes."""
+    if own := own_data(names):
+        if config.ref or heldout or data not in (None, own):
+            raise RunError(
+                f"{names[0]} compares with its own digits: other data or another --ref need another "
+                "--protocol (fid, fd-dinov2, ...)."
+            )
+        return Panel(names, (own,), open_images(own, "heldout"), neighbors=neighbors)
+    if neighbors not in (None, DEFAULT_K):
+        raise RunError(f"--neighbors does nothing here: {', '.join(names)} have their own.")
+    if best_by is not None and (best_by not in names or "moments" not in PROTOCOLS[best_by].reference):
+        raise RunError(f"--best-by {best_by} is none of --protocol {','.join(names)} that measures FD.")
+    return Panel(
+        names,
+        (*config.ref, *([data] if data else [])),
+        open_images(heldout) if heldout else None,
+        weights_of(config),
+        config.download,
+        best_by,
+    )
+
+
+def weights_of(config: JudgeConfig) -> dict[str, Path | None]:
+    """Of each extractor, as the options say."""
+    return {"inception": config.inception_weights, "dinov2": config.dinov2_weights}
+
+
+class Judging:
+    """The judges of one run's rows; nothing is loaded before they are asked for.
+
+    All ranks call its methods.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: Model,
+        dataset: Dataset,
+        dtype: torch.dtype,
+        ranks: Ranks,
+        stop: StopRequest,
+    ):
+        """Checks what needs no loading; dtype: of the networks. RunError, ValueError or OSError."""
+        self.config, self.model, self.dtype, self.ranks, self.stop = config, model, dtype, ranks, stop
+        self.is_on = config.protocol is not None and config.eval.eval_every > 0
+        self._judge: Judge | None = None
+        self._guide: nn.Module | None = None
+        if not self.is_on:
+            return
+        self.names = judging_protocols(config)
+        is_image = dataset.image_shape[0] in RGB_OR_GREY
+        options = config.eval
+        self.panel = panel_of(
+            self.names,
+            options,
+            data=config.data if is_image else None,
+            heldout=options.heldout,
+            neighbors=options.neighbors,
+            best_by=options.best_by,
+        )
+        if options.gnet:
+            check_guide(options.gnet, config.init or "the network", model)
+        self._decode: Callable[[Tensor], Tensor] | None = None
+        self._codec = model.codec(dataset)
+
+    @property
+    def can_guide(self) -> bool:
+        """Whether there is something that guides: of a model that tells nothing of itself it is believed."""
+        tells = self.model.said.keys() & {"made_by", "source", "licence"}
+        return self.config.eval.gnet is not None or self.model.null_label or not tells
+
+    def evaluator(self, seeds: range, folder: Path) -> Evaluator:
+        """What judges samples of these seeds, and keeps its evaluations in a folder."""
+        if self._decode is None:
+            name = self.config.init or "the network"
+            self._decode = decoder_of(self._codec, self.config.eval.vae, self.ranks.device, name)
+            shape = self._decode(torch.zeros(1, *self.model.facts.shape, device=self.ranks.device)).shape[1:]
+            size = self.config.eval.sample_batch
+            self._judge = Judge.of(self.panel, len(seeds), tuple(shape), size, self.ranks, self.stop)
+        return Evaluator(
+            judge=self._judge,
+            config=self.config.eval,
+            seeds=seeds,
+            labels=torch.tensor(classes_of_seeds(self.model, seeds, self.ranks)),
+            num_classes=self.model.facts.num_classes,
+            model=self.model,
+            decode=self._decode,
+            folder=folder,
+            objective=self.config.objective.objective,
+            ranks=self.ranks,
+            stop=self.stop,
+            guide=self._guiding if self.config.eval.gnet else None,
+        )
+
+    def said(self) -> dict[str, Any]:
+        """How its models are judged, for their config.json: `evaluate` takes that unless told otherwise."""
+        options, first = self.config.eval, self.config.eval.first_seed
+        fresh = options.final_samples > 0
+        counts = {
+            "num_samples": options.final_samples if fresh else options.num_samples,
+            "first_seed": first + options.num_samples if fresh else first,
+        }
+        sampler = {name: getattr(options, name) for name in ("num_steps", "sigma_min", "sigma_max")}
+        known = {name: sampler[name] for name in sampler if name in self.model.sampler_defaults}
+        own = own_data(self.names)
+        sources = {} if own else {"ref": [_absolute(source) for source in self.panel.sources]}
+        optional = {name: getattr(options, name) for name in ("best_by", "vae", "gnet")}
+        optional |= {"neighbors": options.neighbors} if own else {}
+        said = {"protocol": self.config.protocol, **counts, **known, **sources}
+        return said | {name: value for name, value in optional.items() if value is not None}
+
+    def release_guide(self) -> None:
+        """Let go of the network that guides, until it is wanted again."""
+        self._guide = None
+
+    def _guiding(self) -> nn.Module:
+        if self._guide is None:
+            self._guide = load(self.config.eval.gnet, dtype=self.dtype).to(self.ranks.device)
+        return self._guide
+
+
+def _absolute(source: str) -> str:
+    """A local path from the root; a published name or an address as it is."""
+    return str(Path(source).absolute()) if Path(source).exists() else source
+
+
+def judging_protocols(config: RunConfig) -> list[str]:
+    """The protocols of a run. RunError for those that cannot choose its best model."""
+    names = protocol_names(config.protocol)
+    if not any("moments" in PROTOCOLS[name].reference for name in names):
+        raise RunError(
+            f"--protocol {config.protocol}: a run chooses its best model by an FD: add fid or fd-dinov2."
+        )
+    return names

@@ -1,0 +1,1 @@
+"""What the doors do with one saved model: sample it, judge it."""

@@ -1,0 +1,1 @@
+"""Tables of many runs: their cells, shared by any number of processes, and what they come to."""
