@@ -352,9 +352,15 @@ class ConvertConfig:
     to: Literal["folder", "edm2-pkl", "edm2-state-dict", "edm2-training-state", "var-pth"] = "folder"
     """folder = model.safetensors and config.json; edm2-*, var-pth = a file that their code reads."""
     template: Path | None = None
-    """edm2-pkl: your own EDM2 snapshot, of the same architecture, whose weights are replaced."""
+    """edm2-pkl: your own EDM2 snapshot, of the same architecture, whose weights are replaced. folder, of an
+    EDM2 state: a snapshot or model folder of the same network, for what a state does not say of it."""
     ema: float | None = None
     """folder, of a training state: the average of this std, in (0, 0.2886], not the trained weights."""
+    part: str | None = None
+    """folder, of a file that holds several networks: the key that the network is under, such as ema."""
+    noise_level: tuple[float, float] | None = None
+    """edm2-training-state: mean and standard deviation of ln sigma, the latter above 0, that EDM2's own loss
+    will train with; default: those of the preset of the model's size, else its own, -0.4 and 1."""
     licence: str | None = None
     """folder: licence of the weights; default CC BY-NC-SA 4.0 for NVIDIA's files, by name, else unknown."""
 

@@ -108,17 +108,26 @@ def _class_of(prefix, name):
 
 def snapshot(net, arguments, source="pass", class_name="Precond"):
     """The bytes of a network-snapshot .pkl of an EDM2 net made with these arguments."""
-    network = _module(net.state_dict(), "", "Precond", source, arguments)
+    with their_modules():
+        return pickle.dumps(snapshot_content(net, arguments, source, class_name), protocol=4)
+
+
+def persistent_net(net, arguments, source="pass"):
+    """The network as their classes pickle it."""
+    return _module(net.state_dict(), "", "Precond", source, arguments)
+
+
+def snapshot_content(net, arguments, source="pass", class_name="Precond"):
+    """What a snapshot holds."""
+    network = persistent_net(net, arguments, source)
     network.meta["class_name"] = class_name
     encoder = Persistent(
         source, "StabilityVAEEncoder", {"scale": np.ones(4, np.float32), "_vae": None, "batch_size": 8}
     )  # fmt: skip
-    content = EasyDict(
+    return EasyDict(
         encoder=encoder, dataset_kwargs=EasyDict(path="x.zip"), loss_fn=Persistent(source, "EDM2Loss", {}),
         ema=network,
     )  # fmt: skip
-    with their_modules():
-        return pickle.dumps(content, protocol=4)
 
 
 def as_theirs(path):
@@ -138,22 +147,26 @@ def as_theirs(path):
 
 def training_state(net, stds=(0.05, 0.1)):
     """The bytes of a training-state .pt; the averages are the weights times 1 + std."""
+    file = io.BytesIO()
+    with their_modules():
+        torch.save(training_state_content(net, stds), file)
+    return file.getvalue()
+
+
+def training_state_content(net, stds=(0.05, 0.1), lr=1e-3):
+    """What a training state holds."""
     net = copy.deepcopy(net)
-    optimizer = torch.optim.Adam(net.parameters())
+    optimizer = torch.optim.Adam(net.parameters(), lr=lr)
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     state = OrderedDict(net.state_dict())
     emas = [{name: value * (1 + std) for name, value in state.items()} for std in stds]
-    content = dict(
+    return dict(
         state=EasyDict(cur_nimg=4096, total_elapsed_time=1.5), net=state,
         loss_fn=dict(P_mean=-0.4, P_std=1.0, sigma_data=0.5, _init_args=(), _init_kwargs=EasyDict()),
         optimizer=optimizer.state_dict(), ema=dict(stds=list(stds), emas=emas),
     )  # fmt: skip
-    file = io.BytesIO()
-    with their_modules():
-        torch.save(content, file)
-    return file.getvalue()
 
 
 VAR = dict(width=128, z_channels=4, vocab_size=16, num_labels=11, depth=2, num_heads=2, mlp_width=512)

@@ -58,6 +58,7 @@ MEASURES = {  # number -> the words in which its help says what it counts or mea
     "--micro-batch": "Network evaluations a rank holds at once",
     "--model-samples": "samples that are made of a model",
     "--neighbors": "k, the neighbours of precision and recall",
+    "--noise-level": "mean and standard deviation of ln sigma, the latter above 0",
     "--num-negatives": "K, negatives an image",
     "--num-samples": "Samples an evaluation draws",
     "--num-steps": "Heun steps",

@@ -59,21 +59,21 @@ class Statistics:
 
 def holds(path: str) -> tuple[bool, bool]:
     """Whether a reference is a file of statistics, and whether it has images; OpenAI's .npz may be both."""
-    if path.endswith(".npz") and Path(path).is_file():
+    if path.lower().endswith(".npz") and Path(path).is_file():
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
             return "mu.npy" in names or "arr_0.npy" not in names, "arr_0.npy" in names
         except zipfile.BadZipFile:
             return True, False  # `read_statistics` says what it is
-    is_file = path.endswith((".pkl", ".npz"))
+    is_file = path.lower().endswith((".pkl", ".npz"))
     return is_file, not is_file
 
 
 def read_statistics(path: str) -> list[Statistics]:
     """What a file holds, one for an extractor. RunError for a file of another kind, and a damaged one."""
     try:
-        found = _read_pickle(path) if path.endswith(".pkl") else [_read_npz(path)]
+        found = _read_pickle(path) if path.lower().endswith(".pkl") else [_read_npz(path)]
     except UNREADABLE as error:
         raise RunError(
             f"{path} holds no statistics of a reference ({' '.join(str(error).split())[:300]}): those are "

@@ -67,7 +67,7 @@ class ContrastLoss(ABC):
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Loss of each image.
 
-        Shapes    images: [N,C,H,W], encoded; labels: one-hot [N,label_dim], or class indices int64 [N] where
+        Shapes    images: [N,C,H,W], encoded; labels: one-hot [N,label_dim], or class indices [N] where
                   the network says its label_dim -> float32 [N].
         Network   net(x, sigma, labels, return_logvar=True) -> (D, logvar), bare or inside
                   DistributedDataParallel; called once, with [N(1+K),C,H,W].
@@ -253,21 +253,28 @@ class DDOLoss(ReferenceLoss):
 
 
 def one_hot_labels(net: nn.Module, labels: Tensor) -> Tensor:
-    """Class indices int64 [N] -> one-hot float32 [N,label_dim]; anything else as it is."""
+    """Class indices, integers [N] -> one-hot float32 [N,label_dim]; anything else as it is.
+
+    Errors    ValueError for labels that are not the network's, where it says its label_dim.
+    """
+    num_classes = getattr(getattr(net, "module", net), "label_dim", 0)
+    if num_classes < 2 or labels.numel() == 0 or labels.dtype == torch.bool:
+        return labels  # the error of `class_indices` says what is wanted
+    if labels.ndim == 2 and labels.is_floating_point() and labels.shape[1] != num_classes:
+        raise ValueError(
+            f"labels are of {labels.shape[1]} classes; this net knows classes 0 to {num_classes - 1}."
+        )
     if labels.ndim != 1 or labels.is_floating_point():
         return labels
-    num_classes = getattr(getattr(net, "module", net), "label_dim", 0)
-    if num_classes < 2:
-        return labels  # the error of `class_indices` says what is wanted
     low, high = labels.aminmax()  # SYNC: pairing waits for them anyway
     if low < 0 or high >= num_classes:
         raise ValueError(f"labels lie in [{low}, {high}]; this net knows classes 0 to {num_classes - 1}.")
-    return nn.functional.one_hot(labels, num_classes).float()
+    return nn.functional.one_hot(labels.long(), num_classes).float()
 
 
 def class_indices(labels: Tensor) -> Tensor:
     """One-hot floating [N,label_dim] -> class indices int64 [N]; ValueError for anything else."""
-    if labels.ndim != 2 or labels.shape[1] < 2 or not labels.is_floating_point():
+    if labels.ndim != 2 or labels.shape[1] < 2 or not labels.is_floating_point() or len(labels) == 0:
         raise ValueError(
             f"labels must be one-hot, floating [N,label_dim] with at least 2 classes, not {labels.dtype} "
             f"{list(labels.shape)}: train with class labels (--cond=1)."

@@ -54,9 +54,9 @@ class Samples:
                 f"the negatives at {self.path} are {shape} images, but the training images are "
                 f"{list(like.shape[1:])}: sample them from the model that is trained."
             )
-        counts = self.counts
-        if len(counts) != num_classes or not counts.all():
+        low, high = self.labels.aminmax()  # counts of a label of 10^12 would not fit in memory
+        if low < 0 or high != num_classes - 1 or not self.counts.all():
             raise ValueError(
-                f"the negatives at {self.path} are of {int((counts > 0).sum())} classes up to "
-                f"{len(counts) - 1}, but the net knows classes 0 to {num_classes - 1}: sample each of them."
+                f"the negatives at {self.path} are of {len(self.labels.unique())} classes up to "
+                f"{high}, but the net knows classes 0 to {num_classes - 1}: sample each of them."
             )

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,36 @@ from torch import Tensor
 
 from mclr_fast import models
 from mclr_fast.config import ConvertConfig
+from mclr_fast.pickles.containers import LOOK, STREAM_START
 from mclr_fast.pickles.reading import DTYPES
+from mclr_fast.pickles.rewriting import rewrite
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, replacing, write_json
+from mclr_fast.runtime.logs import note
 
 from .edm2.training_state import write_training_state
-from .pickled import read_pickled
+from .pickled import PickledModel, carrying, read_pickled
+
+UNSAID = ("edm2-training-state", "edm2-state-dict")  # formats that do not say all arguments
 
 
 def convert(config: ConvertConfig) -> None:
     """Read the model and write it as config.to says. RunError for a mistake of the user."""
-    if (config.to == "edm2-pkl") != (config.template is not None):
-        raise RunError("--to edm2-pkl needs --template THEIR.pkl, your own snapshot; nothing else takes one.")
-    if config.ema is not None and config.to != "folder":
-        raise RunError("--ema chooses what of a training state becomes a folder: leave out --to.")
+    if config.to == "edm2-pkl" and config.template is None:
+        raise RunError("--to edm2-pkl needs --template THEIR.pkl, your own snapshot.")
+    if config.template is not None and config.to not in ("edm2-pkl", "folder"):
+        raise RunError(f"--to {config.to} takes no --template.")
+    for name in ("ema", "part"):
+        if getattr(config, name) is not None and config.to != "folder":
+            raise RunError(f"--{name} chooses what of a file becomes a folder: leave out --to.")
+    if config.noise_level is not None and config.to != "edm2-training-state":
+        raise RunError(f"--noise-level is written into an edm2-training-state, not with --to {config.to}.")
+    if config.noise_level is not None:
+        mean, deviation = config.noise_level
+        if not (math.isfinite(mean) and 0 < deviation < math.inf):
+            raise RunError(
+                f"--noise-level {mean:g} {deviation:g}: a mean and a standard deviation above 0 are meant."
+            )
     with _mistakes():
         WRITERS[config.to](config)
 
@@ -40,7 +57,8 @@ def write_folder(config: ConvertConfig) -> None:
         raise RunError(f"{config.source} is a model folder already: say what it should become with --to.")
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise RunError(f"{folder} is a file or not empty: choose another folder to write.")
-    pickled = read_pickled(path, config.ema)
+    pickled = read_pickled(path, config.ema, config.part, _arguments_of(config.template))
+    note(*(f"{path}: {each}" for each in pickled.notes))
     state, description = pickled.state(), dict(pickled.config)
     if description["family"] in models.families():
         with torch.device("meta"):
@@ -59,22 +77,52 @@ def write_folder(config: ConvertConfig) -> None:
     write_json(folder / "config.json", description)
 
 
+def _arguments_of(template: Path | None) -> dict[str, Any] | None:
+    """The constructor arguments of an EDM2 network that says them."""
+    if template is None:
+        return None
+    description = models.read_config(template)
+    is_state = models.resolve(template).is_file() and description.get("format") in UNSAID
+    if description["family"] != "edm2" or is_state:
+        raise RunError(
+            f"--template {template} does not say its network's arguments: give an EDM2 snapshot (.pkl) or a "
+            "model folder of the same network."
+        )
+    return description["net"]
+
+
 def write_edm2_training_state(config: ConvertConfig) -> None:
     """What NVIDIA's loop resumes from: `write_training_state` of the model."""
-    write_training_state(models.load(config.source), config.out)
+    net, arguments = _load_edm2(config)
+    carry = partial(carrying, arguments=arguments, description=net.description)
+    write_training_state(net, config.out, noise_level=config.noise_level, carry=carry)
 
 
 def write_edm2_state_dict(config: ConvertConfig) -> None:
-    """A state_dict, float32, that EDM2's own Precond loads strictly."""
-    net = models.load(config.source)
+    """A state_dict, float32, that EDM2's own Precond loads strictly; it carries the network's arguments."""
+    net, arguments = _load_edm2(config)
+    state = carrying(net.state_dict(), arguments, net.description)
+    for name, tensor in state.items():
+        state[name] = tensor.contiguous()
     with replacing(config.out) as temporary:
-        torch.save({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, temporary)
+        torch.save(state, temporary)
+
+
+def _load_edm2(config: ConvertConfig) -> tuple[Any, dict[str, Any]]:
+    """(the network, all its constructor arguments). RunError for another family's."""
+    description = models.read_config(config.source)
+    if description.get("family") != "edm2":
+        raise RunError(
+            f"{config.source} is no EDM2 model but {description.get('family')}: --to {config.to} needs one."
+        )
+    return models.load(config.source), models.get_family("edm2").complete(description["net"])
 
 
 def write_edm2_snapshot(config: ConvertConfig) -> None:
     """The user's own snapshot with the model's weights in place of its own; all else is the template's.
 
-    So what EDM2's programs run when they read it is the source that was in the template.
+    So what EDM2's programs run when they read it is the source that was in the template. Weights that its
+    dtypes hold exactly are written in them; else all are float32, which their programs read as well.
     """
     state = models.load(config.source).state_dict()
     template = models.resolve(config.template)
@@ -95,9 +143,15 @@ def write_edm2_snapshot(config: ConvertConfig) -> None:
         )
     shapes = {name: torch.empty(node["shape"], device="meta") for name, node in mould.nodes.items()}
     models.check_state(state, shapes, config.template)
+    _check_finite(state, config.source)
+    _check_plain(mould, config.template)
     cast = {name: tensor.to(DTYPES[mould.nodes[name]["dtype"]]) for name, tensor in state.items()}
-    _check_finite(cast, f"{config.source}, in the template's dtype,")
-    _check_apart(mould.nodes, config.template)
+    changed = sum(int((cast[name].float() != tensor).sum()) for name, tensor in state.items())
+    if changed:
+        _note_float32(config, changed, sum(tensor.numel() for tensor in state.values()), mould)
+        with replacing(config.out) as temporary:
+            rewrite(mould.path, temporary, mould.nodes, state)
+        return
     with replacing(config.out) as temporary:
         shutil.copyfile(mould.path, temporary)
         with open(temporary, "rb+") as file:
@@ -107,12 +161,12 @@ def write_edm2_snapshot(config: ConvertConfig) -> None:
 
 
 def write_var_pth(config: ConvertConfig) -> None:
-    """VAR's weights as its own code loads them: a state_dict, saved by torch.save."""
+    """VAR's weights, or its VQVAE's, as its own code loads them: a state_dict, saved by torch.save."""
     description, state = models.read_state(config.source)
-    if description.get("family") != "var":
+    if description.get("family") not in ("var", "vqvae"):
         raise RunError(f"{config.source} is an {description.get('family')} model; --to var-pth needs a VAR.")
     with replacing(config.out) as temporary:
-        torch.save(state, temporary)
+        torch.save(carrying(state, description["net"], description), temporary)
 
 
 WRITERS = {
@@ -136,6 +190,31 @@ def _check_finite(state: dict[str, Tensor], source: Any) -> None:
     for name, tensor in state.items():
         if name != "attn_bias_for_masking" and not tensor.isfinite().all():  # VAR's mask holds -inf
             raise RunError(f"{source} has values in {name!r} that are not finite.")
+
+
+def _note_float32(config: ConvertConfig, changed: int, total: int, mould: PickledModel) -> None:
+    dtypes = sorted({str(DTYPES[node["dtype"]]).removeprefix("torch.") for node in mould.nodes.values()})
+    note(
+        f"{config.out} holds its weights as float32, {total * 4 / 1e6:,.1f} MB, which EDM2's programs read "
+        f"as they do the template's {' and '.join(dtypes)}; that would round {changed:,} of {total:,}."
+    )
+
+
+def _check_plain(mould: PickledModel, template: Path) -> None:
+    """EDM2's programs read a plain pickle, and writing into torch.save's zip would break its checksums."""
+    with open(mould.path, "rb") as file:
+        start = file.read(LOOK)
+    if start.startswith(b"PK") or STREAM_START.match(start):
+        raise RunError(
+            f"--template {template} was written by torch.save, which EDM2's programs do not read: give a "
+            "snapshot as EDM2's loop writes it."
+        )
+    if any("data" in node for node in mould.nodes.values()):
+        raise RunError(
+            f"--template {template} is a pickle of protocol 2, whose weights are text: write it again with "
+            "protocol 3 or later."
+        )
+    _check_apart(mould.nodes, template)
 
 
 def _check_apart(nodes: dict[str, dict[str, Any]], template: Path) -> None:

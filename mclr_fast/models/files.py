@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mclr_fast.pickles.kinds import LOOK, foreign
 from mclr_fast.runtime import formats
 from mclr_fast.runtime.downloads import is_address, place_of, shown
 from mclr_fast.runtime.files import replacing, write_json
+from mclr_fast.runtime.logs import note
 
 from . import published
 from .family import Model
 from .pickled import SUFFIXES, read_pickled
 
+OURS = ("config.json", "model.safetensors")
 SHIPPED = Path(__file__).parent.parent / "assets"
 
 
@@ -45,14 +50,16 @@ def resolve(path_or_name: str | Path) -> Path:
     if (file := _downloaded(path_or_name)) is not None:
         return file
     path = Path(path_or_name)
-    if path.suffix in SUFFIXES and path.is_file():
-        return path
-    if path.name == "model.safetensors":
+    with suppress(RuntimeError):  # a user without a home
+        path = path.expanduser()
+    if path.name in OURS:
         path = path.parent
+    elif path.is_file():
+        return path  # whatever its name: reading it says what it is
     if not path.exists() and (SHIPPED / path.name).is_dir() and len(path.parts) == 1:
         path = SHIPPED / path.name
     path = _of_run(path)
-    for name in ("config.json", "model.safetensors"):
+    for name in OURS:
         if not (path / name).is_file():
             shipped = sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -78,8 +85,13 @@ def _of_run(path: Path) -> Path:
 
 def _downloaded(path_or_name: str | Path) -> Path | None:
     """The pickle of an address or a published name; None for a path."""
-    text = str(path_or_name)
-    if is_address(text) and place_of(text).suffix not in SUFFIXES:
+    text = str(path_or_name).strip()
+    if (scheme := re.match(r"(\w{2,}):/", text)) and not is_address(text) and not Path(text).exists():
+        raise ValueError(
+            f"{text.partition('?')[0]} is neither a path nor an https address: a model is not read by "
+            f"{scheme[1]}. Give its path, or its https address."
+        )
+    if is_address(text) and place_of(text).suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"{shown(text)} is no file that a model is read from by its address ({', '.join(SUFFIXES)}): "
             "download the folder's config.json and model.safetensors yourself, and name the folder."
@@ -100,9 +112,9 @@ def read_config(path_or_name: str | Path) -> dict[str, Any]:
         return read_pickled(path).config
     path = path / "config.json"
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_bytes())  # bytes: in UTF-8 or UTF-16, with a mark of it or without
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}).") from None
+        raise ValueError(f"{path} is not JSON {_instead(path, error)}") from None
     if not isinstance(config, dict) or "net" not in config:
         raise ValueError(f"{path} does not describe a model: it has no 'net'.")
     return formats.model(config)
@@ -113,11 +125,20 @@ def read_state(path_or_name: str | Path) -> tuple[dict[str, Any], dict[str, Tens
     path = resolve(path_or_name)
     if path.is_file():
         model = read_pickled(path)
+        note(*(f"{path}: {each}" for each in model.notes))
         return model.config, model.state()
     try:
         return read_config(path), load_file(path / "model.safetensors")
     except SafetensorError as error:
-        raise ValueError(f"{path / 'model.safetensors'} is damaged ({error}).") from None
+        file = path / "model.safetensors"
+        raise ValueError(f"{file} is damaged {_instead(file, error)}") from None
+
+
+def _instead(path: Path, error: Exception) -> str:
+    """What a file is that could not be read as what its name says, or the error, to end a sentence."""
+    with open(path, "rb") as file:
+        kind = foreign(file.read(LOOK), path.stat().st_size)
+    return f"but {kind}" if kind and not kind.startswith(("JSON", "safetensors")) else f"({error})."
 
 
 def load(path_or_name: str | Path, **overrides: Any) -> nn.Module:

@@ -142,9 +142,20 @@ FILES: dict[str, Published] = _files()
 def find(text: str) -> Published | None:
     """What a name or an https address stands for; None for anything else."""
     if is_address(text):
-        known = next((file for file in FILES.values() if file.address == text), None)
-        return known or Published(place_of(text).name, text, "", "unknown", None)
+        address = direct(text)
+        bare = re.sub(r"\?download=(true|1)$", "", address)  # another query may mean another file
+        known = next((file for file in FILES.values() if file.address in (address, bare)), None)
+        return known or Published(place_of(address).name, address, "", "unknown", None)
     return FILES.get(text)
+
+
+def direct(address: str) -> str:
+    """The address of the file itself, of one as browsers show it: Hugging Face's page of it, a fragment."""
+    scheme, _, rest = address.partition("://")
+    host, slash, place = rest.partition("#")[0].partition("/")
+    if host.lower() in ("huggingface.co", "hf.co"):
+        place = place.replace("/blob/", "/resolve/", 1)
+    return f"{scheme.lower()}://{host.lower() if '@' not in host else host}{slash}{place}"
 
 
 def to_download(text: str | Path | None, kind: Kind = "network") -> Published | None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import re
 import struct
 import zipfile
 from typing import Any, BinaryIO
 
+from . import kinds
 from .machine import Machine
 from .values import STORAGES, Bytes, Global, RefusedError, Storage, Window, check
 
-STREAM_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickle of torch's magic number
+STREAM_START = re.compile(  # the pickle of torch's magic number, of protocol 2 to 5, with or without a frame
+    rb"\x80[\x02-\x05](?:\x95.{8})?\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL
+)
+LOOK = 25  # bytes that it takes at most
 STREAM_VERSION = 1001
 
 
@@ -18,10 +24,10 @@ def read_file(file: BinaryIO) -> Any:
     size = file.seek(0, 2)
     window = Window(file, 0, size)
     file.seek(0)
-    start = file.read(len(STREAM_START))
+    start = file.read(LOOK)
     if start.startswith(b"PK"):
         return read_zip(file, size)
-    if start == STREAM_START:
+    if STREAM_START.match(start):
         return read_stream(window)
     return _machine(file, _no_persistent_ids).run(window)
 
@@ -45,12 +51,17 @@ def read_stream(window: Window) -> Any:
 
 def read_zip(file: BinaryIO, size: int) -> Any:
     """torch.save's zip: data.pkl, and one uncompressed entry a storage."""
-    with zipfile.ZipFile(file) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+    except zipfile.BadZipFile as error:
+        raise RefusedError(
+            f"it is a damaged zip, or its end is missing: its download or copy was cut short ({error})."
+        ) from None
     pickles = [name for name in entries if name.endswith("/data.pkl")]
-    if len(pickles) != 1:
-        raise RefusedError(f"it is a zip with {len(pickles)} data.pkl; torch.save writes one.")
-    folder = pickles[0].removesuffix("data.pkl")
+    folder = pickles[0].removesuffix("data.pkl") if len(pickles) == 1 else ""
+    if len(pickles) != 1 or f"{folder}constants.pkl" in entries:
+        raise RefusedError(f"it is {kinds.of_zip(list(entries))}")
     if f"{folder}byteorder" in entries:
         order = _entry(file, size, entries[f"{folder}byteorder"])
         if order.read(min(6, order.end - order.position)) != b"little":
@@ -79,8 +90,13 @@ def _entry(file: BinaryIO, size: int, entry: zipfile.ZipInfo) -> Window:
     return Window(file, start, start + entry.file_size)
 
 
-def _storage(pid: Any, storages: dict[str, Storage]) -> Storage:
-    """The storage that torch's persistent id describes, one for every key."""
+def _storage(pid: Any, storages: dict[str, Storage]) -> Storage | Global:
+    """The storage that torch's persistent id describes, one for every key; or a module's class.
+
+    The older stream describes classes of modules so, with their source, which is dropped.
+    """
+    if check(pid, tuple)[:1] == ("module",):
+        return check(pid[1], Global)
     kind, storage_type, key, _, numel, *view = check(pid, tuple)
     dtype = STORAGES.get(check(storage_type, Global).name)
     if kind != "storage" or dtype is None or check(numel, int) < 0 or view not in ([], [None]):
@@ -93,10 +109,13 @@ def _storage(pid: Any, storages: dict[str, Storage]) -> Storage:
 
 def _machine(file: BinaryIO, persistent) -> Machine:
     def load_storage(saved: Bytes) -> Storage:
-        window = Window(file, saved.start, saved.end)
-        if window.read(len(STREAM_START)) != STREAM_START:
+        source = file if saved.inline is None else io.BytesIO(saved.inline)
+        window = Window(source, saved.start, saved.end)
+        if not STREAM_START.match(window.read(min(LOOK, saved.end - saved.start))):
             raise RefusedError("one of its storages is no torch stream.")
-        return check(read_stream(Window(file, saved.start, saved.end)), Storage)
+        storage = check(read_stream(Window(source, saved.start, saved.end)), Storage)
+        storage.inline = saved.inline
+        return storage
 
     return Machine(persistent, load_storage)
 

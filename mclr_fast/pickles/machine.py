@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from .arrays import array
+from .calls import CALLS, new_object
 from .values import (
-    CONTAINERS,
-    EASY_DICT,
     KNOWN,
-    LOAD_STORAGE,
-    NUMPY_DTYPE,
-    ORDERED_DICT,
-    PERSISTENT_OBJECT,
-    REBUILD_ARRAY,
-    REBUILD_PARAMETER,
-    REBUILD_TENSOR,
+    METADATA,
     Array,
     Bytes,
     DType,
     Global,
+    Inert,
     Object,
     RefusedError,
     Storage,
-    Tensor,
     Window,
-    array_tensor,
     check,
-    tensor,
 )
 
 MAX_STEPS = 500_000  # files of the presets' depth take 20,000 (a snapshot) to 40,000 (a training state)
+LENGTHS = {
+    "SHORT_BINBYTES": 1,
+    "BINBYTES": 4,
+    "BINBYTES8": 8,
+    "BYTEARRAY8": 8,
+}  # bytes of a bytes value's length
+
+
+def operations(window: Window) -> Iterator[tuple[str, Any]]:
+    """The names and arguments of a pickle's opcodes; of bytes values, where they are."""
+    name = ""
+    while name != "STOP":
+        opcode = pickletools.code2op.get(window.read(1).decode("latin-1"))
+        if opcode is None:
+            raise ValueError(f"byte {window.position - 1:,} is no opcode")
+        name = opcode.name
+        if name in LENGTHS:
+            length = int.from_bytes(window.read(LENGTHS[name]), "little")
+            start = window.skip(length)
+            yield name, Bytes(start, start + length)
+        else:
+            yield name, opcode.arg.reader(window) if opcode.arg else None
 
 
 class Machine:
@@ -46,24 +60,30 @@ class Machine:
 
     def run(self, window: Window) -> Any:
         """The value of the pickle that starts at the window's position. RefusedError for anything unknown."""
-        self.stack, self.outer, self.memo = [], [], {}
-        for steps, (opcode, argument, _) in enumerate(pickletools.genops(window)):
+        self.stack, self.outer, self.memo, self.file = [], [], {}, window.file
+        for steps, (name, argument) in enumerate(operations(window)):
             if steps > MAX_STEPS:
                 raise RefusedError(f"it takes more than {MAX_STEPS:,} steps to read.")
-            name = opcode.name
             if name == "STOP":
                 return self.stack.pop()
             if name in VALUES:
                 self.stack.append(argument)
             elif name in CONSTANTS:
                 self.stack.append(CONSTANTS[name]())
-            elif name in ("BINBYTES", "BINBYTES8", "SHORT_BINBYTES"):
-                self.stack.append(Bytes(window.position - len(argument), window.position))
             elif name in OPERATIONS:
                 OPERATIONS[name](self, argument)
             elif name not in ("PROTO", "FRAME"):
                 raise RefusedError(f"it uses the opcode {name}, which no saved model needs.")
         raise RefusedError("it has no end.")
+
+    def content(self, value: Bytes, limit: int) -> bytes:
+        """What a short bytes value is."""
+        if value.end - value.start > limit:
+            raise RefusedError(f"it holds {value.end - value.start:,} bytes where at most {limit} belong.")
+        if value.inline is not None:
+            return value.inline
+        self.file.seek(value.start)
+        return self.file.read(value.end - value.start)
 
     def _mark(self, _) -> None:
         self.outer.append(self.stack)
@@ -116,52 +136,37 @@ class Machine:
         self._global(module, name)
 
     def _new_object(self, _) -> None:
-        arguments, name = self._pop(tuple), self._pop(Global).name
-        if arguments == () and name in (EASY_DICT, ORDERED_DICT):
-            self.stack.append({})
-        elif arguments == () and name in CONTAINERS:
-            self.stack.append(Object(name.rpartition(".")[2]))
-        else:
-            raise RefusedError(f"it makes an object of {name} with {len(arguments)} arguments.")
+        arguments, name = self._pop(tuple), self._pop(Global)
+        self.stack.append(new_object(name, arguments))
 
     def _reduce(self, _) -> None:
         arguments, name = self._pop(tuple), self._pop(Global).name
-        if name == ORDERED_DICT:
-            pairs = check(arguments[0], (list, tuple)) if arguments else ()
-            value: Any = {}
-            for pair in pairs:
-                key, item = check(pair, (list, tuple))
-                value[check(key, (str, int))] = item
-        elif name == PERSISTENT_OBJECT:
-            (meta,) = arguments
-            meta = check(meta, dict)
-            value = Object(check(meta["class_name"], str), check(meta["state"], dict))
-        elif name == REBUILD_TENSOR:
-            value = tensor(*arguments[:4])
-        elif name == REBUILD_PARAMETER:
-            value = check(arguments[0], Tensor)
-        elif name == LOAD_STORAGE:
-            (saved,) = arguments
-            value = self.load_storage(check(saved, Bytes))
-        elif name == NUMPY_DTYPE:
-            value = DType(check(arguments[0], str))
-        elif name in REBUILD_ARRAY:
-            value = Array()
-        else:
+        if name not in CALLS:
             raise RefusedError(f"it calls {name}.")
-        self.stack.append(value)
+        self.stack.append(CALLS[name](self, *arguments))
 
     def _build(self, _) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Array):
-            target.tensor = array_tensor(*check(state, tuple)[-4:])
+            target.tensor = array(*check(state, tuple)[-4:]).tensor
         elif isinstance(target, DType):
             target.order = check(check(state, tuple)[1], str)
+        elif isinstance(target, Inert):
+            return
         elif isinstance(check(target, (Object, dict)), Object):
-            target.state.update(check(state, dict))  # a dict's attributes are not needed
+            target.state.update(check(state, dict))
+        elif type(state) is dict:
+            self._keep_metadata(target, state.get("_metadata"))
+
+    @staticmethod
+    def _keep_metadata(target: dict, metadata: Any) -> None:
+        """Of its attributes: what a state_dict says of the whole network, beside torch's version."""
+        whole = metadata.get("") if type(metadata) is dict else None
+        if type(whole) is dict and whole.keys() - {"version"}:
+            target[METADATA] = whole
 
 
-VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
+VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", *LENGTHS}
 VALUES |= {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -184,6 +189,7 @@ OPERATIONS: dict[str, Callable[[Machine, Any], None]] = {
     "APPENDS": lambda machine, _: machine._extend(machine._since_mark()),
     "SETITEM": lambda machine, _: machine._set_items([machine.stack.pop(-2), machine.stack.pop()]),
     "SETITEMS": lambda machine, _: machine._set_items(machine._since_mark()),
+    "FROZENSET": lambda machine, _: machine._push({check(i, (str, int)) for i in machine._since_mark()}),
     "ADDITEMS": lambda machine, _: machine._add_items(machine._since_mark()),
     "PUT": Machine._put,
     "BINPUT": Machine._put,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import base64
 import json
 import math
 import os
@@ -59,7 +60,10 @@ class Worker:
             raise ValueError(f"{path} is refused: reading it went over a limit of memory or time.")
         answer = json.loads(line)
         if "refused" in answer:
-            raise ValueError(f"{path} is refused: {answer['refused']} None of it was run.")
+            refused = f"{path} is refused: {answer['refused']} None of it was run."
+            if answer["refused"].startswith("it names"):
+                refused += " If it is your own, save the network's state_dict() instead."
+            raise ValueError(refused)
         return answer["holds"]
 
     def close(self) -> None:
@@ -130,11 +134,17 @@ def tensor(path: str | Path, node: dict[str, Any]) -> torch.Tensor:
     dtype, shape = DTYPES[node["dtype"]], node["shape"]
     if math.prod(shape) * dtype.itemsize > node["nbytes"]:
         raise ValueError(f"{path} describes a tensor {shape} in {node['nbytes']} bytes.")
+    data = _bytes(path, node)
+    if not data:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype).as_strided(shape, node["stride"]).contiguous()
+
+
+def _bytes(path: str | Path, node: dict[str, Any]) -> bytearray:
+    if "data" in node:
+        return bytearray(base64.b64decode(node["data"]))
     with open(path, "rb") as file:
         if node["start"] + node["nbytes"] > os.fstat(file.fileno()).st_size:
             raise ValueError(f"{path} ends before its tensors do.")
         file.seek(node["start"])
-        data = bytearray(file.read(node["nbytes"]))
-    if not data:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(data, dtype=dtype).as_strided(shape, node["stride"]).contiguous()
+        return bytearray(file.read(node["nbytes"]))

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 
-from . import containers, tree
+from . import containers, kinds, tree
 from .values import RefusedError
 
 try:
@@ -28,14 +28,23 @@ _allowed: list[str] = []
 
 def answer(path: str) -> dict:
     """{"holds": tree}, or {"refused": why}."""
+    start = b""
     try:
         with open(path, "rb") as file:
+            start, size = file.read(kinds.LOOK), file.seek(0, 2)
+            if (kind := kinds.foreign(start, size)) is not None:
+                return {"refused": f"it is {kind}"}
             return {"holds": tree.to_json(containers.read_file(file))}
     except RefusedError as error:
-        return {"refused": str(error)}
+        words = None if start.startswith((b"\x80", b"PK")) else kinds.text(start)
+        return {"refused": f"{error} It is a text that begins {words!r}." if words else str(error)}
     except MemoryError:
         return {"refused": f"reading it takes more than {MEMORY_BYTES >> 20} MiB of memory."}
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # without one it is `_forbid`'s
+            return {"refused": f"it cannot be read ({error.strerror})."}
+        if (words := kinds.text(start)) is not None:
+            return {"refused": f"it is damaged or no pickled model but a text that begins {words!r}."}
         return {"refused": f"it is damaged or no pickled model ({type(error).__name__}: {str(error)[:200]})."}
 
 

@@ -182,7 +182,8 @@ def words(run: RunData) -> Iterator[str]:
     yield (
         "The paper reports every method at its best FD-DINOv2, CFG over its strengths; so does this run, on "
         f"{fresh if run.summary.final else chose}. The paper does not say how many samples it scores, of "
-        "which seeds, which averages its bases are, which network guides them, nor its learning rates, N and K."
+        "which seeds, which averages its bases are, which network guides them, nor its learning rates, N "
+        "and K."
     )
     yield f"{table.paper}, {table.caption}"
 

@@ -33,7 +33,7 @@ CUT = (http.client.HTTPException, OSError)  # what reading from a connection tha
 
 def is_address(text: str) -> bool:
     """Whether that is a web address, and no path."""
-    return text.startswith(("https://", "http://"))
+    return text.lower().startswith(("https://", "http://"))
 
 
 def cache_folder() -> Path:

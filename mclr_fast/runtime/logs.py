@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from .errors import Interrupted, RunError
 from .files import replacing
+from .ranks import is_first_of_node
 from .trackers import Tracker
 
 
@@ -96,6 +97,17 @@ def progress_bar(
         mininterval=0.2 if terminal else 15,
         smoothing=0.05,
     )
+
+
+_noted: set[str] = set()
+
+
+def note(*lines: str) -> None:
+    """What the user should know of a file, on stderr: by a node's first rank, each line once a process."""
+    for line in lines:
+        if is_first_of_node() and line not in _noted:
+            _noted.add(line)
+            print(f"note: {' '.join(line.split())}", file=sys.stderr)
 
 
 def say(enabled: bool, text: str) -> None:

@@ -25,7 +25,7 @@ def test_the_state_holds_the_base_everywhere_and_no_progress(door, write_model):
     code, path, _ = door(folder)
     state = torch.load(path, weights_only=True)
     assert code == 0 and list(state) == ["state", "net", "loss_fn", "optimizer", "ema"]
-    assert state["state"] == {"cur_nimg": 0, "total_elapsed_time": 0} and state["loss_fn"] == {}
+    assert state["state"] == {"cur_nimg": 0, "total_elapsed_time": 0}
     assert state["ema"]["stds"] == [0.05, 0.1]
     for weights in (state["net"], *state["ema"]["emas"]):
         assert weights.keys() == net.state_dict().keys()
@@ -61,6 +61,46 @@ def test_noise_level_of_the_preset(door, write_model, img_channels, noise):
     folder, _ = write_model(img_resolution=64, img_channels=img_channels)
     loss_fn = torch.load(door(folder)[1], weights_only=True)["loss_fn"]
     assert (loss_fn["P_mean"], loss_fn["P_std"]) == noise and loss_fn["sigma_data"] == 0.5
+
+
+class EDM2Loss:
+    """As NVIDIA's loop restores its own: the attributes are the file's, whatever it was made with."""
+
+    def __init__(self, P_mean=0.0, P_std=0.0, sigma_data=0.0):
+        self.P_mean, self.P_std, self.sigma_data = P_mean, P_std, sigma_data
+        self._init_args, self._init_kwargs = (), {}
+
+    def __call__(self, net, images, labels):
+        sigma = (torch.randn(len(images), 1, 1, 1) * self.P_std + self.P_mean).exp()
+        weight = (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+        denoised, logvar = net(images + torch.randn_like(images) * sigma, sigma, labels, return_logvar=True)
+        return (weight / logvar.exp() * (denoised - images) ** 2 + logvar).sum(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("resolution", "channels", "options", "noise", "said"),
+    [
+        (8, 1, (), (-0.4, 1.0), True),
+        (8, 3, ("--noise-level", "-1.2", "1.1"), (-1.2, 1.1), False),
+        (64, 3, (), (-0.8, 1.6), False),
+        (64, 4, ("--noise-level", "0.1", "0.7"), (0.1, 0.7), False),
+    ],
+)
+def test_their_own_loss_starts_from_any_size(
+    write_model, tmp_path, capsys, resolution, channels, options, noise, said
+):
+    folder, _ = write_model(img_resolution=resolution, img_channels=channels)
+    path = tmp_path / "training-state-0000000.pt"
+    assert convert.main([str(folder), "--to", "edm2-training-state", str(path), *options]) == 0
+    assert ("--noise-level sets it" in capsys.readouterr().err) == said
+    loss = EDM2Loss()
+    made_with = set(loss.__dict__)
+    loss.__dict__.clear()
+    loss.__dict__.update(torch.load(path, weights_only=True)["loss_fn"])
+    assert set(loss.__dict__) == made_with and (loss.P_mean, loss.P_std, loss.sigma_data) == (*noise, 0.5)
+    net = write_model(img_resolution=resolution, img_channels=channels, seed=1)[1]
+    images = torch.zeros(2, channels, resolution, resolution)
+    assert loss(net, images, torch.eye(4)[:2]).isfinite().all()
 
 
 def test_mistakes_are_one_line_each_and_write_nothing(door, write_model, tmp_path):

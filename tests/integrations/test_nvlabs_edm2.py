@@ -183,6 +183,13 @@ def test_class_indices_are_one_hot_labels():
     assert torch.equal(*found)
     with pytest.raises(ValueError, match=rf"labels lie in \[1, {NUM_CLASSES}\]; this net knows classes 0 to"):
         mclr_fast.MCLRLoss(**NOISE)(net, images, torch.arange(5) % NUM_CLASSES + 1)
+    with pytest.raises(ValueError, match=r"labels lie in \[0, 1000000000000\]"):
+        mclr_fast.MCLRLoss(**NOISE)(net, images, torch.tensor([10**12, 0, 1, 2, 3]))
+    with pytest.raises(ValueError, match=f"labels are of {NUM_CLASSES + 1} classes; this net knows"):
+        mclr_fast.MCLRLoss(**NOISE)(net, images, torch.eye(NUM_CLASSES + 1)[:5])
+    for dtype in (torch.int32, torch.uint8):
+        torch.manual_seed(1)
+        assert torch.equal(mclr_fast.MCLRLoss(**NOISE)(net, images, labels.argmax(dim=1).to(dtype)), found[0])
     assert (mclr_fast.CCALoss, mclr_fast.CCDPOLoss, mclr_fast.DDOLoss) == (CCALoss, CCDPOLoss, DDOLoss)
     with pytest.raises(AttributeError, match="has no attribute 'x'"):
         mclr_fast.x  # noqa: B018

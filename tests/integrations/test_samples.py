@@ -41,6 +41,15 @@ def test_latents(latents):
         assert all(abs(counts[i] - expected) < 4 * expected**0.5 for i in members)
 
 
+@pytest.mark.parametrize(("label", "said"), [(10**12, "1000000000000"), (5, "5")])
+def test_a_label_that_no_net_knows(latents, label, said):
+    """It is named; nothing of its size is made."""
+    samples = Samples(latents)
+    samples.labels[0] = label
+    with pytest.raises(ValueError, match=rf"of \d classes up to {said}, but the net knows classes 0 to 2"):
+        samples.draw(torch.tensor([0]), 1, 3, like=torch.zeros(1, 4, 2, 2))
+
+
 def test_another_number_of_channels(latents):
     with pytest.raises(ValueError, match=r"are \[4, 2, 2\] images, but the training images are \[3, 2, 2\]"):
         Samples(latents).draw(torch.tensor([0]), 1, 3, like=torch.zeros(1, 3, 2, 2))

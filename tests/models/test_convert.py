@@ -4,14 +4,16 @@ import hashlib
 import json
 import os
 import pickle
+import pickletools
 import unittest.mock
 
 import pytest
 import torch
 from PIL import Image
+from producers import edm2_kinds, write
 from run_log import lines
 from safetensors import safe_open
-from stand_ins import ARGUMENTS, as_theirs, snapshot, var_state
+from stand_ins import ARGUMENTS, as_theirs, snapshot, snapshot_content, var_state
 
 from mclr_fast import convert, evaluate, sample, train
 from mclr_fast.models import describe, load, read_config, save_model
@@ -75,11 +77,16 @@ def test_training_state_to_folder(theirs, tmp_path, door):
 
 
 def test_to_edm2_pkl(theirs, ours, tmp_path, door, mark):
-    """Their ordinary reader gets our weights; every byte that is no weight is the template's."""
+    """Weights that float16 holds: their ordinary reader gets them; every other byte is the template's."""
     (net, folder), (_, template, _) = ours, theirs
+    with torch.no_grad():
+        for tensor in [*net.parameters(), *net.buffers()]:
+            tensor.copy_(tensor.half())
+    save_model(folder, net.state_dict(), describe(ARGUMENTS))
     assert door(folder, "--to", "edm2-pkl", "--template", template, tmp_path / "out.pkl") == (0, "")
     found = as_theirs(tmp_path / "out.pkl")
     assert all(torch.equal(value, net.state_dict()[name].half()) for name, value in found.items())
+    assert {value.dtype for value in found.values()} == {torch.float16}
     assert found.keys() == net.state_dict().keys() and found["unet.out_gain"].shape == ()
     before, after = bytearray(template.read_bytes()), bytearray((tmp_path / "out.pkl").read_bytes())
     assert len(before) == len(after) and before != after
@@ -98,13 +105,86 @@ def test_round_trip(theirs, tmp_path, door):
     assert (tmp_path / "again.pkl").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_weights_that_training_moved_reach_their_programs(tmp_path, door, mark, protocol):
+    """float16 would take back most of two steps at a learning rate of 1e-4; all else is the template's."""
+    torch.manual_seed(0)
+    base = Precond(**ARGUMENTS)
+    template = write(
+        tmp_path / "template.pkl",
+        snapshot_content(base, ARGUMENTS, f"open({str(mark)!r}, 'w')"),
+        "pickle",
+        protocol,
+    )
+    net = load(template)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+    for _ in range(2):
+        for parameter in net.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    save_model(tmp_path / "ours", net.state_dict(), read_config(template))
+    out = tmp_path / "out.pkl"
+    code, err = door(tmp_path / "ours", "--to", "edm2-pkl", "--template", template, out)
+    found, state = as_theirs(out), net.state_dict()
+    moved = {name: state[name] != before[name] for name in state}
+    lost = sum(int((state[name].half().float() == before[name])[moved[name]].sum()) for name in state)
+    assert lost > 0.5 * sum(int(each.sum()) for each in moved.values())
+    assert code == 0 and {value.dtype for value in found.values()} == {torch.float32}
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+    rounded = sum(int((value.half().float() != value).sum()) for value in state.values())
+    assert f"would round {rounded:,} of {sum(v.numel() for v in state.values()):,}." in err
+    assert equal(load(out), state) and read_config(out) == read_config(template) and not mark.exists()
+    assert out.stat().st_size - template.stat().st_size == pytest.approx(
+        2 * sum(v.numel() for v in state.values()), abs=9 * len(state)
+    )
+    skeleton = lambda path: [  # noqa: E731
+        (opcode.name, None if opcode.name.startswith(("BINBYTES", "SHORT_BINBYTES", "FRAME")) else argument)
+        for opcode, argument, _ in pickletools.genops(path.read_bytes())
+    ]
+    same = lambda name: name.replace("SHORT_", "")  # noqa: E731
+    assert [(same(a), b) for a, b in skeleton(out)] == [(same(a), b) for a, b in skeleton(template)]
+    assert door(out, tmp_path / "back")[0] == 0
+    assert door(tmp_path / "back", "--to", "edm2-pkl", "--template", out, tmp_path / "again.pkl")[0] == 0
+    assert (tmp_path / "again.pkl").read_bytes() == out.read_bytes()
+
+
+def test_templates_that_cannot_take_weights(ours, tmp_path, door):
+    """torch.save's, which EDM2's programs do not read, and protocol 2's text."""
+    content = snapshot_content(Precond(**ARGUMENTS), ARGUMENTS)
+    for form, protocol, says in (
+        ("zip", 2, "was written by torch.save"),
+        ("stream", 4, "was written by torch.save"),
+        ("pickle", 2, "whose weights are text: write it again with protocol 3 or later"),
+    ):
+        template = write(tmp_path / "template.pkl", content, form, protocol)
+        code, err = door(ours[1], "--to", "edm2-pkl", "--template", template, tmp_path / "out.pkl")
+        assert code == 1 and says in err and not (tmp_path / "out.pkl").exists()
+
+
+@pytest.mark.parametrize("loss", ["MCLRLoss", "CCDPOLoss", "CCALoss", "DDOLoss"])
+def test_snapshots_of_their_loop_with_our_losses(tmp_path, door, loss):
+    """convert, --template and sample read them; a reference's weights in the loss are none of the net's."""
+    form, content = edm2_kinds()[f"snapshot with {loss}"]
+    path = write(tmp_path / "net.pkl", content, form, 4)
+    assert door(path, tmp_path / "base") == (0, "")
+    assert door(tmp_path / "base", "--to", "edm2-pkl", "--template", path, tmp_path / "same.pkl") == (0, "")
+    assert (tmp_path / "same.pkl").read_bytes() == path.read_bytes()
+    state = load(path).state_dict()
+    save_model(tmp_path / "ours", {name: value + 1e-5 for name, value in state.items()}, read_config(path))
+    assert door(tmp_path / "ours", "--to", "edm2-pkl", "--template", path, tmp_path / "out.pkl")[0] == 0
+    assert equal(load(tmp_path / "out.pkl"), load(tmp_path / "ours").state_dict())
+    options = ["--seeds", "0-1", "--num-steps", "2", "--outdir", str(tmp_path / "samples")]
+    assert sample.main([str(tmp_path / "out.pkl"), *options]) == 0
+
+
 def test_a_template_in_another_memory_format(theirs, ours, tmp_path, door):
     net = theirs[0].to(memory_format=torch.channels_last)
     template = tmp_path / "channels-last.pkl"
     template.write_bytes(snapshot(net, ARGUMENTS))
     assert any(value.stride(-3) == 1 for value in as_theirs(template).values() if value.ndim == 4)
     assert door(ours[1], "--to", "edm2-pkl", "--template", template, tmp_path / "out.pkl")[0] == 0
-    assert equal(ours[0], as_theirs(tmp_path / "out.pkl"), torch.float16)
+    assert equal(ours[0], as_theirs(tmp_path / "out.pkl"))
 
 
 def test_to_edm2_state_dict(ours, tmp_path, door):
@@ -211,7 +291,7 @@ def test_mistakes(theirs, ours, tmp_path, door):
     arguments = ARGUMENTS | {"model_channels": 128}
     other.write_bytes(snapshot(Precond(**arguments), arguments))
     weights = ours[0].state_dict()
-    weights["unet.out_conv.weight"] = weights["unet.out_conv.weight"] + 1e5
+    weights["unet.out_conv.weight"] = weights["unet.out_conv.weight"] + torch.inf
     save_model(large, weights, describe(ARGUMENTS))
     hostile = tmp_path / "hostile.pkl"
     hostile.write_bytes(pickle.dumps(os.system))
@@ -221,7 +301,15 @@ def test_mistakes(theirs, ours, tmp_path, door):
         ((path, folder), "ours is a file or not empty"),
         ((hostile, out), "it names 'posix.system', which no saved model needs. None of it was run."),
         ((folder, "--to", "edm2-pkl", out), "needs --template"),
-        ((path, "--template", path, out), "needs --template"),
+        ((path, "--template", path, out), "a snapshot says its own arguments: leave out --template"),
+        ((folder, "--to", "edm2-state-dict", "--template", path, out), "takes no --template"),
+        ((folder, "--to", "edm2-state-dict", "--part", "ema", out), "--part chooses what of a file"),
+        ((path, "--noise-level", -1, 1, out), "--noise-level is written into an edm2-training-state"),
+        (
+            (folder, "--to", "edm2-training-state", "--noise-level", -1, 0, out),
+            "--noise-level -1 0: a mean and a standard deviation above 0 are meant",
+        ),
+        ((state, "--template", state, out), "does not say its network's arguments"),
         ((folder, *pkl, other, out), "its model_channels is 128, the model's 64"),
         ((folder, *pkl, state, out), "is no EDM2 snapshot but an edm2-training-state"),
         ((folder, *pkl, folder, out), "is a model folder: give your own"),

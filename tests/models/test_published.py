@@ -59,6 +59,42 @@ def test_a_model_is_downloaded_when_it_is_named_and_read_as_data(there, theirs, 
     assert "licence CC BY-NC-SA 4.0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("shown", "address"),
+    [
+        ("https://h.co/a/net.pkl?download=true", "https://h.co/a/net.pkl?download=true"),
+        ("HTTPS://H.co/A/net.PKL", "https://h.co/A/net.PKL"),
+        ("https://h.co/net.pkl#readme", "https://h.co/net.pkl"),
+        ("https://huggingface.co/u/r/blob/main/net.pkl", "https://huggingface.co/u/r/resolve/main/net.pkl"),
+        (f"{published.DDO}/edm2-img64-s-ddo.pkl?download=true", f"{published.DDO}/edm2-img64-s-ddo.pkl"),
+        (
+            f"{published.DDO}/edm2-img64-s-ddo.pkl".replace("/resolve/", "/blob/"),
+            f"{published.DDO}/edm2-img64-s-ddo.pkl",
+        ),
+    ],
+)
+def test_addresses_as_browsers_show_them(shown, address):
+    found = find(shown)
+    assert (
+        found.address == address
+        and to_download(shown).place.name == address.rpartition("/")[2].partition("?")[0]
+    )
+    assert (found.licence == "unknown") == ("h.co" in address or "/u/r/" in address)
+
+
+def test_download_true(there, theirs):
+    """A query reaches the server, and the file is the same."""
+    own = theirs[0].state_dict()
+    loaded = load(f" {there.address}?download=true ").state_dict()
+    assert all(torch.equal(loaded[key], value.half().float()) for key, value in own.items())
+
+
+@pytest.mark.parametrize("address", ["hf://u/r/net.pkl", "s3://bucket/net.pkl", "file:///tmp/net.pkl"])
+def test_other_schemes(address):
+    with pytest.raises(ValueError, match="is neither a path nor an https address"):
+        resolve(address)
+
+
 def test_what_was_downloaded_and_is_no_model_is_refused(there):
     there.content = b"not a pickle"
     with pytest.raises(ValueError, match=r"model\.pkl"):

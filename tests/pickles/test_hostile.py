@@ -66,6 +66,42 @@ def integer(value):
     return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
 
 
+def dtype(code="f8"):
+    return name("numpy", "dtype") + text(code) + b"\x89\x88\x87R"
+
+
+def scalar(data):
+    return name("numpy._core.multiarray", "scalar") + dtype() + b"C" + bytes([len(data)]) + data + b"\x86R."
+
+
+def array_pickle(size):
+    """An array of two elements that says it has another shape."""
+    sides = text(size) if isinstance(size, str) else integer(size)
+    buffer = b"\x96" + struct.pack("<Q", 16) + bytes(16)
+    return (
+        P
+        + name("numpy._core.numeric", "_frombuffer")
+        + b"("
+        + buffer
+        + dtype()
+        + sides
+        + b"\x85"
+        + text("C")
+        + b"tR."
+    )
+
+
+def stream_of(pid):
+    """A torch stream of one persistent id."""
+    head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    return (
+        b"".join(pickle.dumps(value, 2) for value in head)
+        + pickle.dumps(pid, 2)[:-1]
+        + b"Q."
+        + pickle.dumps([], 2)
+    )
+
+
 def hostile(mark):
     """Case -> (bytes, what the refusal says)."""
     shell = f"touch {mark}"
@@ -115,8 +151,16 @@ def hostile(mark):
         "many values": (P + b"(" + b"]" * 600_000 + b"t.", "more than 500,000 steps"),
         "a number of a million digits": (P + b"\x8b\0\0\x08\0" + b"\x7f" * (1 << 19) + b".", None),
         "no end": (P + b"N", "it ends before 1 bytes"),
-        "nothing": (b"", "it ends before 1 bytes"),
-        "a text file": (b"Some text.", "damaged or no pickled model"),
+        "nothing": (b"", "it is empty"),
+        "a text file": (b"Some text.", "no pickled model but a text that begins 'Some text.'"),
+        "a text, cut": ("Some text\u2026".encode()[:-1], "but a text that begins 'Some text'"),
+        "another codec": (P + name("_codecs", "encode") + text("x") + text("rot13") + b"\x86R.", "rot13"),
+        "a huge number": (P + scalar(b"x" * 99), "99 bytes where at most 16 belong"),
+        "a number of too few bytes": (P + scalar(b"x"), "no pickled model"),
+        "an array of too few bytes": (array_pickle(3), "of a storage of 2 elements"),
+        "an array of a text": (array_pickle("x"), "holds str where int"),
+        "a module's class": (stream_of(("module", "os.system", "x.py", "exec")), "holds str where Global"),
+        "a set of lists": (P + name("builtins", "set") + b"]](]e\x85R.", "where"),
         "a line without end": (P + b"c" + b"a" * 1_000_000, "no newline"),
     }  # fmt: skip
 

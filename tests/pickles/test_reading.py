@@ -1,5 +1,6 @@
 """What the restricted reader makes of the three forms of a pickled model."""
 
+import errno
 import pickle
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mclr_fast.pickles import reading, values
+from mclr_fast.pickles import reading, values, worker
 
 DTYPES = [*reading.DTYPES.values()]
 
@@ -169,7 +170,17 @@ def test_a_file_that_shrank(theirs):
 
 def test_the_names_are_these():
     """Whoever adds one must show that nothing is called for it."""
-    assert len(values.KNOWN) == 23 and not any("*" in name for name in values.KNOWN)
+    assert len(values.KNOWN) == 76 and not any("*" in name for name in values.KNOWN)
+    assert sum(map(len, values.NAMES.values())) == len(values.KNOWN)  # each is explained once
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "x").write_bytes(b"\x80\x04N.")
+    monkeypatch.setattr(worker.containers, "read_file", fails)
+    assert worker.answer(str(tmp_path / "x")) == {"refused": "it cannot be read (Input/output error)."}
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -18,6 +18,12 @@ from .network import Precond
 Node = dict[str, Any]
 POSITIONAL = ("img_resolution", "img_channels", "label_dim", "use_fp16", "sigma_data", "logvar_channels")
 UNUSED = {"use_fp16", "dropout"}  # of their training and machine; the dtype and dropout of a run are its own
+HEAD_WIDTH = 64  # EDM2's channels_per_head
+TAKEN = (
+    "what names and shapes do not show is taken to be EDM2's own: channels_per_head 64, label_balance 0.5, "
+    "concat_balance 0.5, res_balance 0.3, attn_balance 0.3, clip_act 256. If the run had others, convert it "
+    "with --template, a snapshot or model folder of the same network."
+)
 BLOCK_ATTRIBUTES = ("res_balance", "attn_balance", "clip_act", "resample_filter")
 
 
@@ -41,7 +47,25 @@ def from_snapshot(network: Node) -> tuple[dict[str, Any], dict[str, Node]]:
         for name in BLOCK_ATTRIBUTES:
             if block[name] != arguments.setdefault(name, block[name]):
                 raise ValueError(f"its blocks differ in {name}: {block[name]} and {arguments[name]}.")
-    return _checked(arguments, tensors), tensors
+        _check_heads(block, arguments)
+    return checked(arguments, tensors), tensors
+
+
+def from_own(network: Node) -> tuple[dict[str, Any], dict[str, Node]]:
+    """(config.json, tensors) of a network that was saved whole by torch.save.
+
+    Errors    ValueError where it does not say its configuration, as those that `models.load` gave do.
+    """
+    description = network["state"].get("description")
+    if not isinstance(description, dict) or not isinstance(description.get("net"), dict):
+        raise ValueError(
+            "its network does not say its configuration: save its state_dict(), or with save_model."
+        )
+    tensors = dict(_tensors(network))
+    for name, node in tensors.items():
+        if name.endswith("_gain"):  # held as [1], published as scalars
+            tensors[name] = {**node, "shape": [], "stride": []}
+    return description | {"net": checked(description["net"], tensors)}, tensors
 
 
 def from_state_dict(tensors: dict[str, Node], sigma_data: float = 0.5) -> dict[str, Any]:
@@ -67,6 +91,7 @@ def from_state_dict(tensors: dict[str, Node], sigma_data: float = 0.5) -> dict[s
             bool(re.fullmatch(rf"unet\.enc\.{resolutions[0]}x\d+_block\d+\.conv_res1\.weight", name))
             for name in shape
         )
+        _check_head_width(shape)
         channels = math.gcd(*widths.values())
         noise_width, emb_width = shape["unet.emb_noise.weight"][::-1]
         arguments = dict(
@@ -84,12 +109,45 @@ def from_state_dict(tensors: dict[str, Node], sigma_data: float = 0.5) -> dict[s
             arguments["channel_mult_noise"] = noise_width / channels
         if emb_width != max(widths.values()):
             arguments["channel_mult_emb"] = emb_width / channels
+    except HeadsError:
+        raise
     except (LookupError, TypeError, ValueError, ZeroDivisionError):
         raise ValueError("its tensors are not named and shaped as EDM2's.") from None
-    return _checked(arguments, tensors)
+    return checked(arguments, tensors)
 
 
-def _checked(arguments: dict[str, Any], tensors: dict[str, Node]) -> dict[str, Any]:
+class HeadsError(ValueError):
+    """Its attention is not of heads as wide as EDM2's."""
+
+
+def _check_head_width(shape: dict[str, list[int]]) -> None:
+    """A block has attention where it is at least a head wide; the decoder's first always wants it."""
+    for block in (name.removesuffix(".conv_res1.weight") for name in shape if ".conv_res1." in name):
+        width = shape[f"{block}.conv_res1.weight"][0]
+        attends = f"{block}.attn_qkv.weight" in shape
+        if (attends and width < HEAD_WIDTH) or (
+            not attends and width >= HEAD_WIDTH and re.search(r"\.dec\.\d+x\d+_in0$", block)
+        ):
+            raise HeadsError(
+                f"its {block!r}, {width} channels wide, has {'' if attends else 'no '}attention, so its "
+                f"channels_per_head is not EDM2's {HEAD_WIDTH}, and the file does not say it: convert "
+                "it with --template, a snapshot or model folder of the same network."
+            )
+
+
+def _check_heads(block: dict[str, Any], arguments: dict[str, Any]) -> None:
+    """What a block computes with is what its arguments would make."""
+    heads, width = block.get("num_heads"), block.get("out_channels")
+    if not heads or not width:
+        return
+    expected = width // arguments.setdefault("channels_per_head", HEAD_WIDTH)
+    if heads != expected:
+        raise ValueError(
+            f"its blocks of {width} channels have {heads} heads, not {expected} as they were made with."
+        )
+
+
+def checked(arguments: dict[str, Any], tensors: dict[str, Node]) -> dict[str, Any]:
     """The arguments that `Precond` knows, of a size that the tensors can be of."""
     kept = {name: value for name, value in arguments.items() if name not in UNUSED}
     unknown = sorted(kept.keys() - inspect.signature(Precond).parameters.keys() | kept.keys() & {"dtype"})
