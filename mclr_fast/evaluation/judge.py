@@ -208,9 +208,14 @@ class Judge:
         return None if not found else Collected((moments or features).moments, seen)
 
     def _check_references(self) -> None:
-        """There are as many images of the reference as features of them are needed."""
+        """The reference is of as many images as a protocol needs, where it says of how many it is."""
         for name, protocol in self.protocols.items():
-            if "features" in protocol.reference:
-                features = self._reference(protocol).features
-                widths = {protocol.extractor: features.shape[1]}
-                check_count({name: protocol}, len(features), widths, "real images")
+            found = self._reference(protocol)
+            counts = {
+                "moments": found and found.moments.count,
+                "features": found and found.features is not None and len(found.features),
+            }
+            widths = {protocol.extractor: self.extractors[protocol.extractor].num_features}
+            for need in protocol.reference:
+                if counts[need]:  # EDM's .npz does not say
+                    check_count({name: protocol}, counts[need], widths, "real images")

@@ -227,6 +227,8 @@ def test_too_few_images(fields, weights, protocol, images, said):
 def test_too_few_real_images(fields, weights):
     with pytest.raises(RunError, match="pr-dinov2 needs at least 6 real images, and there are 4"):
         scored(fields(20, 0), fields(4, 1), "pr-dinov2", weights)
+    with pytest.raises(RunError, match="fid needs at least 9 real images, and there are 6"):
+        scored(fields(20, 0), fields(6, 1), "fid", weights)
 
 
 def test_protocols_by_name():

@@ -117,6 +117,21 @@ def test_evaluate_door_gives_the_runs_row(run, capsys):
         assert row[metric] == pytest.approx(best[metric], rel=1e-4)
 
 
+def test_evaluate_door_turns_the_dial(run, capsys):
+    """At 0 it judges the base, at 1 the model."""
+    options = ["--num-samples", "60", "--num-steps", "3", "--device", "cpu", "--precision", "fp32"]
+    rows = []
+    for more in (["--strength", "0"], ["--strength", "1"], ["--strength", "0.5"], []):
+        assert evaluate.main([str(run), *options, *more]) == 0
+        rows.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    base, whole, half, best = rows
+    assert [row["kind"] for row in rows] == ["dial"] * 3 + ["trained"] and half["strength"] == 0.5
+    assert whole["fd"] == pytest.approx(best["fd"], rel=1e-3)
+    assert evaluate.main(["mnist16-base", *options]) == 0
+    assert base["fd"] == pytest.approx(json.loads(capsys.readouterr().out.splitlines()[-1])["fd"], rel=1e-3)
+    assert half["metrics"] not in (base["metrics"], best["metrics"])
+
+
 def test_a_new_base_says_how_it_is_sampled_and_that_it_knows_no_label(tmp_path):
     """As its run evaluates it: its steps and noise levels, its classes in turn."""
     config = replace(get_recipe("mnist16-base"), outdir=tmp_path / "base")

@@ -16,7 +16,7 @@ from mclr_fast.evaluation.image_sets import open_images
 from mclr_fast.evaluation.judge import Judge, Panel
 from mclr_fast.evaluation.protocols import EMBEDDED, own_data, protocol_names
 from mclr_fast.evaluation.references import save_reference
-from mclr_fast.evaluation.rows import Row
+from mclr_fast.evaluation.rows import Kind, Row
 from mclr_fast.models import read_config
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import Check, option_of
@@ -142,7 +142,7 @@ def _of_model(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: Stop
             collector.add(ready.decode(batch.x), batch.places)
         row = Row(
             name=_name(config),
-            kind="trained" if config.guidance == 1 else "guidance",
+            kind=_kind(config),
             images_seen=0,
             nfe=ready.sampler.nfe,
             samples=len(seeds),
@@ -167,6 +167,12 @@ def _seeds(config: EvaluateConfig) -> list[range]:
     """Of every evaluation."""
     first, n = config.first_seed, config.num_samples
     return [range(first + i * n, first + (i + 1) * n) for i in range(config.repeats)]
+
+
+def _kind(config: EvaluateConfig) -> Kind:
+    if config.strength is not None:
+        return "dial"
+    return "trained" if config.guidance == 1 else "guidance"
 
 
 def _name(config: EvaluateConfig) -> str:
