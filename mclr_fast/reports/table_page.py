@@ -79,9 +79,9 @@ def write_table_report(outdir: Path) -> Path:
 
 def _groups(summary: TableSummary) -> Iterator[tuple[str, list[Row], str]]:
     judged = judged_rows(summary)
-    (guided,) = judged[CFG]
     yield KINDS["base"], judged["base"], ""
-    yield KINDS["guidance"], [guided], f"guidance {guided.guidance:g}"
+    for guided in judged[CFG]:
+        yield KINDS["guidance"], [guided], f"guidance {guided.guidance:g}"
     for name, method in summary.methods.items():
         yield OBJECTIVES[name], judged[name], settings_text(method.settings)
 
@@ -96,14 +96,16 @@ class Line(NamedTuple):
 def lines(summary: TableSummary) -> list[Line]:
     """Table 1: method, settings, network calls; means over seeds with their ranges, the best two marked.
 
-    The last line says what as many real images as samples score: no method, so never marked.
+    The last line, where there are held-out images, says what as many of them as samples score: no method, so
+    never marked.
     """
     groups, marks = list(_groups(summary)), {}
     for metric in COLUMNS:
         means = [np.mean([metric.of(row) for row in rows]) for _, rows, _ in groups]
         order = np.argsort(means)[:: 1 if metric.arrow == "↓" else -1]
         marks |= {(order[0], metric.key): "best", (order[1], metric.key): "second"}
-    groups.append((KINDS["real"], summary.of("real"), "held out"))
+    if real := summary.of("real"):
+        groups.append((KINDS["real"], real, "held out"))
     return [
         Line(
             [name, settings, str(rows[0].nfe)],
@@ -146,15 +148,17 @@ def _tradeoff(summary: TableSummary, x: Metric, y: Metric) -> Picture:
     fig, ax = axes((6.2, 5.4), f"{y.title} against {x.title}", axis_title(x), axis_title(y))
     curves = {name: method.runs[0].curve for name, method in summary.methods.items()}
     base = next(iter(curves.values()))[0]
-    ax.plot(*points([base, *summary.guided], x.of, y.of), "*--", color=GUIDED, ms=7, label=KINDS["guidance"])
+    if summary.guided:
+        guided = points([base, *summary.guided], x.of, y.of)
+        ax.plot(*guided, "*--", color=GUIDED, ms=7, label=KINDS["guidance"])
     for row in summary.guided:
         note(ax, row, x, y, f"{row.guidance:g}", GUIDED)
     for name, rows in curves.items():
         color, marker = LOOKS[name]
         ax.plot(*points(rows, x.of, y.of), marker=marker, color=color, ms=4, label=OBJECTIVES[name])
     ax.plot(x.of(base), y.of(base), "o", color=BASE, ms=7, label=KINDS["base"], zorder=5)
-    real = points(summary.of("real"), x.of, y.of)
-    ax.plot(*real, "d", color=REAL, ms=7, label=KINDS["real"], zorder=5)
+    if real := summary.of("real"):
+        ax.plot(*points(real, x.of, y.of), "d", color=REAL, ms=7, label=KINDS["real"], zorder=5)
     finish(fig, ax, y)
     if y is FD:
         log_axis(ax)
@@ -188,6 +192,8 @@ def _page(summary: TableSummary, pictures: list[Picture]) -> str:
         (line.first + [Html(wrap[mark].format(escape(text))) for text, mark in line.metrics], False)
         for line in lines(summary)
     ]
+    first = 1 + len(summary.of("guidance"))  # of the methods
+    last = len(body) - bool(summary.of("real"))
     parts = [
         section(
             ablation_title(ablation),
@@ -199,7 +205,7 @@ def _page(summary: TableSummary, pictures: list[Picture]) -> str:
     return page(
         f"Table: {summary.recipe}",
         f'<p class="note">{escape(how(summary))} Best of a column bold, second underlined.</p>\n',
-        table(HEAD, [body[:2], body[2:-1], body[-1:]], text_columns=1),
+        table(HEAD, [part for part in (body[:first], body[first:last], body[last:]) if part], text_columns=1),
         "<h2>Found here</h2>\n",
         bullets(findings(summary)),
         section(

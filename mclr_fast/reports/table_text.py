@@ -14,6 +14,7 @@ from .words import FD, IS, KINDS, OBJECTIVES, Metric
 
 SYMBOLS = {
     "num_negatives": "K",
+    "batch_size": "N",
     "dsm_weight": "DSM weight",
     "beta": "β",
     "lambda_coef": "λ",

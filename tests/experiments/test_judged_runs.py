@@ -14,6 +14,8 @@ from mclr_fast import evaluate
 from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.experiments.checks import check_options
 from mclr_fast.experiments.run import Run
+from mclr_fast.experiments.tables.cells import cell_config
+from mclr_fast.experiments.tables.table import make_table
 from mclr_fast.models import describe, load, save_model
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.recipes import get_recipe
@@ -194,3 +196,37 @@ def test_a_proof_needs_intervals(folder, weights):
     check_options(config, 1)
     with pytest.raises(RunError, match="needs an interval for each difference of FDs"):
         check_comparable(config)
+
+
+def test_a_search(folder, weights):
+    """Short runs of every setting, then the best of them with each seed, judged on fresh samples; once each."""
+    options = dict(ref=(), gnet=str(folder / "guide"), best_cfg_scales=(), dial=(), final_samples=0)
+    config = as_recipe("edm2-img64-s-search", folder, weights, folder / "base", **options)
+    grid = [dict(lr=1e-4, batch_size=8, num_negatives=1), dict(lr=2e-4, batch_size=4, num_negatives=3)]
+    table = {**config.table, "grid": {"mclr": grid}, "tried_train": {"duration": 16}}
+    table["tried"] = {**table["tried"], "eval_every": 16}
+    config = replace(config, table=table, proof_seeds=(0, 1), proof_samples=24)
+    summary = make_table(config, Ranks("cpu"), StopRequest())
+    assert [row.kind for row in summary.rows] == ["base", "guidance", "trained", "trained"]
+    assert {row.samples for row in summary.rows} == {24}
+    tried = summary.methods["mclr"].grid
+    assert [entry.settings for entry in tried] == grid
+    assert all([row.images_seen for row in entry.rows] == [0, 16] for entry in tried)
+    assert summary.methods["mclr"].settings == min(tried, key=lambda entry: entry.fd).settings
+    assert [run.seed for run in summary.methods["mclr"].runs] == [0, 1]
+    assert (folder / "run" / "report.html").exists()
+    again = make_table(config, Ranks("cpu"), StopRequest())
+    assert again.rows == summary.rows
+
+
+def test_a_search_at_scale_can_be():
+    """Every run of the shipped one passes the checks; its settings are the three that the paper leaves open."""
+    config = replace(get_recipe("edm2-img64-s-search"), data="x.zip", init="x")
+    settings = config.table["grid"]["mclr"]
+    assert len(settings) == 12 and {*settings[0]} == {"lr", "batch_size", "num_negatives"}
+    for setting in settings:
+        for tried in (True, False):
+            cell = cell_config(config, "mclr", setting, 0, tried=tried)
+            check_options(cell, 8)
+            assert cell.eval.num_samples == 5000 and cell.eval.patience == 3
+    assert cell.train.duration == 2**20 and config.proof_samples == 50_000
