@@ -136,6 +136,7 @@ class SamplerConfig:
     S_max: ClassVar[float] = math.inf
     S_noise: ClassVar[float] = 1.0
     guidance_interval: ClassVar[tuple[float, float] | None] = None
+    cuda_graphs: ClassVar[Literal["on", "off"]] = "on"
 
     num_steps: int = 12
     """Heun steps: a sample costs 2 num_steps - 1 network calls."""
@@ -274,6 +275,8 @@ class HeunConfig(SamplerConfig):
     """Factor on the added noise, above 0."""
     guidance_interval: tuple[float, float] | None = None
     """Noise levels between which guidance acts, LO HI; default: all."""
+    cuda_graphs: Literal["on", "off"] = "on"
+    """On a GPU, all calls of a batch as one CUDA graph; off = launched kernel by kernel. No matter on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -208,6 +208,9 @@ class HeunSampler:
     def held(self) -> Iterator[None]:
         """As `Sampler.held`; on a GPU the calls inside are CUDA graphs, which read what is held."""
         with self.hold():
+            if self.options.cuda_graphs == "off":
+                yield
+                return
             self._graphs.append(Graphs(self._sample, say=partial(say, True)))
             try:
                 yield

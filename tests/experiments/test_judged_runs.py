@@ -199,7 +199,7 @@ def test_a_proof_needs_intervals(folder, weights):
 
 
 def test_a_search(folder, weights):
-    """Short runs of every setting, then the best of them with each seed, judged on fresh samples; once each."""
+    """Short runs of every setting, then the best with each seed, judged on fresh samples; none made twice."""
     options = dict(ref=(), gnet=str(folder / "guide"), best_cfg_scales=(), dial=(), final_samples=0)
     config = as_recipe("edm2-img64-s-search", folder, weights, folder / "base", **options)
     grid = [dict(lr=1e-4, batch_size=8, num_negatives=1), dict(lr=2e-4, batch_size=4, num_negatives=3)]
@@ -220,7 +220,7 @@ def test_a_search(folder, weights):
 
 
 def test_a_search_at_scale_can_be():
-    """Every run of the shipped one passes the checks; its settings are the three that the paper leaves open."""
+    """Every run of the shipped one passes the checks; its settings are what the paper leaves open."""
     config = replace(get_recipe("edm2-img64-s-search"), data="x.zip", init="x")
     settings = config.table["grid"]["mclr"]
     assert len(settings) == 12 and {*settings[0]} == {"lr", "batch_size", "num_negatives"}

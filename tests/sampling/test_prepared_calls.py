@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from mclr_fast.config import SamplerConfig
+from mclr_fast.config import HeunConfig, SamplerConfig
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.sampling import HeunSampler, Unconditional, edm_sampler
 
@@ -122,3 +122,12 @@ def test_a_held_sampler_is_captured_whole_and_a_last_batch_is_padded(start):
             assert torch.equal(sampler(noise[:rows], labels[:rows]), expected[:rows])
         assert shapes == [[(3, 1, 4, 4), (3,)]]
     assert not sampler._graphs  # what they read is held no longer
+    without = HeunSampler(
+        Net(),
+        (1, 4, 4),
+        torch.device("cpu"),
+        HeunConfig(**OPTIONS, rho=7.0, cuda_graphs="off"),
+        hold=nullcontext,
+    )
+    with without.held():
+        assert not without._graphs and torch.equal(without(*start), expected)

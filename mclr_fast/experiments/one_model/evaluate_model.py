@@ -31,7 +31,8 @@ from .ready_model import classes_of, classes_of_seeds, made_with, ready_model
 # How a model is sampled: nothing to images that are there.
 SAMPLING = (
     "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance_interval",
-    "guidance", "gnet", "strength", "base", "vae", "labels", "balance", "first_seed", "num_samples",
+    "guidance", "gnet", "strength", "base", "vae", "labels", "balance", "cuda_graphs",
+    "first_seed", "num_samples",
 )  # fmt: skip
 DEFAULTS = {"protocol": EMBEDDED, "first_seed": 0}
 SAMPLES = {True: 1000, False: 50_000}  # is it an embedded protocol? -> the default
