@@ -276,7 +276,7 @@ class HeunConfig(SamplerConfig):
     guidance_interval: tuple[float, float] | None = None
     """Noise levels between which guidance acts, LO HI; default: all."""
     cuda_graphs: Literal["on", "off"] = "on"
-    """On a GPU, all calls of a batch as one CUDA graph; off = launched kernel by kernel. No matter on a CPU."""
+    """On a GPU, all calls of a batch as one CUDA graph; off = launched kernel by kernel. A CPU has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
