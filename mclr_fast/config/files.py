@@ -1,0 +1,63 @@
+"""Options of the doors that write files: `convert` and `prepare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Options of `python -m mclr_fast.convert`."""
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
+    """Model folder or name, or a file or its https address: EDM2's .pkl, .pt, DDO's .pkl, VAR's .pth."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
+    """Folder or file to write."""
+    to: Literal["folder", "edm2-pkl", "edm2-state-dict", "edm2-training-state", "var-pth"] = "folder"
+    """folder = model.safetensors and config.json; edm2-*, var-pth = a file that their code reads."""
+    template: Path | None = None
+    """edm2-pkl: your own EDM2 snapshot, of the same architecture, whose weights are replaced. folder, of an
+    EDM2 state: a snapshot or model folder of the same network, for what a state does not say of it."""
+    ema: float | None = None
+    """folder, of a training state: the average of this std, in (0, 0.2886], not the trained weights."""
+    part: str | None = None
+    """folder, of a file that holds several networks: the key that the network is under, such as ema."""
+    noise_level: tuple[float, float] | None = None
+    """edm2-training-state: mean and standard deviation of ln sigma, the latter above 0, that EDM2's own loss
+    will train with; default: those of the preset of the model's size, else its own, -0.4 and 1."""
+    licence: str | None = None
+    """folder: licence of the weights; default CC BY-NC-SA 4.0 for NVIDIA's files, by name, else unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Options of `python -m mclr_fast.prepare`."""
+
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
+    """Folder, .zip or .tar (.tgz, ...) of labelled images."""
+    out: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="OUT")] = None
+    """EDM2 data set to write, a .zip."""
+    resolution: int = 64
+    """Side of the images, in pixels: center-crop-dhariwal."""
+    latents: str | None = None
+    """Encode with this VAE: a folder of diffusers', or stabilityai/sd-vae-ft-mse, EDM2's."""
+    mirror: bool = False
+    """Append the mirror image of every image."""
+    exif_rotation: bool = False
+    """Turn photographs as their EXIF orientation says; EDM2's tool does not."""
+    within: str | None = None
+    """Read this folder of SOURCE alone, such as pets/train."""
+    class_level: int | None = None
+    """Depth of the folders that are the classes, 1 = the outermost; found out where it shows."""
+    skip_damaged: bool = False
+    """Leave out images that cannot be read."""
+    verify: bool = False
+    """Read every image of OUT, or of SOURCE if nothing is to be written."""
+    threads: int = 0
+    """Threads that read; 0 = one a core, at most 16."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Of the VAE; auto = cuda where there is one."""
