@@ -160,12 +160,9 @@ def batches(
 
     Errors    RunError, on all ranks, for an image that cannot be read. Interrupted, between batches.
     """
-    round_size = ranks.size * batch_size
     with progress_bar(description, len(images), 0, ranks.is_main, "images") as bar:
-        for first in range(0, len(images), round_size):
+        for places, own in ranks.rounds(len(images), batch_size):
             stop.check()
-            places = range(first, min(first + round_size, len(images)))
-            own = places[ranks.rows(len(places))]
             read, error = torch.empty(0, *images.image_shape, dtype=torch.uint8), None
             try:
                 if own:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
 import torch
@@ -67,6 +67,16 @@ class Ranks:
     def rows(self, num_rows: int) -> slice:
         """This rank's contiguous share of num_rows; sizes differ by at most one."""
         return slice(num_rows * self.rank // self.size, num_rows * (self.rank + 1) // self.size)
+
+    def rounds(self, num_rows: int, batch_size: int) -> Iterator[tuple[range, range]]:
+        """num_rows in rounds of one batch a rank: the places of each round, and of them this rank's.
+
+        Shares are contiguous and in the order of ranks, so to gather every round is to have the rows in
+        order. All ranks get every round, in the last one perhaps with no place of their own.
+        """
+        for first in range(0, num_rows, self.size * batch_size):
+            places = range(first, min(first + self.size * batch_size, num_rows))
+            yield places, places[self.rows(len(places))]
 
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Give every rank rank 0's values, in place."""

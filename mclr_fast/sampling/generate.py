@@ -41,18 +41,14 @@ def generate(
     """Sample this rank's part of the (seed, label), a batch at a time; the iterator keeps none of them.
 
     Shapes    labels: int64 [n], n = len(seeds) -> batches of at most batch_size.
-    Order     The seeds are cut into rounds of one batch a rank, and a round into contiguous shares in the
-              order of ranks: to gather every round is to have the samples in order. All ranks get a batch of
-              every round, in the last one perhaps an empty one.
+    Order     That of `Ranks.rounds`: to gather every round is to have the samples in order. All ranks get a
+              batch of every round, in the last one perhaps an empty one.
     Errors    Interrupted, between batches, after a signal.
     """
-    round_size = ranks.size * batch_size
     calls, started = 0, time.perf_counter()
     with sampler.held(), progress_bar(description, len(seeds), 0, ranks.is_main) as bar:
-        for first in range(0, len(seeds), round_size):
+        for places, own in ranks.rounds(len(seeds), batch_size):
             stop.check()
-            places = range(first, min(first + round_size, len(seeds)))
-            own = places[ranks.rows(len(places))]
             x = _sample(sampler, seeds, labels, own or places[:1], ranks.device)
             yield Batch(own, x[: len(own)])  # where a rank has no share, one sample gives the shape
             calls += sampler.nfe
