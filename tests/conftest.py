@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 GOLDEN = Path(__file__).parent / "golden"
 PROGRAMS = Path(__file__).parent / "programs"
 sys.path[:0] = [str(Path(__file__).parent), str(PROGRAMS)]  # for stand_ins, and for tiny_run and the like
@@ -24,7 +25,7 @@ def golden():
 @pytest.fixture(autouse=True)
 def signal_handlers():
     """The doors install handlers; each test gives back what was there, so that pytest can be ended."""
-    saved = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    saved = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in saved.items():
         signal.signal(number, handler)

@@ -25,6 +25,7 @@ from mclr_fast.runtime.files import file_sha256, write_json
 from mclr_fast.runtime.formats import state_marker
 
 MARKER = "complete.json"
+METADATA, DATA = ".metadata", ".distcp"  # DCP's record, and the suffix of its other files
 
 
 class DamagedState(Exception):
@@ -32,26 +33,31 @@ class DamagedState(Exception):
 
 
 def mark_complete(folder: Path, content: dict[str, Any]) -> None:
-    """Write the marker: `content`, and the size and SHA-256 of every file there. All is on disk then."""
+    """Write the marker: `content`, and the size and SHA-256 of every file of DCP's. All is on disk then.
+
+    What else lies there, as desktops and network drives leave it, is none of the state.
+    """
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.iterdir())
+        if path.name == METADATA or path.suffix == DATA
     }
     write_json(folder / MARKER, {**content, "files": files})
     sync_folder(folder)
 
 
 def read_complete(folder: Path) -> dict[str, Any]:
-    """The marker's content, once every file is seen to be as it was written. DamagedState otherwise.
+    """The marker's content, once every file that it lists is seen to be as it was written.
 
-    Errors    RunError for a state of a later format.
+    Errors    DamagedState where one is not; OSError for one that cannot be read, which may be whole; RunError
+              for a state of a later format.
     """
     try:
         content = state_marker(json.loads((folder / MARKER).read_text()), folder)
         files = content["files"]
         found = {path.name for path in folder.iterdir()} - {MARKER}
-        if differing := sorted(found ^ files.keys()):
-            raise DamagedState(f"{differing[0]} is {'missing' if differing[0] in files else 'not its own'}")
+        if missing := sorted(files.keys() - found):
+            raise DamagedState(f"{missing[0]} is missing")
         for name, written in files.items():
             size = (folder / name).stat().st_size
             if size != written["bytes"]:
@@ -60,8 +66,6 @@ def read_complete(folder: Path) -> dict[str, Any]:
                 raise DamagedState(f"the content of {name} has changed")
     except FileNotFoundError as error:
         raise DamagedState(f"{Path(error.filename).name} is missing") from None
-    except OSError as error:
-        raise DamagedState(f"{error.strerror}: {error.filename}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedState(f"{MARKER} is not a marker of ours ({error})") from None
     return content
@@ -100,7 +104,7 @@ class StateReader(FileSystemReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """The record `.metadata`. DamagedState when it holds anything else."""
         try:
-            with open(Path(self.path) / ".metadata", "rb") as file:
+            with open(Path(self.path) / METADATA, "rb") as file:
                 metadata = _RecordUnpickler(file).load()
             outside = {info.relative_path for info in metadata.storage_data.values()} - self._files
         except (pickle.UnpicklingError, EOFError, AttributeError, TypeError, IndexError, KeyError) as error:

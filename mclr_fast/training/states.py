@@ -102,12 +102,16 @@ class TrainingStates:
 
         None where there is none yet. A damaged one is put aside, with a warning, for the one before it.
 
-        Errors    ValueError when names or shapes are not `state`'s; RunError when it is another run's.
+        Errors    ValueError when names or shapes are not `state`'s; RunError when it is another run's, when
+                  one cannot be read, and when there are states and all are damaged.
         """
         try:
             found = self.ranks.on_main(self._newest_sound)
         except OSError as error:
-            raise RunError(f"{self.folder} cannot be used: {reason(error)}.") from error
+            raise RunError(
+                f"{error.filename or self.folder} cannot be read: {reason(error)}. Nothing was changed: run "
+                "the same command again when it can be."
+            ) from error
         if found is None:
             return None
         folder, content = found
@@ -143,7 +147,12 @@ class TrainingStates:
                 aside = folder.with_name(f"damaged-{folder.name}")
                 shutil.rmtree(aside, ignore_errors=True)
                 folder.rename(aside)
-                say(True, f"warning: {folder} is damaged ({damage}): going on from the one before it.")
+                say(True, f"warning: {folder} is damaged ({damage}): looking at the one before it.")
+        if aside := sorted(self.folder.glob("damaged-*")):
+            raise RunError(
+                f"no state in {self.folder} can be used: all are damaged, and the run would begin again. Put "
+                f"one back ({aside[-1].name}), or remove the folder to begin again."
+            )
         return None
 
     def _complete(self, written: Future, temporary: Path, content: dict) -> None:

@@ -12,6 +12,8 @@ from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.faults import Fault
 from mclr_fast.runtime.files import file_sha256
 from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.training import state_files
+from mclr_fast.training import states as states_module
 from mclr_fast.training.state_files import DamagedState, StateReader
 from mclr_fast.training.states import TrainingStates
 
@@ -77,7 +79,6 @@ DAMAGES = {
     "one bit": lambda folder: flip(data(folder)),
     "metadata": lambda folder: flip(folder / ".metadata"),
     "a file gone": lambda folder: data(folder).unlink(),
-    "a file more": lambda folder: (folder / "more").write_text("x"),
     "no marker": lambda folder: (folder / "complete.json").unlink(),
     "marker cut short": lambda folder: (folder / "complete.json").write_text('{"files": {'),
     "another marker": lambda folder: (folder / "complete.json").write_text("[]"),
@@ -107,11 +108,57 @@ def test_a_damaged_state_falls_back_to_the_one_before(states, tmp_path, capsys, 
     assert names(tmp_path) == ["000000000001", "000000000002", "damaged-000000000002"]
 
 
-def test_all_states_damaged_is_a_new_beginning(states, tmp_path):
+def test_all_states_damaged_is_no_new_beginning(states, tmp_path):
+    """It is said, each time; with the folder gone, the run begins."""
     save(states(), 1, 2)
     for folder in (tmp_path / "states").iterdir():
         DAMAGES["one bit"](folder)
+    for _ in range(2):
+        with pytest.raises(RunError, match="all are damaged, and the run would begin again"):
+            loaded(states())
+    assert names(tmp_path) == ["damaged-000000000001", "damaged-000000000002"]
+    shutil.rmtree(tmp_path / "states")
     assert loaded(states()) is None
+
+
+@pytest.mark.parametrize("stray", [".DS_Store", ".nfs0000000000c0ffee", "@eaDir/x", "Thumbs.db"])
+def test_what_others_leave_in_a_states_folder_is_none_of_it(states, tmp_path, stray, monkeypatch):
+    """There when the state is read, and there when it was written but gone since."""
+
+    def leave(folder):
+        (folder / stray).parent.mkdir(exist_ok=True)
+        (folder / stray).write_text("x")
+
+    save(states(), 1)
+    leave(tmp_path / "states" / "000000000001")
+    assert loaded(states()) == {"value": 1}
+    marked = state_files.mark_complete
+    with monkeypatch.context() as patch:
+        patch.setattr(states_module, "mark_complete", lambda folder, c: (leave(folder), marked(folder, c)))
+        save(states(), 2)
+    left = tmp_path / "states" / "000000000002" / stray
+    assert left.exists()
+    left.unlink()
+    assert loaded(states()) == {"value": 2}
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")]
+)
+def test_what_cannot_be_read_is_not_damaged(states, tmp_path, monkeypatch, error):
+    """The run stops and says which file; the state stays, and counts once it can be read."""
+    save(states(), 1, 2)
+    before = names(tmp_path)
+
+    def unreadable(path):
+        error.filename = str(path)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_files, "file_sha256", unreadable)
+        with pytest.raises(RunError, match=rf"000000000002/.* cannot be read: {error.strerror}"):
+            loaded(states())
+    assert names(tmp_path) == before and loaded(states()) == {"value": 2}
 
 
 def test_what_a_killed_save_left_is_removed(states, tmp_path):
