@@ -86,7 +86,10 @@ def claim_outdir(outdir: Path, config: RunConfig) -> None:
         free = shutil.disk_usage(outdir).free
         # Looked at before config.json, the first file of all: a process started together with this one
         # may be writing it.
-        occupied = any(not entry.name.endswith(".tmp") for entry in outdir.iterdir())
+        # A disk's own root holds lost+found.
+        occupied = any(
+            entry.name != "lost+found" and not entry.name.endswith(".tmp") for entry in outdir.iterdir()
+        )
     except OSError as error:
         raise RunError(f"cannot use --outdir {outdir}: {error.strerror}. Choose another.") from None
     if free < MIN_FREE_BYTES:

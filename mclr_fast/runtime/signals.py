@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT ask the run to save and stop."""
+"""SIGTERM, SIGINT, SIGUSR1 and SIGHUP ask the run to save and stop."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from .errors import Interrupted
 
 
 class StopRequest:
-    """Set by the first SIGTERM or SIGINT; the loop looks at it between steps, sampling between batches."""
+    """Set by the first such signal; the loop looks at it between steps, sampling between batches."""
 
     def __init__(self):
         """Installs the handlers; call in the main thread."""
         global _newest
         self.requested = False
         _newest = self
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._request)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup's wish
+                signal.signal(number, self._request)
 
     def _request(self, _number, _frame) -> None:
         self.requested = True

@@ -98,3 +98,16 @@ def test_a_folder_that_cannot_be_understood(tmp_path, content, message):
     with pytest.raises(RunError, match=message) as refused:
         claim_outdir(tmp_path, get_recipe("mnist16"))
     assert "\n" not in str(refused.value)
+
+
+def test_the_root_of_a_fresh_disk_counts_as_empty(tmp_path):
+    (tmp_path / "lost+found").mkdir()
+    claim_outdir(tmp_path, RunConfig(recipe="mnist16-base"))
+    assert (tmp_path / "config.json").exists()
+
+
+def test_a_file_beside_lost_and_found_is_somebody_elses(tmp_path):
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunError, match="is not empty"):
+        claim_outdir(tmp_path, RunConfig(recipe="mnist16-base"))
