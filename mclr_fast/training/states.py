@@ -102,8 +102,8 @@ class TrainingStates:
 
         None where there is none yet. A damaged one is put aside, with a warning, for the one before it.
 
-        Errors    ValueError when names or shapes are not `state`'s; RunError when it is another run's, when
-                  one cannot be read, and when there are states and all are damaged.
+        Errors    ValueError when names or shapes are not `state`'s; RunError when it is another run's, and
+                  when one cannot be read.
         """
         try:
             found = self.ranks.on_main(self._newest_sound)
@@ -147,12 +147,7 @@ class TrainingStates:
                 aside = folder.with_name(f"damaged-{folder.name}")
                 shutil.rmtree(aside, ignore_errors=True)
                 folder.rename(aside)
-                say(True, f"warning: {folder} is damaged ({damage}): looking at the one before it.")
-        if aside := sorted(self.folder.glob("damaged-*")):
-            raise RunError(
-                f"no state in {self.folder} can be used: all are damaged, and the run would begin again. Put "
-                f"one back ({aside[-1].name}), or remove the folder to begin again."
-            )
+                say(True, f"warning: {folder} is damaged ({damage}): going on from the one before it.")
         return None
 
     def _complete(self, written: Future, temporary: Path, content: dict) -> None:
