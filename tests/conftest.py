@@ -74,6 +74,14 @@ def tiny_vae(tmp_path_factory):
 
 
 @pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """{extractor: file} of the extractors' stand-ins, which are in their place."""
+    from extractor_stand_ins import put_in_place
+
+    return put_in_place(tmp_path, monkeypatch)
+
+
+@pytest.fixture
 def server(tmp_path, monkeypatch):
     """A web server on this machine; downloads go to an empty cache, by no proxy."""
     from file_server import serving

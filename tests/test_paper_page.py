@@ -71,23 +71,30 @@ def test_the_tables_are_the_paper_s():
             assert f" | {' | '.join(cells)} |" in PAGE
 
 
-def test_the_memory_is_the_dry_run_s():
+def counted(config):
+    """What a run's steps are counted with."""
+    return StepMemory(config, Model.of(describe(config.net, config.family)))
+
+
+def told_of_each(row):
+    """Of the page's rows of this kind: (a run, its steps, what the page says of it)."""
     for objective in ("mclr", "ccdpo"):
-        (cells,) = re.findall(rf"^\| `{objective}`.* \| ([\d.]+) \| ([\d.]+) \|$", PAGE, re.MULTILINE)
+        pattern = rf"^\| {row.format(objective)} \| ([\d.]+) \| ([\d.]+) \|$"
+        (cells,) = re.findall(pattern, PAGE, re.MULTILINE)
         for recipe, told in zip(("edm2-img64-s", "edm2-img512-l"), cells, strict=True):
             config = parse(["--recipe", recipe, "--objective", objective, "--precision", "bf16"])
-            memory = StepMemory(config, Model.of(describe(config.net, config.family)))
-            assert f"{memory.of(8, 64).total / 2**30:.1f}" == told
+            yield config, counted(config), told
+
+
+def test_the_memory_is_the_dry_run_s():
+    for _, step, told in told_of_each("`{}`.*"):
+        assert f"{step.of(8, 64).total / 2**30:.1f}" == told
 
 
 def test_the_gpu_hours_are_the_dry_run_s():
-    for objective in ("mclr", "ccdpo"):
-        (cells,) = re.findall(rf"^\| hours, `{objective}` \| ([\d.]+) \| ([\d.]+) \|$", PAGE, re.MULTILINE)
-        for recipe, told in zip(("edm2-img64-s", "edm2-img512-l"), cells, strict=True):
-            config = parse(["--recipe", recipe, "--objective", objective, "--precision", "bf16"])
-            step = StepMemory(config, Model.of(describe(config.net, config.family)))
-            assert f"{cost_of(config, step).total:.3g}" == told
+    for config, step, told in told_of_each("hours, `{}`"):
+        assert f"{cost_of(config, step).total:.3g}" == told
     config = parse(["--recipe", "edm2-img64-s-search"])
-    (line,) = cost_lines(config, Model.of(describe(config.net, config.family)))
+    (line,) = cost_lines(config, counted(config))
     (told,) = re.findall(r"By `--dry-run` ([\d.]+) GPU-hours for EDM2-S", PAGE)
     assert line.startswith(f"GPU-hours       {told} (12 runs to try, 3 final)")

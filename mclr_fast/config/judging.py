@@ -19,6 +19,8 @@ class JudgeConfig:
 
     ref: tuple[str, ...] = ()
     """What to compare with: data sets or statistics (EDM2's .pkl, .npz); the first that serves is taken."""
+    best_by: str | None = None
+    """Protocol whose FD counts: it chooses a run's best model; default: the first that measures FD."""
     inception_weights: Path | None = None
     """torch-fidelity's weights-inception-2015-12-05-6726825d.pth; default: where torch keeps it."""
     dinov2_weights: Path | None = None
@@ -39,8 +41,6 @@ class EvalConfig(SamplerConfig, JudgeConfig):
     """Samples of the final rows, of the seeds after those: base, control and best again; 0 = none."""
     first_seed: int = 0
     """Their sampling seeds are first_seed, first_seed + 1, ..., the same for every row."""
-    best_by: str | None = None
-    """Protocol whose FD chooses the best model; default: the first that measures FD."""
     heldout: str | None = None
     """Data set of real images that were not trained on, for a row of their own; mnist16 has some."""
     neighbors: int = 3
@@ -86,8 +86,6 @@ class EvaluateConfig(SampleConfig, JudgeConfig):
     """Their sampling seeds are first_seed, first_seed + 1, ...; default: its run's, else 0."""
     repeats: int = 1
     """Evaluations, each of the seeds after the last one's; all are printed, their mean and minimum too."""
-    best_by: str | None = None
-    """Protocol whose FD stands first in the row; default: the first that measures FD."""
     neighbors: int | None = None
     """mnist16: k, the neighbours of precision and recall (default 3); other protocols have their own."""
     seeds: Hidden[str] = ""

@@ -65,3 +65,8 @@ class RunConfig:
     def folder(self) -> Path:
         """Where the run writes: --outdir, or runs/<recipe>."""
         return self.outdir or Path("runs") / self.recipe
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether rows are measured: there is a protocol, and a time for it."""
+        return self.protocol is not None and self.eval.eval_every > 0

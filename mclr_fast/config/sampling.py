@@ -31,6 +31,11 @@ class SamplerConfig:
     sample_batch: int = 250
     """Images sampled at once on a rank."""
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Those that a sample depends on, as runs vary them."""
+        return {"num_steps": self.num_steps, "sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeunConfig(SamplerConfig):

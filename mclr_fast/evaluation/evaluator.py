@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,13 +193,12 @@ class Evaluator:
 
     def description(self) -> dict[str, Any]:
         """What the rows are measured with: only rows with the same description compare."""
-        numbers = ("num_steps", "sigma_min", "sigma_max")
         return {
             "name": ",".join(self.judge.protocols),
             "samples": len(self.seeds),
             "seeds": [self.seeds[0], self.seeds[-1]],
             "classes": "in turn" if self.labels.equal(self._in_turn()) else "drawn by seed",
-            **{name: getattr(self.config, name) for name in numbers},
+            **self.config.numbers,
             **({} if self.guided_by is None else {"guide": self.guided_by}),
             "protocols": self.judge.described(),
         }
@@ -220,10 +219,8 @@ class Evaluator:
         self, sampler: Sampler, seeds: Sequence[int], labels: Tensor, description: str
     ) -> dict[str, Collected]:
         """What the judge sees in a sample of each (seed, label)."""
-        collector = self.judge.collector(len(seeds))
-        for batch in self._batches(sampler, seeds, labels, description):
-            collector.add(self.decode(batch.x), batch.places)
-        return collector.collected()
+        batches = self._batches(sampler, seeds, labels, description)
+        return seen_in_samples(self.judge, len(seeds), batches, self.decode)
 
     def _grid(self, sampler: Sampler) -> Tensor | None:
         batches = self._batches(sampler, *self._each_class(self.grid_seeds), "grid")
@@ -247,3 +244,13 @@ class Evaluator:
             stop=self.stop,
             description=description,
         )
+
+
+def seen_in_samples(
+    judge: Judge, num_samples: int, batches: Iterable[Batch], decode: Callable[[Tensor], Tensor]
+) -> dict[str, Collected]:
+    """What a judge sees in samples, a batch at a time as they are made; all ranks call it."""
+    collector = judge.collector(num_samples)
+    for batch in batches:
+        collector.add(decode(batch.x), batch.places)
+    return collector.collected()

@@ -48,7 +48,7 @@ class Panel:
     @property
     def chosen_by(self) -> str:
         """The protocol whose FD chooses; without any FD the first."""
-        measuring = (name for name in self.names if "moments" in PROTOCOLS[name].reference)
+        measuring = (name for name in self.names if PROTOCOLS[name].measures_fd)
         return self.best_by or next(measuring, self.names[0])
 
     @property
@@ -195,9 +195,7 @@ class Judge:
             found["k"] = protocol.k
         for need in sorted(protocol.reference, reverse=True):
             statistics = self.references[protocol.extractor][need]
-            found["reference"] = statistics.described()
-            if need == "features":
-                found["reference"]["num_images"] = len(statistics.features)
+            found["reference"] = {**statistics.described(), "num_images": statistics.count_of(need)}
         return found
 
     def _reference(self, protocol: Protocol) -> Collected | None:
@@ -210,12 +208,8 @@ class Judge:
     def _check_references(self) -> None:
         """The reference is of as many images as a protocol needs, where it says of how many it is."""
         for name, protocol in self.protocols.items():
-            found = self._reference(protocol)
-            counts = {
-                "moments": found and found.moments.count,
-                "features": found and found.features is not None and len(found.features),
-            }
             widths = {protocol.extractor: self.extractors[protocol.extractor].num_features}
             for need in protocol.reference:
-                if counts[need]:  # EDM's .npz does not say
-                    check_count({name: protocol}, counts[need], widths, "real images")
+                statistics = self.references[protocol.extractor][need]
+                if count := statistics.count_of(need):  # EDM's .npz does not say
+                    check_count({name: protocol}, count, widths, "real images")

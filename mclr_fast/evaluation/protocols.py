@@ -48,6 +48,11 @@ class Protocol:
     needs_labels: bool = False
     has_intervals: bool = False
 
+    @property
+    def measures_fd(self) -> bool:
+        """Whether an FD is among its metrics."""
+        return "moments" in self.reference
+
 
 def _distance(images: Collected, against: Against) -> Metrics:
     return {"fd": images.moments.frechet(against.reference.moments)}

@@ -90,7 +90,7 @@ def save_reference(
     """
     needs = needs_of(names, "reference")
     for name in names:
-        if not any("moments" in wanted for wanted in needs_of([name], "reference").values()):
+        if not PROTOCOLS[name].measures_fd:
             raise RunError(f"{path}: {name} compares with no moments; ask for fid, fd-dinov2, or both.")
     if path.absolute() == Path(source).absolute():
         raise RunError(f"{path} holds the images themselves: name another file for their statistics.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -87,3 +88,8 @@ class Row:
         strengths = {name: row[name] for name in ("guidance", "unguided")}
         optional = {name: row.get(name) for name in OPTIONAL}
         return cls(**{name: row[name] for name in names}, **judged, **strengths, **optional)
+
+
+def lowest_fd(rows: Iterable[Row], kind: Kind) -> Row | None:
+    """Of the rows of a kind the one of lowest FD, the first of equals; None where there is none."""
+    return min((row for row in rows if row.kind == kind), key=lambda row: row.fd, default=None)

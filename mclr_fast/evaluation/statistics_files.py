@@ -49,6 +49,10 @@ class Statistics:
     resize: str | None = None
     images: str | None = None
 
+    def count_of(self, need: str) -> int:
+        """Of how many images its "moments" or "features" are; 0 where that is not known."""
+        return len(self.features) if need == "features" else self.moments.count
+
     def described(self) -> dict[str, Any]:
         """What a result says of its reference."""
         names = ("source", "weights", "images")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
-from mclr_fast.evaluation.rows import Kind, Row
+from mclr_fast.evaluation.rows import Kind, Row, lowest_fd
 from mclr_fast.models import interpolate, load
 from mclr_fast.runtime.logs import say
 
@@ -29,7 +29,7 @@ def after_training(run: Run, judge: Evaluator, trained: Outcome) -> list[Evaluat
     asked += [(f"{best.name}-strength-{s:g}", "dial", {"strength": s}) for s in options.dial]
     if not asked:
         return []
-    tuned, made = best_model(run, "best"), []
+    tuned, made = best_model(run, best), []
     for name, kind, strengths in asked:
         net = tuned
         if kind == "dial":
@@ -40,21 +40,19 @@ def after_training(run: Run, judge: Evaluator, trained: Outcome) -> list[Evaluat
     return made
 
 
-def final_rows(run: Run, rows: Sequence[Row], control: Outcome | None) -> list[Row]:
+def final_rows(run: Run, rows: Sequence[Row]) -> list[Row]:
     """The rows to compare with other work's: more samples, of seeds that chose nothing; [] where not asked.
 
     Those of the base, of guidance at its best FD, of the control, of the best model, and of that one under
     guidance at its best FD.
     """
-    options = run.config.eval
-    if options.final_samples == 0:
+    seeds = run.judging.final_seeds
+    if not seeds:
         return []
-    first = options.first_seed + options.num_samples
-    seeds = range(first, first + options.final_samples)
     say(run.ranks.is_main, f"final rows: {len(seeds):,} samples, seeds {seeds[0]:,} to {seeds[-1]:,}")
     judge = run.evaluator(seeds, run.outdir / "evaluations" / "final")
     found = []
-    for row, net in _judged_at_the_end(run, rows, control):
+    for row, net in _judged_at_the_end(run, rows):
         guidance = row.guidance if row.kind in ("guidance", "guided") else None
         made = judge.evaluate(net, row.name, row.kind, row.images_seen, guidance=guidance)
         say_row(made.row, run.ranks)
@@ -63,28 +61,23 @@ def final_rows(run: Run, rows: Sequence[Row], control: Outcome | None) -> list[R
     return found
 
 
-def _judged_at_the_end(
-    run: Run, rows: Sequence[Row], control: Outcome | None
-) -> Iterator[tuple[Row, nn.Module]]:
+def _judged_at_the_end(run: Run, rows: Sequence[Row]) -> Iterator[tuple[Row, nn.Module]]:
     """The rows of lowest FD of each kind, and their networks on the device."""
-
-    def best(kind: Kind) -> Row | None:
-        return min((row for row in rows if row.kind == kind), key=lambda row: row.fd, default=None)
-
     base = run.base_on_device()
     for kind in ("base", "guidance"):
-        if (row := best(kind)) is not None:
+        if (row := lowest_fd(rows, kind)) is not None:
             yield row, base
-    if control is not None and (row := best("control")) is not None:
-        yield row, best_model(run, f"best-{control.name}")
-    if (row := best("trained")) is not None:
-        tuned = best_model(run, "best")
+    if (row := lowest_fd(rows, "control")) is not None:
+        yield row, best_model(run, row)
+    if (row := lowest_fd(rows, "trained")) is not None:
+        tuned = best_model(run, row)
         yield row, tuned
-        if (row := best("guided")) is not None:
+        if (row := lowest_fd(rows, "guided")) is not None:
             yield row, tuned
 
 
-def best_model(run: Run, folder: str) -> nn.Module:
-    """A checkpoint of a run, on its device, as the run computes it."""
+def best_model(run: Run, row: Row) -> nn.Module:
+    """The best checkpoint of the arm that this row is of, on the run's device, as the run computes it."""
+    folder = "best" if row.kind == "trained" else f"best-{row.name}"
     dtype = run.model.family.dtype(run.base)
     return load(run.outdir / "checkpoints" / folder, dtype=dtype).to(run.ranks.device)

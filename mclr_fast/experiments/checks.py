@@ -104,7 +104,7 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
         raise RunError("--ema-snapshot-every keeps power-function averages: add --ema power.")
     if train.optimizer == "apex":
         apex_fused_adam()
-    if evaluation.patience > 0 and (config.protocol is None or evaluation.eval_every == 0):
+    if evaluation.patience > 0 and not config.is_judged:
         raise RunError(
             f"--patience {evaluation.patience} waits for evaluations, and this run has none: set "
             "--eval-every in a recipe that has a protocol, or leave out --patience."

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from mclr_fast.config import RunConfig
+from mclr_fast.config import ObjectiveConfig, RunConfig
 from mclr_fast.models import Model
 from mclr_fast.reports.table_summary import Settings
 from mclr_fast.training.memory import StepMemory
 
-from .marks import make_marks
+from .arm import CONTROL, control_plan, trained_plan
 from .tables.cells import cell_config
 from .tables.table import every_setting
 
@@ -36,23 +36,24 @@ class Cost:
 
 
 def cost_of(config: RunConfig, step: StepMemory) -> Cost:
-    """Of one run, which goes to its end; a GPU makes `config.gpu_tflops`.
+    """Of one run, which goes to its end; a GPU makes `config.gpu_tflops`. step: of its objective.
 
     What guides is counted as a network of the run's size; extractors and decoders of latents are left out.
     """
-    image, call = step.flops()
+    image, call = step.flops
     hours = 1 / (config.gpu_tflops * 1e12 * 3600)
     options = config.eval
-    has_control = options.control != "none" and config.objective.objective != "denoising"
+    control = control_plan(config, judged=True)
+    has_control = control is not None
     one_column = image / step.num_columns
     sample = (2 * options.num_steps - 1) * call * hours
     training = config.train.duration * (image + has_control * one_column) * hours
-    if not (config.protocol and options.eval_every):
+    if not config.is_judged:
         return Cost(training, 0.0, 0.0, sample)
-    marks = sum(m.evaluate for m in make_marks(config.train, evaluate_every=options.eval_every))
-    control = {"none": 0, "last": 1, "all": marks}[options.control] if has_control else 0
-    fine_tunes = config.objective.objective != "denoising"
-    single = marks + control + fine_tunes * (1 + len(options.dial))
+    plans = [trained_plan(config, judged=True, refreshes=False), *([control] if control else [])]
+    fine_tunes = config.objective.objective != CONTROL
+    marks = sum(mark.evaluate for plan in plans for mark in plan.marks)
+    single = marks + fine_tunes * (1 + len(options.dial))
     double = fine_tunes * (len(options.cfg_scales) + len(options.best_cfg_scales))
     ends = 2 + has_control + 2 * (bool(options.cfg_scales) + bool(options.best_cfg_scales))
     return Cost(
@@ -63,12 +64,9 @@ def cost_of(config: RunConfig, step: StepMemory) -> Cost:
     )
 
 
-def cost_lines(config: RunConfig, model: Model) -> Iterator[str]:
+def cost_lines(config: RunConfig, step: StepMemory) -> Iterator[str]:
     """The run's, or that of all runs of its table, in words."""
-    if config.table:
-        cost, runs = _cost_of_table(config, model)
-    else:
-        cost, runs = cost_of(config, StepMemory(config, model)), ""
+    cost, runs = _cost_of_table(config, step.model) if config.table else (cost_of(config, step), "")
     yield (
         f"GPU-hours       {cost.total:.3g}{runs} = training {cost.training:.3g}, rows {cost.rows:.3g}, "
         f"final rows {cost.final:.3g}; at {config.gpu_tflops:g} TFLOP/s a GPU (--gpu-tflops)"
@@ -78,10 +76,13 @@ def cost_lines(config: RunConfig, model: Model) -> Iterator[str]:
 def _cost_of_table(config: RunConfig, model: Model) -> tuple[Cost, str]:
     """Of every run that is tried, and of the final ones as if the dearest settings were chosen."""
     table, seeds = config.table, config.proof_seeds
+    steps: dict[ObjectiveConfig, StepMemory] = {}  # what an image costs depends on nothing else
 
     def cost(objective: str, settings: Settings, *, tried: bool) -> Cost:
         cell = cell_config(config, objective, settings, seeds[0], tried=tried)
-        return cost_of(cell, StepMemory(cell, model))
+        if cell.objective not in steps:
+            steps[cell.objective] = StepMemory(cell, model)
+        return cost_of(cell, steps[cell.objective])
 
     tried = [cost(*cell, tried=True) for cell in every_setting(table["grid"], table["ablations"])]
     chosen = [

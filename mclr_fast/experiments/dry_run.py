@@ -44,7 +44,7 @@ def dry_run(config: RunConfig) -> str:
         if dataset is not None:
             check_fit(config, dataset, model)
         NeedChecks(config, description, dataset).check()
-        if config.protocol is not None and config.eval.eval_every:
+        if config.is_judged:
             judging_protocols(config)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise RunError(str(error)) from error
@@ -73,7 +73,7 @@ def dry_run(config: RunConfig) -> str:
         f"folder          {config.folder}" + (" (exists: resumes)" if config.folder.exists() else ""),
         *(f"downloads       {file}, to {file.place}" for file in dict.fromkeys(downloads.values())),
         "",
-        *cost_lines(config, model),
+        *cost_lines(config, memory),
         *memory_lines(memory, num_ranks, config.gpu_memory_gib),
         "",
         "options",
@@ -99,7 +99,7 @@ def _downloads(config: RunConfig) -> dict[str, Published]:
     """Of the options that name a model or statistics, those whose file a run would download first."""
     named = {"init": config.init, **{name: getattr(config.objective, name) for name in MODELS}}
     references: Sequence[str] = ()
-    if config.protocol is not None and config.eval.eval_every:
+    if config.is_judged:
         named["gnet"], references = config.eval.gnet, config.eval.ref
     found = {name: to_download(text) for name, text in named.items()}
     found |= {f"ref {i}": to_download(text, "statistics") for i, text in enumerate(references)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
-from .one_model.ready_model import check_guide, classes_of_seeds, decoder_of
+from .one_model.ready_model import check_guide, classes_of_seeds, decoder_of, image_shape
 
 RGB_OR_GREY = (1, 3)  # channels of data that can be compared with; latents have more
 DEFAULT_K = 3  # of the protocols that leave it to an option
@@ -33,7 +34,6 @@ def panel_of(
     data: str | None = None,
     heldout: str | None = None,
     neighbors: int | None = None,
-    best_by: str | None = None,
 ) -> Panel:
     """Who judges, as options say it. data: real images to compare with after --ref. RunError for mistakes."""
     if own := own_data(names):
@@ -45,7 +45,8 @@ def panel_of(
         return Panel(names, (own,), open_images(own, "heldout"), neighbors=neighbors)
     if neighbors not in (None, DEFAULT_K):
         raise RunError(f"--neighbors does nothing here: {', '.join(names)} have their own.")
-    if best_by is not None and (best_by not in names or "moments" not in PROTOCOLS[best_by].reference):
+    best_by = config.best_by
+    if best_by is not None and not (best_by in names and PROTOCOLS[best_by].measures_fd):
         raise RunError(f"--best-by {best_by} is none of --protocol {','.join(names)} that measures FD.")
     return Panel(
         names,
@@ -63,7 +64,7 @@ def weights_of(config: JudgeConfig) -> dict[str, Path | None]:
 
 
 class Judging:
-    """The judges of one run's rows; nothing is loaded before they are asked for.
+    """The judges of a run's rows; nothing is loaded before they are asked for.
 
     All ranks call its methods.
     """
@@ -79,11 +80,6 @@ class Judging:
     ):
         """Checks what needs no loading; dtype: of the networks. RunError, ValueError or OSError."""
         self.config, self.model, self.dtype, self.ranks, self.stop = config, model, dtype, ranks, stop
-        self.is_on = config.protocol is not None and config.eval.eval_every > 0
-        self._judge: Judge | None = None
-        self._guide: nn.Module | None = None
-        if not self.is_on:
-            return
         self.names = judging_protocols(config)
         is_image = dataset.image_shape[0] in RGB_OR_GREY
         options = config.eval
@@ -93,14 +89,15 @@ class Judging:
             data=config.data if is_image else None,
             heldout=options.heldout,
             neighbors=options.neighbors,
-            best_by=options.best_by,
         )
+        self.called = config.init or "the network"
         self._guided_by: dict[str, Any] | None = None
         if options.gnet:
-            guide = check_guide(options.gnet, config.init or "the network", model)
+            guide = check_guide(options.gnet, self.called, model)
             self._guided_by = {"model": options.gnet, "num_classes": guide.facts.num_classes}
-        self._decode: Callable[[Tensor], Tensor] | None = None
         self._codec = model.codec(dataset)
+        self._judge: Judge | None = None
+        self._guide: nn.Module | None = None
 
     @property
     def can_guide(self) -> bool:
@@ -110,12 +107,10 @@ class Judging:
 
     def evaluator(self, seeds: range, folder: Path) -> Evaluator:
         """What judges samples of these seeds, and keeps its evaluations in a folder."""
-        if self._decode is None:
-            name = self.config.init or "the network"
-            self._decode = decoder_of(self._codec, self.config.eval.vae, self.ranks.device, name)
-            shape = self._decode(torch.zeros(1, *self.model.facts.shape, device=self.ranks.device)).shape[1:]
+        if self._judge is None:
+            shape = image_shape(self._decode, self.model, self.ranks.device)
             size = self.config.eval.sample_batch
-            self._judge = Judge.of(self.panel, len(seeds), tuple(shape), size, self.ranks, self.stop)
+            self._judge = Judge.of(self.panel, len(seeds), shape, size, self.ranks, self.stop)
         return Evaluator(
             judge=self._judge,
             config=self.config.eval,
@@ -132,16 +127,23 @@ class Judging:
             guided_by=self._guided_by,
         )
 
+    @property
+    def seeds(self) -> range:
+        """Of the samples of every row."""
+        first = self.config.eval.first_seed
+        return range(first, first + self.config.eval.num_samples)
+
+    @property
+    def final_seeds(self) -> range:
+        """Of the final rows' samples: those after, which chose nothing; empty where none are wanted."""
+        return range(self.seeds.stop, self.seeds.stop + self.config.eval.final_samples)
+
     def said(self) -> dict[str, Any]:
         """How its models are judged, for their config.json: `evaluate` takes that unless told otherwise."""
-        options, first = self.config.eval, self.config.eval.first_seed
-        fresh = options.final_samples > 0
-        counts = {
-            "num_samples": options.final_samples if fresh else options.num_samples,
-            "first_seed": first + options.num_samples if fresh else first,
-        }
-        sampler = {name: getattr(options, name) for name in ("num_steps", "sigma_min", "sigma_max")}
-        known = {name: sampler[name] for name in sampler if name in self.model.sampler_defaults}
+        options, seeds = self.config.eval, self.final_seeds or self.seeds
+        counts = {"num_samples": len(seeds), "first_seed": seeds.start}
+        numbers = options.numbers
+        known = {name: numbers[name] for name in numbers if name in self.model.sampler_defaults}
         own = own_data(self.names)
         sources = {} if own else {"ref": [_absolute(source) for source in self.panel.sources]}
         optional = {name: getattr(options, name) for name in ("best_by", "vae", "gnet")}
@@ -152,6 +154,10 @@ class Judging:
     def release_guide(self) -> None:
         """Let go of the network that guides, until it is wanted again."""
         self._guide = None
+
+    @cached_property
+    def _decode(self) -> Callable[[Tensor], Tensor]:
+        return decoder_of(self._codec, self.config.eval.vae, self.ranks.device, self.called)
 
     def _guiding(self) -> nn.Module:
         if self._guide is None:
@@ -167,7 +173,7 @@ def _absolute(source: str) -> str:
 def judging_protocols(config: RunConfig) -> list[str]:
     """The protocols of a run. RunError for those that cannot choose its best model."""
     names = protocol_names(config.protocol)
-    if not any("moments" in PROTOCOLS[name].reference for name in names):
+    if not any(PROTOCOLS[name].measures_fd for name in names):
         raise RunError(
             f"--protocol {config.protocol}: a run chooses its best model by an FD: add fid or fd-dinov2."
         )

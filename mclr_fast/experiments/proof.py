@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from mclr_fast.config import RunConfig
 from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
 from mclr_fast.evaluation.protocols import PROTOCOLS
-from mclr_fast.evaluation.rows import Row
+from mclr_fast.evaluation.rows import Row, lowest_fd
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.summary import Interval, SeedResult, Summary, write_summary
 from mclr_fast.runtime.errors import RunError
@@ -56,7 +56,7 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> Summary:
 
 def check_comparable(config: RunConfig) -> None:
     """RunError where there is nothing to compare with."""
-    if config.protocol is None or config.eval.eval_every == 0 or config.init is None:
+    if not config.is_judged or config.init is None:
         raise RunError(
             "--proof-seeds compares FDs with the base's: it needs a recipe with a protocol, --init, and "
             "--eval-every above 0."
@@ -121,13 +121,12 @@ def judge_best(
 ) -> Evaluation:
     """Evaluate the best checkpoint of one of a run's arms on the judge's seeds."""
     best = best_row(summary, kind)
-    net = best_model(run, "best" if kind == "trained" else f"best-{best.name}")
-    return judge.evaluate(net, f"{best.name}-seed{summary.seed}", kind, best.images_seen)
+    return judge.evaluate(best_model(run, best), f"{best.name}-seed{summary.seed}", kind, best.images_seen)
 
 
 def best_row(summary: Summary, kind: Literal["control", "trained"]) -> Row:
     """The row of lowest FD of one of a run's arms."""
-    return min(summary.of(kind), key=lambda row: row.fd)
+    return lowest_fd(summary.rows, kind)
 
 
 def is_better(row: Row, other: Row, difference: Interval) -> bool:

@@ -65,7 +65,8 @@ class Run:
             self.base = self._build()
             self.needs = NeedMaker(config, self.description, self.dataset, ranks, stop)
             dtype = self.model.family.dtype(self.base)
-            self.judging = Judging(config, self.model, self.dataset, dtype, ranks, stop)
+            judged = (config, self.model, self.dataset, dtype, ranks, stop)
+            self.judging = Judging(*judged) if config.is_judged else None
         except (ValueError, OSError, ModuleNotFoundError) as error:
             raise RunError(str(error)) from error
         ranks.on_main(claim_outdir, self.outdir, config)
@@ -103,7 +104,7 @@ class Run:
             made = after_training(self, judge, trained)
             rows += [each.row for each in made]
             shown += [(each.row, each.grid) for each in made]
-            final = final_rows(self, rows, control)
+            final = final_rows(self, rows)
 
         compared = compare(judge, trained.best, {"base": base, "denoising": control and control.best})
         summary = self._summary(judge, rows, final, control, trained, compared)
@@ -113,11 +114,9 @@ class Run:
 
     def evaluator(self, seeds: range | None = None, folder: Path | None = None) -> Evaluator | None:
         """The judge of this run's rows (other seeds and folder for another judge); None without one."""
-        if not self.judging.is_on:
+        if self.judging is None:
             return None
-        first = self.config.eval.first_seed
-        seeds = seeds or range(first, first + self.config.eval.num_samples)
-        return self.judging.evaluator(seeds, folder or self.outdir / "evaluations")
+        return self.judging.evaluator(seeds or self.judging.seeds, folder or self.outdir / "evaluations")
 
     def final_evaluator(self) -> Evaluator | None:
         """The proof's judge: fresh seeds that chose no checkpoint."""
@@ -143,7 +142,7 @@ class Run:
         config, said = self.config, {}
         known = get_family(config.family).sampler_defaults
         if config.protocol == EMBEDDED:
-            numbers = {name: getattr(config.eval, name) for name in ("num_steps", "sigma_min", "sigma_max")}
+            numbers = config.eval.numbers
             said["sampler"] = {name: numbers[name] for name in numbers if name in known}
             said["sampler"]["classes"] = "in turn"
         return describe(config.net, config.family, **said)
@@ -164,7 +163,6 @@ class Run:
 
     def _guided(self, judge: Evaluator) -> list[tuple[Row, Tensor]]:
         """The base's rows under guidance and their grids: stored rows where they apply, else made here."""
-        protocol, stored = judge.description(), {}
         if self.config.eval.cfg_scales and not self.judging.can_guide:
             say(
                 self.ranks.is_main,
@@ -172,6 +170,7 @@ class Run:
                 "guides it (--gnet).",
             )
             return []
+        protocol, stored = judge.description(), {}
         if not self.config.eval.recompute_cfg:
             stored = stored_cfg_rows(resolve(self.config.init), self.base_sha256, protocol)
         guided = []
@@ -198,7 +197,7 @@ class Run:
         said = self.description
         inherited = ("licence", "source", "null_label", "sampler")
         origin = {key: said[key] for key in inherited if key in said}
-        if self.judging.is_on:
+        if self.judging is not None:
             origin["judged"] = self.judging.said()
         if make_method(plan.config.objective).label_dropout > 0:
             origin["null_label"] = True

@@ -177,13 +177,11 @@ def words(run: RunData) -> Iterator[str]:
     paper_calls = {row.method: row.nfe for row in group.rows}
     if any(method in paper_calls and row.nfe != paper_calls[method] for method, row in own.items()):
         yield "Where network calls differ, so does the sampler: such rows compare with this run's alone."
-    chose = "the samples that chose"
-    fresh = "fresh samples, once others chose"
+    judged_on = "fresh samples, once others chose" if run.summary.final else "the samples that chose"
     yield (
         "The paper reports every method at its best FD-DINOv2, CFG over its strengths; so does this run, on "
-        f"{fresh if run.summary.final else chose}. The paper does not say how many samples it scores, of "
-        "which seeds, which averages its bases are, which network guides them, nor its learning rates, N "
-        "and K."
+        f"{judged_on}. The paper does not say how many samples it scores, of which seeds, which averages its "
+        "bases are, which network guides them, nor its learning rates, N and K."
     )
     yield f"{table.paper}, {table.caption}"
 

@@ -17,7 +17,10 @@ def option_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """check(holds, where, *names): RunError for a field that does not hold, or one of its values."""
+    """check(holds, where, *names): RunError for a field that does not hold, or one of its values.
+
+    A field that is None was not said, and holds.
+    """
 
     config: Any
 
@@ -33,5 +36,6 @@ class Check:
         """`where` says in words what `holds` asks."""
         for name in names:
             value = getattr(self.config, name)
-            if not (all(map(holds, value)) if isinstance(value, tuple) else holds(value)):
+            values = value if isinstance(value, tuple) else () if value is None else (value,)
+            if not all(map(holds, values)):
                 raise RunError(f"{option_of(name)} must be {where}, not {value}.")

@@ -139,6 +139,7 @@ class StepMemory:
         self._micro_batch(height, width, is_sharded, count)
         return count.peak - self.effective
 
+    @cached_property
     def flops(self) -> tuple[int, int]:
         """Floating-point operations of an image's part of a step, and of a network call that samples one."""
         step, call = FlopCounterMode(display=False), FlopCounterMode(display=False)

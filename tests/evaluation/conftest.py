@@ -7,12 +7,6 @@ from zips import write_zip
 
 
 @pytest.fixture
-def weights(tmp_path, monkeypatch):
-    """{extractor: file} of the stand-ins, which are in the extractors' place."""
-    return stand_ins.put_in_place(tmp_path, monkeypatch)
-
-
-@pytest.fixture
 def zips(tmp_path):
     """real.zip and made.zip in tmp_path: 40 and 36 images of 32x32."""
     write_zip(tmp_path / "real.zip", stand_ins.fields(40, 0), np.arange(40) % 4)

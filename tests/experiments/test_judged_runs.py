@@ -61,11 +61,6 @@ def executed(config):
 
 
 @pytest.fixture
-def weights(tmp_path, monkeypatch):
-    return stand_ins.put_in_place(tmp_path, monkeypatch)
-
-
-@pytest.fixture
 def folder(tmp_path):
     """A base, a network that guides, data, and EDM2's reference of them, without features."""
     for name, seed, arguments in (("base", 0, NET), ("guide", 1, NET | {"label_dim": 0})):

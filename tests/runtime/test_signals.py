@@ -10,14 +10,6 @@ from mclr_fast.runtime.signals import StopRequest
 ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
-@pytest.fixture(autouse=True)
-def handlers():
-    before = {number: signal.getsignal(number) for number in ALL}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("number", ALL)
 def test_each_asks_to_stop(number):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

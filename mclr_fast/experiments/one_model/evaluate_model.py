@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mclr_fast.config import EvaluateConfig
+from mclr_fast.evaluation.evaluator import seen_in_samples
 from mclr_fast.evaluation.image_sets import open_images
 from mclr_fast.evaluation.judge import Judge, Panel
 from mclr_fast.evaluation.protocols import EMBEDDED, own_data, protocol_names
@@ -26,7 +27,7 @@ from mclr_fast.sampling.generate import generate
 
 from ..judging import DEFAULT_K, panel_of, weights_of
 from ..ranges import MAX_SAMPLES, check_neighbors
-from .ready_model import classes_of, classes_of_seeds, made_with, ready_model
+from .ready_model import classes_of, classes_of_seeds, image_shape, made_with, ready_model
 
 # How a model is sampled: nothing to images that are there.
 SAMPLING = (
@@ -36,7 +37,6 @@ SAMPLING = (
 )  # fmt: skip
 DEFAULTS = {"protocol": EMBEDDED, "first_seed": 0}
 SAMPLES = {True: 1000, False: 50_000}  # is it an embedded protocol? -> the default
-OF_GUIDANCE = ("gnet",)  # of what a run says: where nothing is guided they are not needed
 
 
 def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
@@ -66,20 +66,20 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
     config = _as_its_run(config, judged)
-    if own_data(protocol_names(config.protocol)):
+    names = protocol_names(config.protocol)
+    is_embedded = own_data(names) is not None
+    if config.num_samples is None:
+        config = dataclasses.replace(config, num_samples=SAMPLES[is_embedded])
+    if is_embedded:
         check_neighbors(config.neighbors or DEFAULT_K, "num_samples", config.num_samples)
-    return _of_model(config, protocol_names(config.protocol), ranks, stop)
+    return _of_model(config, names, ranks, stop)
 
 
 def _check_numbers(config: EvaluateConfig) -> None:
     check = Check(config)
-    check.at_least(1, "repeats", "sample_batch")
-    check.at_most(MAX_SAMPLES, "repeats")
-    if config.num_samples is not None:
-        check.at_most(MAX_SAMPLES, "num_samples")
-    for name, least in (("num_samples", 1), ("neighbors", 1), ("first_seed", 0)):
-        if getattr(config, name) is not None:
-            check.at_least(least, name)
+    check.at_least(1, "repeats", "sample_batch", "num_samples", "neighbors")
+    check.at_most(MAX_SAMPLES, "repeats", "num_samples")
+    check.at_least(0, "first_seed")
     check(math.isfinite, "finite", "guidance")
 
 
@@ -88,19 +88,16 @@ def _as_its_run(config: EvaluateConfig, judged: Mapping[str, Any]) -> EvaluateCo
 
     By another protocol none of that holds but how samples are made.
     """
+    said = {**DEFAULTS, **judged}
     if config.protocol not in (None, judged.get("protocol")):
-        judged = {name: judged[name] for name in ("vae", "gnet") if name in judged}
+        said = DEFAULTS | {name: judged[name] for name in ("vae", "gnet") if name in judged}
     if config.guidance == 1:
-        judged = {name: value for name, value in judged.items() if name not in OF_GUIDANCE}
+        said.pop("gnet", None)
     if config.ref or config.data:
-        judged = {name: value for name, value in judged.items() if name != "ref"}
-    said = {name: tuple(v) if isinstance(v, list) else v for name, v in {**DEFAULTS, **judged}.items()}
-    unsaid = {name for name in said if getattr(config, name) in (None, ())}
-    config = dataclasses.replace(config, **{name: said[name] for name in unsaid})
-    if config.num_samples is None:
-        is_embedded = own_data(protocol_names(config.protocol)) is not None
-        config = dataclasses.replace(config, num_samples=SAMPLES[is_embedded])
-    return config
+        said.pop("ref", None)
+    unsaid = [name for name in said if getattr(config, name) in (None, ())]
+    values = {name: tuple(said[name]) if isinstance(said[name], list) else said[name] for name in unsaid}
+    return dataclasses.replace(config, **values)
 
 
 def _refuse(config: EvaluateConfig, names: Sequence[str], because: str) -> None:
@@ -112,7 +109,7 @@ def _refuse(config: EvaluateConfig, names: Sequence[str], because: str) -> None:
 
 
 def _panel(config: EvaluateConfig, names: list[str]) -> Panel:
-    return panel_of(names, config, data=config.data, neighbors=config.neighbors, best_by=config.best_by)
+    return panel_of(names, config, data=config.data, neighbors=config.neighbors)
 
 
 def _of_images(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
@@ -130,24 +127,23 @@ def _of_images(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: Sto
 def _of_model(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
     panel = _panel(config, names)
     ready = ready_model(config, ranks.device)
-    shape = ready.decode(torch.zeros(1, *ready.model.facts.shape, device=ranks.device)).shape[1:]
-    judge = Judge.of(panel, config.num_samples, tuple(shape), config.sample_batch, ranks, stop)
+    shape = image_shape(ready.decode, ready.model, ranks.device)
+    judge = Judge.of(panel, config.num_samples, shape, config.sample_batch, ranks, stop)
     asked = (config.labels, config.balance)
     rows = []
     for seeds in _seeds(config):
         started = time.perf_counter()
         labels = torch.tensor(classes_of_seeds(ready.model, seeds, ranks, *asked))
-        collector = judge.collector(len(seeds))
         size = config.sample_batch
-        for batch in generate(ready.sampler, seeds, labels, batch_size=size, ranks=ranks, stop=stop):
-            collector.add(ready.decode(batch.x), batch.places)
+        batches = generate(ready.sampler, seeds, labels, batch_size=size, ranks=ranks, stop=stop)
+        seen = seen_in_samples(judge, len(seeds), batches, ready.decode)
         row = Row(
             name=_name(config),
             kind=_kind(config),
             images_seen=0,
             nfe=ready.sampler.nfe,
             samples=len(seeds),
-            metrics=judge.metrics(collector.collected(), labels),
+            metrics=judge.metrics(seen, labels),
             chosen_by=judge.chosen_by,
             guidance=ready.sampler.guidance,
             unguided=ready.sampler.unguided,

@@ -226,5 +226,12 @@ def decoder_of(codec: Codec, vae: str | None, device: torch.device, name: str) -
     return lambda x: decode(codec.unscale(x))
 
 
+def image_shape(
+    decode: Callable[[Tensor], Tensor], model: Model, device: torch.device
+) -> tuple[int, int, int]:
+    """(C, H, W) of the images that are decoded of what the model gives."""
+    return tuple(decode(torch.zeros(1, *model.facts.shape, device=device)).shape[1:])
+
+
 def _times(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
