@@ -207,7 +207,7 @@ class ZipPiece:
 
     def expect(self) -> None:
         """As `Stored.expect`."""
-        self.file.expect(30 + self.name_size + USUAL_EXTRA + self.size, self.offset)
+        self.file.expect(LOCAL_HEADER.size + self.name_size + USUAL_EXTRA + self.size, self.offset)
 
     def stamp(self) -> str:
         """The checksum."""
@@ -215,7 +215,7 @@ class ZipPiece:
 
     def window(self) -> Window:
         """The member as a file."""
-        start = self._start(self.file.pread(30, self.offset))
+        start = self._start(self.file.pread(LOCAL_HEADER.size, self.offset))
         return Window(self.file, self.offset + start, self.size)
 
     @staticmethod
