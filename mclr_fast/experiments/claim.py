@@ -33,6 +33,7 @@ FREE = {
     "train.log_every",
     "train.ema_snapshot_every",
     "eval.sample_batch",
+    "eval.cuda_graphs",
     "eval.inception_weights",
     "eval.dinov2_weights",
     "eval.download",

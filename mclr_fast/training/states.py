@@ -30,6 +30,13 @@ State = Mapping[str, Mapping[str, Tensor]]
 """Group -> name -> tensor."""
 
 
+class KeptStager(DefaultStager):
+    """DCP's, for all saves of a training: it keeps the memory that tensors are copied to."""
+
+    def close(self) -> None:
+        """Nothing: torch 2.11's DCP closes the caller's stager after its first save."""
+
+
 class TrainingStates:
     """States of one training by images seen, `folder/<images seen>/`.
 
@@ -46,7 +53,7 @@ class TrainingStates:
         self._last: int | None = None  # images seen of the state that was saved or loaded last
         self._pending: Future | None = None
         self._group = ranks.background_group()
-        self._stager = DefaultStager(StagingOptions(ranks.device.type == "cuda", False, False, False))
+        self._stager = KeptStager(StagingOptions(ranks.device.type == "cuda", False, False, False))
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="training-state")
         ranks.at_close(self.settle)
 
