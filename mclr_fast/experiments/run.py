@@ -39,7 +39,7 @@ from mclr_fast.training.optimizer import check_optimizer
 
 from .after_training import after_training, final_rows
 from .arm import Arm, Outcome, Plan, control_plan, say_row, trained_plan
-from .checks import check_fit, check_options, net_overrides
+from .checks import check_fit, check_options, data_notes, net_overrides
 from .claim import claim_outdir, flat
 from .judging import Judging
 from .versions import describe_device, versions
@@ -262,7 +262,7 @@ class Run:
             f"{train.duration:,} images in steps of {train.batch_size}. Folder: {self.outdir}",
         )
         notes = [self.config.note] if self.config.note else []
-        for note in [*notes, *self.dataset.notes]:
+        for note in [*notes, *data_notes(self.config, self.dataset)]:
             say(self.ranks.is_main, f"note: {note}")
 
 

@@ -66,7 +66,7 @@ class Step:
         """Leave the gradients of the step after `images_seen` in the parameters.
 
         loss_scale: what losses are multiplied by for their backward passes, and gradients then divided by.
-        Errors    RunError for a minibatch without negatives, or an image that cannot be read.
+        Errors    RunError for data without negatives, or an image that cannot be read.
         """
         try:
             batch = self.source.draw(images_seen)
