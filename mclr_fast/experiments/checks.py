@@ -52,7 +52,14 @@ def check_fit(config: RunConfig, dataset: Dataset, model: Model) -> None:
             f"the labels of --data {config.data} lie in [{labels.min()}, {labels.max()}]; the network "
             f"knows classes 0 to {facts.num_classes - 1}."
         )
-    if contrasts_others(config) and (labels == labels[0]).all():
+    if not contrasts_others(config):
+        return
+    if config.train.batch_size < 2:
+        raise RunError(
+            f"--batch-size {config.train.batch_size} leaves an image without others to be contrasted with: "
+            f"{config.objective.objective} pairs those of a minibatch; raise it to 2 or more."
+        )
+    if (labels == labels[0]).all():
         raise RunError(
             f"--data {config.data} has 1 distinct class, {dataset.class_names[labels[0]]} ({len(labels):,} "
             f"images); {config.objective.objective} contrasts at least 2: use data of more classes, or "
