@@ -21,6 +21,16 @@ BEGINNING = 64  # bytes that tell what a file is
 class Stored(Protocol):
     """The bytes of a file. ValueError or OSError, wherever they cannot be had."""
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        ...
+
+    @property
+    def checksum(self) -> int | None:
+        """Their CRC-32, where it is kept beside them."""
+        ...
+
     def view(self) -> bytes:
         """The bytes; a checksum is not looked at."""
         ...
@@ -118,9 +128,15 @@ class OnDisk:
     """A file in a folder."""
 
     __slots__ = ("relative", "root")
+    checksum = None
 
     def __init__(self, root: Path, relative: str):
         self.root, self.relative = root, relative
+
+    @property
+    def size(self) -> int:
+        """In bytes, now."""
+        return os.stat(self.root / self.relative).st_size
 
     def view(self) -> bytes:
         """As `Stored.view`."""
@@ -146,6 +162,7 @@ class Piece:
     """A tar's member: bytes as they are."""
 
     __slots__ = ("file", "offset", "size")
+    checksum = None
 
     def __init__(self, file: DiskFile, offset: int, size: int):
         self.file, self.offset, self.size = file, offset, size
@@ -229,10 +246,11 @@ class ZipPiece:
 class Packed:
     """A zip's member that is compressed."""
 
-    __slots__ = ("archive", "info")
+    __slots__ = ("archive", "checksum", "info", "size")
 
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo):
         self.archive, self.info = archive, info
+        self.size, self.checksum = info.file_size, info.CRC
 
     def view(self) -> bytes:
         """As `Stored.view`; the checksum is looked at all the same."""
@@ -257,6 +275,7 @@ class Unreadable:
     """What is named and cannot be had: a link to nothing."""
 
     __slots__ = ("reason",)
+    size, checksum = 0, None
 
     def __init__(self, reason: str):
         self.reason = reason
