@@ -165,7 +165,7 @@ def test_the_same_data_elsewhere_are_the_same_run(go, files, capsys, elsewhere):
 
 @pytest.mark.parametrize("spelling", ["copy", "copy/model.safetensors", "relative", "run"])
 def test_the_same_base_elsewhere_is_the_same_run(go, files, spelling):
-    """A copy, its weights' file, a relative path, a run's best model: the losses are the uninterrupted run's."""
+    """A copy, its weights' file, a relative path, a run's best model: the losses are the same."""
     go("whole")
     go("run", stop_after=3)
     shutil.copytree(files / "base", files / "copy")

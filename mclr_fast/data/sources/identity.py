@@ -25,7 +25,7 @@ def identity_of(
     Not seen: other contents of the same size, under the same name, of an image that is not read and has no
     checksum. "times" change then (when files were written last, or the archive was), but with a copy too.
     """
-    sizes = np.array([files[name].size for name in names], dtype=np.int64)
+    sizes, times = np.array([files[name].measure() for name in names], dtype=np.int64).T
     checksums = [files[name].checksum for name in names]
     chosen = _chosen(sizes)
     has_all = None not in checksums
@@ -37,7 +37,7 @@ def identity_of(
         "contents": digest(*(_contents(files[names[index]]) for index in chosen)),
         "read": len(chosen),
         "checksums": digest(np.array(checksums, dtype=np.int64).tobytes()) if has_all else None,
-        "times": None if has_all else digest(" ".join(files[name].stamp() for name in names).encode()),
+        "times": None if has_all else digest(times.tobytes()),
     }
 
 
