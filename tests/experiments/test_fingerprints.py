@@ -13,6 +13,7 @@ import pytest
 import torch
 from run_log import column
 from safetensors.torch import load_file, save_file
+from stand_ins import ARGUMENTS, snapshot
 from zips import write_zip
 
 from mclr_fast.config import EvalConfig, RunConfig
@@ -20,6 +21,8 @@ from mclr_fast.experiments import run as run_module
 from mclr_fast.experiments.claim import claim_outdir
 from mclr_fast.experiments.fingerprints import LOOKS, difference, fingerprints, is_known
 from mclr_fast.experiments.marks import make_marks
+from mclr_fast.models.edm2 import Precond
+from mclr_fast.runtime.downloads import place_of
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.ranks import Ranks
 
@@ -188,6 +191,20 @@ def test_a_run_that_moved_with_its_control_goes_on(go, files):
     moved = judged | {"init": str(files / "new-base"), "data": str(files / "new-data.zip")}
     go("run", "cca", files=moved)
     assert go("run", "cca", files=moved).images_seen == 72  # a third time, by the same other paths
+
+
+def test_a_base_by_address_is_known_by_its_content_too(go, files, server):
+    """A file of the same bytes is the same base; another one in the cache's place is not."""
+    arguments = ARGUMENTS | {"img_channels": 1, "label_dim": 4}
+    server.content = snapshot(Precond(**arguments), arguments)
+    go("run", stop_after=1, files={"init": server.address}, train={"duration": 36})
+    (files / "own.pkl").write_bytes(server.content)
+    go("run", stop_after=1, files={"init": str(files / "own.pkl")}, train={"duration": 36})
+    place_of(server.address).write_bytes(snapshot(Precond(**arguments), arguments))
+    with pytest.raises(
+        RunError, match=r"init: 'http.*' was \w{12} there, 'http.*' is \w{12} now, of other w"
+    ):
+        go("run", files={"init": server.address}, train={"duration": 36})
 
 
 OPTIONS = [
