@@ -74,7 +74,7 @@ class Step:
         Until it is called a GPU may still be at work on them.
 
         loss_scale: what losses are multiplied by for their backward passes, and gradients then divided by.
-        Errors    RunError for a minibatch without negatives, or an image that cannot be read.
+        Errors    RunError for data without negatives, or an image that cannot be read.
         """
         try:
             batch = self.source.draw(images_seen)
