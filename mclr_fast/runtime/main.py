@@ -16,7 +16,11 @@ from .signals import StopRequest
 
 def run_door(device: str, work: Callable[[Ranks, StopRequest], None]) -> int:
     """Run work(ranks, stop) -> exit code: 0; 1 after one line on stderr; 143 when told to stop."""
-    stop, ranks = StopRequest(), Ranks(device)
+    stop = StopRequest()
+    try:
+        ranks = Ranks(device)
+    except RunError as error:
+        return fail(error)
     if ranks.device.type == "cpu":
         keep_freed_memory()
     try:

@@ -185,7 +185,14 @@ def test_two_processes_download_once(server):
         [sys.executable, "-c", program, server.address],
         {"stdout": subprocess.PIPE, "text": True},
     )
-    with subprocess.Popen(command, **pipes, env={**os.environ, "LOCAL_RANK": "1"}) as second:
+    place = {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "1",
+    }
+    with subprocess.Popen(command, **pipes, env={**os.environ, **place}) as second:
         with pytest.raises(subprocess.TimeoutExpired):
             second.wait(0.5)
         assert not server.asked
