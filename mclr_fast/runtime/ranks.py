@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from .errors import RunError
+from .last_words import LastWords
 from .launch import ALONE, Launch, launched
 
 
@@ -61,14 +63,15 @@ def choose_device(name: str, place: Launch) -> torch.device:
     return torch.device(f"cuda:{index}")
 
 
-def _meet(backend: str, place: Launch) -> None:
-    """Join the process group. RunError where the ranks do not find each other."""
+def _meet(backend: str, place: Launch) -> dist.Store:
+    """Join the process group; the store that it met by. RunError where the ranks do not find each other."""
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     if not dist.is_torchelastic_launched() and place.local_rank == 0:
         print(f"note: rank {place.rank} of {place.size} waits for the others at {where}.", file=sys.stderr)
     try:
+        store = _store()
         dist.init_process_group(
-            backend, store=_store(), rank=place.rank, world_size=place.size, timeout=timedelta(minutes=30)
+            backend, store=store, rank=place.rank, world_size=place.size, timeout=timedelta(minutes=30)
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
@@ -76,6 +79,7 @@ def _meet(backend: str, place: Launch) -> None:
             f"rank {place.rank} of {place.size} could not meet the others at {where} (MASTER_ADDR, "
             f"MASTER_PORT): {reason}. Look at these and at the other ranks; {ALONE}."
         ) from error
+    return store
 
 
 def _store() -> dist.Store:
@@ -94,7 +98,8 @@ def _store() -> dist.Store:
 class Ranks:
     """This process's place among the ranks, and the few collectives a run needs.
 
-    Attributes: rank, size; device this rank computes on; is_main (rank 0 writes and prints).
+    Attributes: rank, size; device this rank computes on; is_main (rank 0 writes and prints); last_words, of
+    several ranks.
     """
 
     def __init__(self, device: str = "auto"):
@@ -108,8 +113,12 @@ class Ranks:
         self.is_main = self.rank == 0
         self._background_group: dist.ProcessGroup | None = None
         self._closing = contextlib.ExitStack()
+        self.last_words: LastWords | None = None
         if self.size > 1:
-            _meet("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo", place)
+            store = _meet("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo", place)
+            start = torch.tensor([time.time_ns()])  # torchrun keeps a store over restarts
+            dist.broadcast(start, src=0)
+            self.last_words = LastWords(dist.PrefixStore(f"last-words-{start.item()}", store), place)
 
     def rows(self, num_rows: int) -> slice:
         """This rank's contiguous share of num_rows; sizes differ by at most one."""
