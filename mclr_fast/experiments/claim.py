@@ -76,6 +76,11 @@ def run_hash(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def lock_of(outdir: Path) -> Path:
+    """The file that says which process makes the run of that folder now."""
+    return outdir / "running.lock"
+
+
 def claim_outdir(outdir: Path, config: RunConfig) -> None:
     """Make outdir this run's, or see that it already is. RunError, one line, when it cannot be.
 

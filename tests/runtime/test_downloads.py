@@ -45,7 +45,7 @@ def test_a_file_is_downloaded_once_under_its_name(server, capsys):
     assert path.name == "model.pkl" and path.read_bytes() == CONTENT
     assert "model.pkl (1.0 MB; licence CC0) to" in capsys.readouterr().err
     assert fetch(server.address) == path and len(server.asked) == 1
-    assert {p.name for p in path.parent.iterdir()} == {"model.pkl", "model.pkl.lock"}
+    assert {p.name for p in path.parent.iterdir()} == {"model.pkl"}
 
 
 def test_a_download_cut_short_goes_on_where_it_stopped(server):
