@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 
-from .errors import Interrupted, RunError
+from .errors import Interrupted, InterruptedAtOnce, RunError
 from .host_memory import keep_freed_memory
 from .last_words import GRACE, is_lost, tell_torchrun, wait
 from .launch import is_first_of_node
@@ -28,13 +28,17 @@ def run_door(device: str, work: Callable[[Ranks, StopRequest], None]) -> int:
         ranks = Ranks(device)
     except RunError as error:
         return _say(error)
+    except InterruptedAtOnce:
+        return 143
     try:
         if ranks.device.type == "cpu":
             keep_freed_memory()
         work(ranks, stop)
+        stop.look()
         ranks.wait()
-    except Exception as error:
-        return _end(error, ranks, stop)
+    except (Exception, InterruptedAtOnce) as error:
+        stop.look()
+        return _end(Interrupted() if isinstance(error, InterruptedAtOnce) else error, ranks, stop)
     finally:
         ranks.close()
     return 0
