@@ -59,5 +59,5 @@ class PrepareConfig:
     """Read every image of OUT, or of SOURCE if nothing is to be written."""
     threads: int = 0
     """Threads that read; 0 = one a core, at most 16."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Of the VAE; auto = cuda where there is one."""
+    device: str = "auto"
+    """Of the VAE; auto, cpu, cuda, or cuda:1 = that GPU; auto = cuda where there is one."""

@@ -48,8 +48,8 @@ class RunConfig:
     """proof: samples of the final judgement."""
     proof_first_seed: int = 2_000_000
     """proof: their first sampling seed; none of them chose the checkpoint."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto = cuda where there is one."""
+    device: str = "auto"
+    """auto, cpu, cuda, or cuda:1 = that GPU; auto = cuda where there is one."""
     tensorboard: bool = False
     """Write TensorBoard's files too, to <outdir>/tensorboard."""
     wandb: str | None = None

@@ -94,5 +94,5 @@ class SampleConfig(HeunConfig):
     """PNG files in a folder for every 1,000 seeds, as EDM2 has them."""
     grid: bool = False
     """Contact sheet of the first 100 images too, beside --outdir: <outdir>-grid.png."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto = cuda where there is one."""
+    device: str = "auto"
+    """auto, cpu, cuda, or cuda:1 = that GPU; auto = cuda where there is one."""

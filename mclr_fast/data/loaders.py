@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from mclr_fast.runtime.launch import launched
+
 from .plain_loader import ImageFiles, PlainLoader
 
 LOADERS = ("auto", "plain", "dali")
@@ -21,7 +23,7 @@ Loader = Callable[[np.ndarray], "np.ndarray | torch.Tensor"]
 def default_threads() -> int:
     """Threads of this rank's loader: its share of the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MAX_THREADS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    return max(1, min(MAX_THREADS, cores // launched().local_size))
 
 
 def make_loader(

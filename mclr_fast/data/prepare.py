@@ -14,6 +14,7 @@ import numpy as np
 
 from mclr_fast.config import PrepareConfig
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.locks import owned_alone
 from mclr_fast.runtime.logs import progress_bar, say
 from mclr_fast.runtime.options import Check
 from mclr_fast.runtime.signals import StopRequest
@@ -48,7 +49,8 @@ def prepare(config: PrepareConfig, make_encoder: Callable[[], Encoder] | None, s
             _check_made(config)
             say(True, f"{config.out} is there; remove it to make it again.")
         elif config.out is not None:
-            _make(config, make_encoder, stop)
+            with owned_alone(config.out.with_name(f".{config.out.name}.lock"), config.out):
+                _make(config, make_encoder, stop)
         if config.verify:
             made = (
                 EDM2Dataset(config.out)

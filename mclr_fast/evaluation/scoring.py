@@ -55,8 +55,10 @@ def score(
 class _NeverStops(StopRequest):
     """Signals stay the caller's."""
 
+    requested = False
+
     def __init__(self):
-        self.requested = False
+        """Installs none."""
 
 
 def _opened(images: Any) -> ImageSet:

@@ -86,6 +86,11 @@ def run_hash(config: RunConfig, began: Mapping[str, Any] | None = None) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def lock_of(outdir: Path) -> Path:
+    """The file that says which process makes the run of that folder now."""
+    return outdir / "running.lock"
+
+
 @dataclass(frozen=True)
 class Claim:
     """What a run's folder remembers of its beginning.

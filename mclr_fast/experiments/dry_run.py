@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from mclr_fast.methods.need_checks import NeedChecks
 from mclr_fast.models import Model, describe, model_from_config, read_config
 from mclr_fast.models.published import Published, to_download
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.launch import launched
 from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.memory_table import check_memory, memory_lines
 
@@ -30,7 +30,7 @@ def dry_run(config: RunConfig) -> str:
 
     Nothing is downloaded: a model that would be is told of, and taken for what the recipe expects of it.
     """
-    num_ranks = int(os.environ.get("WORLD_SIZE", 1))
+    num_ranks = launched().size
     check_options(config, num_ranks, need_files=False)
     options = flat(config)
     try:

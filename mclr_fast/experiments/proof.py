@@ -13,6 +13,7 @@ from mclr_fast.evaluation.rows import Row, lowest_fd
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.summary import Interval, SeedResult, Summary, write_summary
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.locks import owned, refuse_if_owned
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
@@ -20,7 +21,7 @@ from mclr_fast.runtime.signals import StopRequest
 from .after_training import best_model
 from .arm import control_plan
 from .checks import check_options
-from .claim import claim_outdir
+from .claim import claim_outdir, lock_of
 from .fingerprints import fingerprints
 from .judging import judging_protocols
 from .run import Run
@@ -43,8 +44,14 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> Summary:
     outdir = config.folder
     check_options(config, ranks.size)
     check_comparable(config)
+    ranks.on_main(refuse_if_owned, lock_of(outdir), outdir)
     ranks.on_main(lambda: claim_outdir(outdir, config, fingerprints(config)))
-    runs = []
+    with owned(lock_of(outdir), outdir, ranks):
+        return _prove(config, ranks, stop)
+
+
+def _prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> Summary:
+    runs, outdir = [], config.folder
     for seed in config.proof_seeds:
         single = replace(config, seed=seed, outdir=outdir / f"seed-{seed}", proof_seeds=())
         runs.append(prove_seed(single, ranks, stop))

@@ -31,6 +31,7 @@ from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.summary import Summary, write_summary
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, write_json
+from mclr_fast.runtime.locks import owned, refuse_if_owned
 from mclr_fast.runtime.logs import RunLog, say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
@@ -40,7 +41,7 @@ from mclr_fast.training.optimizer import check_optimizer
 from .after_training import after_training, final_rows
 from .arm import Arm, Outcome, Plan, control_plan, say_row, trained_plan
 from .checks import check_fit, check_options, data_notes, net_overrides
-from .claim import Claim, claim_outdir, flat
+from .claim import Claim, claim_outdir, flat, lock_of
 from .fingerprints import fingerprints
 from .judging import Judging
 from .versions import describe_device, versions
@@ -56,6 +57,7 @@ class Run:
         self.stop = stop
         self.outdir = config.folder
         check_options(config, ranks.size)
+        ranks.on_main(refuse_if_owned, lock_of(self.outdir), self.outdir)
         check_optimizer(config.train.optimizer, ranks.device)
         try:
             self.description = read_config(config.init) if config.init else self._new_description()
@@ -76,8 +78,11 @@ class Run:
         self.base_sha256 = file_sha256(weights_file(config.init)) if config.init else None
 
     def execute(self) -> Summary:
-        """Everything; returns the summary, which is also written with the report."""
-        with self.log:
+        """Everything; returns the summary, which is also written with the report.
+
+        Errors    RunError where another process executes a run in this folder.
+        """
+        with owned(lock_of(self.outdir), self.outdir, self.ranks), self.log:
             return self._execute()
 
     def _execute(self) -> Summary:

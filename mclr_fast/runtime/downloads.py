@@ -21,8 +21,8 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener, getproxie
 from . import locks
 from .errors import RunError
 from .files import file_sha256
+from .launch import is_first_of_node
 from .logs import progress_bar
-from .ranks import is_first_of_node
 from .signals import check_stop
 
 TIMEOUT = 30.0  # seconds without a byte

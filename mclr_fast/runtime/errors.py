@@ -5,5 +5,12 @@ class RunError(Exception):
     """A mistake that the user can mend, or a run that must stop: printed as one line, exit code 1."""
 
 
+class InterruptedAtOnce(BaseException):
+    """A signal arrived where there is nothing to save yet: raised wherever the main thread is.
+
+    No Exception, so that nobody takes it for a damaged file.
+    """
+
+
 class Interrupted(Exception):
     """SIGTERM or SIGINT arrived; the state is saved. Exit code 143, as for any terminated process."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from .errors import Interrupted, RunError
 from .files import replacing
-from .ranks import is_first_of_node
+from .launch import is_first_of_node
 from .trackers import Tracker
 
 

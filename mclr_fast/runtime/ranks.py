@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
@@ -12,6 +14,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
+
+from .errors import RunError
+from .last_words import LastWords
+from .launch import ALONE, Launch, launched
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -22,9 +28,58 @@ def local(tensor: Tensor) -> Tensor:
         return tensor.to_local()
 
 
-def is_first_of_node() -> bool:
-    """Whether this process is alone, or the first of its machine's ranks."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+def choose_device(name: str, place: Launch) -> torch.device:
+    """The device of --device: "cpu", "cuda", "auto" (cuda where there is one), or "cuda:1", that GPU.
+
+    Errors    RunError, one line, for one that this process cannot have.
+    """
+    kind, colon, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise RunError(f"--device {name} is none of auto, cpu, cuda and cuda:NUMBER.")
+    if kind == "cpu" or (kind == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if number and place.size > 1:
+        raise RunError(f"--device {name} is for one process: with {place.size} ranks each takes its own GPU.")
+    try:
+        torch.cuda.init()
+        count = torch.cuda.device_count()
+        index = int(number) if number else place.local_rank
+        if index < count:
+            torch.cuda.set_device(index)
+    except (RuntimeError, AssertionError) as error:  # no driver; a torch without CUDA
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        raise RunError(f"--device {name}: {reason}. Without a GPU: --device cpu.") from error
+    if not place.local_known and place.size > 1 and count > 1:
+        raise RunError(
+            f"rank {place.rank} cannot tell which of {count} GPUs is its own: LOCAL_RANK is not set. Start "
+            "the ranks with torchrun, or set it."
+        )
+    if index >= count:
+        asked = f"--device {name}" if number else f"rank {place.rank} is LOCAL_RANK={index}"
+        raise RunError(
+            f"{asked}: torch finds {count} GPU(s) here, 0 to {count - 1}. Start a rank for each of them, or "
+            "look at CUDA_VISIBLE_DEVICES."
+        )
+    return torch.device(f"cuda:{index}")
+
+
+def _meet(backend: str, place: Launch) -> dist.Store:
+    """Join the process group; the store that it met by. RunError where the ranks do not find each other."""
+    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    if not dist.is_torchelastic_launched() and place.local_rank == 0:
+        print(f"note: rank {place.rank} of {place.size} waits for the others at {where}.", file=sys.stderr)
+    try:
+        store = _store()
+        dist.init_process_group(
+            backend, store=store, rank=place.rank, world_size=place.size, timeout=timedelta(minutes=30)
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise RunError(
+            f"rank {place.rank} of {place.size} could not meet the others at {where} (MASTER_ADDR, "
+            f"MASTER_PORT): {reason}. Look at these and at the other ranks; {ALONE}."
+        ) from error
+    return store
 
 
 def _store() -> dist.Store:
@@ -35,34 +90,35 @@ def _store() -> dist.Store:
     """
     store, _, _ = next(rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
-        store = dist.PrefixStore(f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"restart-{restart}", store)
     return store
 
 
 class Ranks:
     """This process's place among the ranks, and the few collectives a run needs.
 
-    Attributes: rank, size; device this rank computes on; is_main (rank 0 writes and prints).
+    Attributes: rank, size; device this rank computes on; is_main (rank 0 writes and prints); last_words, of
+    several ranks.
     """
 
     def __init__(self, device: str = "auto"):
-        """device: "cpu", "cuda" or "auto" (cuda where there is one); reads torchrun's environment."""
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.rank = int(os.environ.get("RANK", 0))
-        self.size = int(os.environ.get("WORLD_SIZE", 1))
-        if device == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-            device = f"cuda:{torch.cuda.current_device()}"
-        self.device = torch.device(device)
+        """device: as `choose_device` takes it; the place is torchrun's environment.
+
+        Errors    RunError, one line, where that is no place, and where the ranks do not meet.
+        """
+        place = launched()
+        self.rank, self.size = place.rank, place.size
+        self.device = choose_device(device, place)
         self.is_main = self.rank == 0
         self._background_group: dist.ProcessGroup | None = None
         self._closing = contextlib.ExitStack()
+        self.last_words: LastWords | None = None
         if self.size > 1:
-            backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
-            dist.init_process_group(
-                backend, store=_store(), rank=self.rank, world_size=self.size, timeout=timedelta(minutes=30)
-            )
+            store = _meet("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo", place)
+            start = torch.tensor([time.time_ns()])  # torchrun keeps a store over restarts
+            dist.broadcast(start, src=0)
+            self.last_words = LastWords(dist.PrefixStore(f"last-words-{start.item()}", store), place)
 
     def rows(self, num_rows: int) -> slice:
         """This rank's contiguous share of num_rows; sizes differ by at most one."""

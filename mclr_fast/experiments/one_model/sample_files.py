@@ -14,6 +14,7 @@ from mclr_fast.config import SampleConfig
 from mclr_fast.data.image_files import write_sheet
 from mclr_fast.data.sample_output import PngFiles, SampleArray, SampleFiles, SampleZip
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.locks import owned, refuse_if_owned
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.sampling import generate as sampling
@@ -41,13 +42,25 @@ def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
     except ValueError as error:
         raise RunError(f"--seeds: {error}") from error
     _check_outdir(config)
+    ranks.on_main(refuse_if_owned, _lock_of(config.outdir), config.outdir)
     ready = ready_model(config, ranks.device)
     labels = classes_of_seeds(ready.model, seeds, ranks, config.labels, config.balance)
-    with _files(config, seeds, labels, ranks.on_main(made_with, ready), ranks) as files:
+    made = ranks.on_main(made_with, ready)
+    with (
+        owned(_lock_of(config.outdir), config.outdir, ranks),
+        _files(config, seeds, labels, made, ranks) as files,
+    ):
         _write(files, ready, ranks, stop)
         if config.grid:
             ranks.on_main(lambda: write_sheet(sheet_path(config.outdir), _first_images(files)))
     return len(seeds)
+
+
+def _lock_of(outdir: Path) -> Path:
+    """The file that says which process writes there now: in a folder, or beside a file."""
+    if outdir.suffix in (".zip", ".npz"):
+        return outdir.with_name(f".{outdir.name}.lock")
+    return outdir / ".running.lock"
 
 
 def sheet_path(outdir: Path) -> Path:
