@@ -9,6 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from mclr_fast.runtime.talk import safe_streams
+
 DESCRIPTION = """Reconstruct power-function averages of any width from a run's snapshots (EDM2, algorithm 3).
 
 The run keeps them with --ema power --ema-snapshot-every IMAGES. Each average becomes a model folder.
@@ -33,6 +35,7 @@ class EmaConfig:
     """Images seen at which the average ends; default: those of the last snapshot."""
 
 
+@safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Reconstruct, write, say where. Exit code 0; 1 after one line on stderr."""
     config = tyro.cli(EmaConfig, args=arguments, prog="mclr_fast.ema", description=DESCRIPTION)

@@ -12,6 +12,7 @@ from mclr_fast.reports.several_page import write_page
 from mclr_fast.reports.table_page import write_table_report
 from mclr_fast.reports.table_summary import TableSummary
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.talk import safe_streams
 
 EXAMPLE = """examples:
   python -m mclr_fast.report runs/mnist16
@@ -19,6 +20,7 @@ EXAMPLE = """examples:
 """
 
 
+@safe_streams()
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, write the report and print where it is."""
     parser = argparse.ArgumentParser(

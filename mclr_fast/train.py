@@ -9,6 +9,7 @@ import tyro
 
 from mclr_fast.config import RunConfig
 from mclr_fast.recipes import DEFAULT, RECIPES, get_recipe
+from mclr_fast.runtime.talk import safe_streams
 
 DESCRIPTION = """Fine-tune a class-conditional generator with MCLR, or train a base.
 
@@ -36,6 +37,7 @@ def parse(arguments: list[str]) -> RunConfig:
     )
 
 
+@safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Parse, build, run. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
     from mclr_fast.experiments.checks import check_used

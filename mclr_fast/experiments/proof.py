@@ -22,6 +22,7 @@ from .arm import control_plan
 from .checks import check_options
 from .claim import claim_outdir
 from .judging import judging_protocols
+from .reporting import report
 from .run import Run
 
 BETTER = ("is", "precision")
@@ -50,7 +51,7 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> Summary:
         say(ranks.is_main, _line(runs[-1].result))
     summary = summarize(config.recipe, runs)
     ranks.on_main(write_summary, outdir, summary)
-    ranks.on_main(write_report, outdir)
+    report(write_report, outdir, ranks)
     return summary
 
 

@@ -42,6 +42,7 @@ from .arm import Arm, Outcome, Plan, control_plan, say_row, trained_plan
 from .checks import check_fit, check_options, net_overrides
 from .claim import claim_outdir, flat
 from .judging import Judging
+from .reporting import report
 from .versions import describe_device, versions
 
 
@@ -109,7 +110,7 @@ class Run:
         compared = compare(judge, trained.best, {"base": base, "denoising": control and control.best})
         summary = self._summary(judge, rows, final, control, trained, compared)
         self.ranks.on_main(self._write, summary, shown)
-        say(self.ranks.is_main, f"report: {self.outdir / 'report.html'}")
+        report(write_report, self.outdir, self.ranks)
         return summary
 
     def evaluator(self, seeds: range | None = None, folder: Path | None = None) -> Evaluator | None:
@@ -247,10 +248,9 @@ class Run:
         return row
 
     def _write(self, summary: Summary, shown: list[tuple[Row, Tensor]]) -> None:
-        """summary.json, the grid's pictures and the report. shown: rows and their pictures."""
+        """summary.json and the grid's pictures. shown: rows and their pictures."""
         write_summary(self.outdir, summary)
         write_grid(self.outdir, [GridEntry.of(row, grid.numpy()) for row, grid in shown if grid is not None])
-        write_report(self.outdir)
 
     def _announce(self) -> None:
         train, num_params = self.config.train, sum(p.numel() for p in self.base.parameters())
