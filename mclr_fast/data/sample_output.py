@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -18,8 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mclr_fast.runtime.disk import cannot_write, lock
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.files import cannot_write, write_json
+from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 
@@ -239,10 +239,8 @@ class SampleArray(_Appended):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._partial.touch()
         self._file = open(self._partial, "r+b")  # noqa: SIM115
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another process is writing {self.path}; wait for it, or stop it.") from None
+        if not lock(self._file, self.path):
+            raise RunError(f"another process is writing {self.path}; wait for it, or stop it.")
         try:
             shape = _read_header(self._file)
         except ValueError:  # no image yet

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from mclr_fast.config import RunConfig
 from mclr_fast.runtime import formats
+from mclr_fast.runtime.disk import free_bytes, mend
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import write_json
 
@@ -83,7 +83,7 @@ def claim_outdir(outdir: Path, config: RunConfig) -> None:
     """
     try:
         outdir.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(outdir).free
+        free = free_bytes(outdir)
         # Looked at before config.json, the first file of all: a process started together with this one
         # may be writing it.
         # A disk's own root holds lost+found.
@@ -91,8 +91,8 @@ def claim_outdir(outdir: Path, config: RunConfig) -> None:
             entry.name != "lost+found" and not entry.name.endswith(".tmp") for entry in outdir.iterdir()
         )
     except OSError as error:
-        raise RunError(f"cannot use --outdir {outdir}: {error.strerror}. Choose another.") from None
-    if free < MIN_FREE_BYTES:
+        raise RunError(f"cannot use --outdir {outdir}: {error.strerror}. {mend(error)}.") from None
+    if free is not None and free < MIN_FREE_BYTES:
         raise RunError(
             f"--outdir {outdir} is on a disk with {free / 2**20:.0f} MiB free; a run needs at least "
             f"{MIN_FREE_BYTES >> 20}. Free some space or choose another."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .disk import lock
 from .ranks import Ranks
 from .signals import StopRequest
 
@@ -63,9 +63,7 @@ def _take(path: Path, files: list) -> bool:
     """Try once; a file that is locked is put into `files`, and closing it frees the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "w")  # noqa: SIM115
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not lock(file, path):
         file.close()
         return False
     files.append(file)

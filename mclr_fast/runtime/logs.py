@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .errors import Interrupted, RunError, one_line
+from .disk import cannot_write
+from .errors import Interrupted, one_line
 from .files import replacing
 from .ranks import is_first_of_node
 from .trackers import Tracker
@@ -41,7 +42,7 @@ class RunLog:
                 with open(self.path, "a") as file:
                     file.write(json.dumps(line) + "\n")
             except OSError as error:
-                raise RunError(f"cannot write {self.path}: {error.strerror}.") from error
+                raise cannot_write(self.path, error) from error
         self._tell(lambda tracker: tracker.log(line["arm"], line["images_seen"], _numbers(line)))
 
     def evaluated(self, row: dict) -> None:
