@@ -12,6 +12,7 @@ from mclr_fast.reports.several_page import write_page
 from mclr_fast.reports.table_page import write_table_report
 from mclr_fast.reports.table_summary import TableSummary
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
 EXAMPLE = """examples:
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="the --outdir of a run")
     parser.add_argument("--outdir", type=Path, help="where the page of several runs goes; default: compared")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(given(argv))
     if options.outdir is not None and len(options.runs) == 1:
         parser.exit(2, "error: --outdir is for the page of several runs; one run's lies in its own folder.\n")
     try:

@@ -9,6 +9,7 @@ import tyro
 
 from mclr_fast.config import RunConfig
 from mclr_fast.recipes import DEFAULT, RECIPES, get_recipe
+from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
 DESCRIPTION = """Fine-tune a class-conditional generator with MCLR, or train a base.
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mclr_fast.runtime.main import fail, run_door
 
     try:
-        config = parse(sys.argv[1:] if arguments is None else arguments)
+        config = parse(given(arguments))
     except ValueError as error:
         return fail(error)
 

@@ -56,9 +56,10 @@ class PartialZip:
         self._archive.fp = None  # else it would end the archive
         self._file.close()
 
-    def finish(self) -> None:
+    def finish(self, comment: bytes = b"") -> None:
         """End the archive and move it to its path. RunError where the disk does not take it."""
         with self._on_disk():
+            self._archive.comment = comment
             self._archive.close()
             self._file.flush()
             sync(self._file)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 from mclr_fast.config import RunConfig
+from mclr_fast.data.sources.names import is_foreign
 from mclr_fast.runtime import formats
 from mclr_fast.runtime.disk import free_bytes, mend
 from mclr_fast.runtime.errors import RunError
@@ -76,6 +80,24 @@ def run_hash(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
+LOG = re.compile(r".+\.(log|out|err)|(.*[-_.])?(log|stdout|stderr|out|err)([-_]?\d+)?(\.txt)?", re.IGNORECASE)
+
+
+def _is_nobodys(entry: Path) -> bool:
+    """Whether a folder of such entries counts as empty: what systems leave, or this command's own log.
+
+    A name is enough for a log: behind `| tee` the process does not know who writes down what it says.
+    """
+    if is_foreign(entry.name) or entry.name.endswith(".tmp"):
+        return True
+    if entry.is_file() and LOG.fullmatch(entry.name):
+        return True
+    with contextlib.suppress(OSError):  # no /proc here, or a stream that is closed
+        streams = [Path(os.readlink(f"/proc/self/fd/{number}")) for number in (1, 2)]
+        return any(entry.resolve() in (stream, *stream.parents) for stream in streams)
+    return False
+
+
 def claim_outdir(outdir: Path, config: RunConfig) -> None:
     """Make outdir this run's, or see that it already is. RunError, one line, when it cannot be.
 
@@ -86,10 +108,7 @@ def claim_outdir(outdir: Path, config: RunConfig) -> None:
         free = free_bytes(outdir)
         # Looked at before config.json, the first file of all: a process started together with this one
         # may be writing it.
-        # A disk's own root holds lost+found.
-        occupied = any(
-            entry.name != "lost+found" and not entry.name.endswith(".tmp") for entry in outdir.iterdir()
-        )
+        occupied = not all(map(_is_nobodys, outdir.iterdir()))
     except OSError as error:
         raise RunError(f"cannot use --outdir {outdir}: {error.strerror}. {mend(error)}.") from None
     if free is not None and free < MIN_FREE_BYTES:

@@ -38,7 +38,7 @@ def is_address(text: str) -> bool:
 
 def cache_folder() -> Path:
     """MCLR_FAST_CACHE, or ~/.cache/mclr_fast."""
-    return Path(os.environ.get("MCLR_FAST_CACHE") or Path.home() / ".cache" / "mclr_fast")
+    return Path(os.environ.get("MCLR_FAST_CACHE") or "~/.cache/mclr_fast").expanduser()
 
 
 def place_of(address: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tyro
 
+from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
 DESCRIPTION = """Check the paper's theorems on mixtures with known densities.
@@ -30,7 +31,7 @@ class TheoryConfig:
 @safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Compute, print, draw. Exit code 0; 1 after one line on stderr where outdir cannot be written."""
-    config = tyro.cli(TheoryConfig, args=arguments, prog="mclr_fast.theory", description=DESCRIPTION)
+    config = tyro.cli(TheoryConfig, args=given(arguments), prog="mclr_fast.theory", description=DESCRIPTION)
     from mclr_fast.runtime.errors import RunError
     from mclr_fast.runtime.main import fail
 
