@@ -7,6 +7,8 @@ import sys
 import tyro
 
 from mclr_fast.config import ConvertConfig
+from mclr_fast.runtime.options import given
+from mclr_fast.runtime.talk import safe_streams
 
 DESCRIPTION = """Make a model folder of another program's file, or another program's file of a model.
 
@@ -20,9 +22,10 @@ Examples:
 """
 
 
+@safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Convert and say where. Exit code 0; 1 after one line on stderr."""
-    config = tyro.cli(ConvertConfig, args=arguments, prog="mclr_fast.convert", description=DESCRIPTION)
+    config = tyro.cli(ConvertConfig, args=given(arguments), prog="mclr_fast.convert", description=DESCRIPTION)
     from mclr_fast.models.convert import convert
     from mclr_fast.runtime.main import run_door
 

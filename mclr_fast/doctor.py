@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from mclr_fast.experiments.checklist import checklist
 from mclr_fast.ops import audit
 from mclr_fast.recipes import PRESETS, get_recipe
+from mclr_fast.runtime.talk import safe_streams
 from mclr_fast.training.memory_table import preset_lines
 
 
+@safe_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the checklist. Exit code 0, whatever is missing."""
     parser = argparse.ArgumentParser(
@@ -34,7 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--gpu-memory-gib", type=float, default=0, help="for --memory; 0: this GPU's, or 80")
     options = parser.parse_args(arguments)
-    sys.stdout.reconfigure(errors="replace")  # a terminal without ticks still gets the text
     if options.kernels:
         print(audit.table(audit.rows()))
         return 0

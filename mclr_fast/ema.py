@@ -9,6 +9,9 @@ from typing import Annotated
 
 import tyro
 
+from mclr_fast.runtime.options import given
+from mclr_fast.runtime.talk import safe_streams
+
 DESCRIPTION = """Reconstruct power-function averages of any width from a run's snapshots (EDM2, algorithm 3).
 
 The run keeps them with --ema power --ema-snapshot-every IMAGES. Each average becomes a model folder.
@@ -33,9 +36,10 @@ class EmaConfig:
     """Images seen at which the average ends; default: those of the last snapshot."""
 
 
+@safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Reconstruct, write, say where. Exit code 0; 1 after one line on stderr."""
-    config = tyro.cli(EmaConfig, args=arguments, prog="mclr_fast.ema", description=DESCRIPTION)
+    config = tyro.cli(EmaConfig, args=given(arguments), prog="mclr_fast.ema", description=DESCRIPTION)
     from mclr_fast.runtime.main import run_door
     from mclr_fast.training.snapshots import write_reconstructions
 

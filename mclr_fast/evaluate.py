@@ -8,6 +8,8 @@ import sys
 import tyro
 
 from mclr_fast.config import EvaluateConfig
+from mclr_fast.runtime.options import given
+from mclr_fast.runtime.talk import safe_streams
 
 DESCRIPTION = """Judge a model's samples, or images, and print the row (FD, IS, precision, ...) as JSON.
 
@@ -19,9 +21,12 @@ Examples:
 """
 
 
+@safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Load, sample, judge, print. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
-    config = tyro.cli(EvaluateConfig, args=arguments, prog="mclr_fast.evaluate", description=DESCRIPTION)
+    config = tyro.cli(
+        EvaluateConfig, args=given(arguments), prog="mclr_fast.evaluate", description=DESCRIPTION
+    )
     from mclr_fast.experiments.one_model.evaluate_model import evaluate
     from mclr_fast.runtime.main import run_door
 

@@ -7,6 +7,8 @@ import sys
 import tyro
 
 from mclr_fast.config import PrepareConfig
+from mclr_fast.runtime.options import given
+from mclr_fast.runtime.talk import safe_streams
 
 DESCRIPTION = """Crop and resize labelled images to one size and write them as an EDM2 data set.
 
@@ -23,9 +25,10 @@ Examples:
 """
 
 
+@safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Parse, make, verify. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
-    config = tyro.cli(PrepareConfig, args=arguments, prog="mclr_fast.prepare", description=DESCRIPTION)
+    config = tyro.cli(PrepareConfig, args=given(arguments), prog="mclr_fast.prepare", description=DESCRIPTION)
     from mclr_fast.data.prepare import prepare
     from mclr_fast.runtime.main import fail, run_door
 

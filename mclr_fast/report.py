@@ -12,6 +12,8 @@ from mclr_fast.reports.several_page import write_page
 from mclr_fast.reports.table_page import write_table_report
 from mclr_fast.reports.table_summary import TableSummary
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.options import given
+from mclr_fast.runtime.talk import safe_streams
 
 EXAMPLE = """examples:
   python -m mclr_fast.report runs/mnist16
@@ -19,6 +21,7 @@ EXAMPLE = """examples:
 """
 
 
+@safe_streams()
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, write the report and print where it is."""
     parser = argparse.ArgumentParser(
@@ -31,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="the --outdir of a run")
     parser.add_argument("--outdir", type=Path, help="where the page of several runs goes; default: compared")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(given(argv))
     if options.outdir is not None and len(options.runs) == 1:
         parser.exit(2, "error: --outdir is for the page of several runs; one run's lies in its own folder.\n")
     try:

@@ -7,6 +7,8 @@ import sys
 import tyro
 
 from mclr_fast.config import SampleConfig
+from mclr_fast.runtime.options import given
+from mclr_fast.runtime.talk import safe_streams
 
 DESCRIPTION = """Sample images: PNG files, an EDM2 zip or an .npz. Also runs under torchrun; killed, the same
 command goes on. Steps, noise levels and classes are the model's own unless said.
@@ -20,9 +22,10 @@ Examples:
 """
 
 
+@safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Load, sample, write. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
-    config = tyro.cli(SampleConfig, args=arguments, prog="mclr_fast.sample", description=DESCRIPTION)
+    config = tyro.cli(SampleConfig, args=given(arguments), prog="mclr_fast.sample", description=DESCRIPTION)
     from mclr_fast.experiments.one_model.sample_files import sample_files, sheet_path
     from mclr_fast.runtime.main import run_door
 

@@ -9,6 +9,8 @@ import tyro
 
 from mclr_fast.config import RunConfig
 from mclr_fast.recipes import DEFAULT, RECIPES, get_recipe
+from mclr_fast.runtime.options import given
+from mclr_fast.runtime.talk import safe_streams
 
 DESCRIPTION = """Fine-tune a class-conditional generator with MCLR, or train a base.
 
@@ -36,6 +38,7 @@ def parse(arguments: list[str]) -> RunConfig:
     )
 
 
+@safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Parse, build, run. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
     from mclr_fast.experiments.checks import check_used
@@ -46,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mclr_fast.runtime.main import fail, run_door
 
     try:
-        config = parse(sys.argv[1:] if arguments is None else arguments)
+        config = parse(given(arguments))
     except ValueError as error:
         return fail(error)
 

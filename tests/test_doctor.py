@@ -90,6 +90,24 @@ def test_optional_packages(checklist, monkeypatch):
     assert found["apex"][1].startswith("not installed")
 
 
+def test_a_package_that_does_not_import_is_said_to_be_broken(checklist, monkeypatch):
+    """A broken tensorboard is a line of the checklist with what it raises, and the others have theirs."""
+
+    def find_spec(name):
+        if name == "tensorboard.summary":
+            raise TypeError("Descriptors cannot\nbe created")
+        if name == "wandb.sdk":
+            raise ValueError("wandb.__spec__ is None")
+        return object()
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    found = checklist()
+    assert found["tensorboard"][0] == "✗"
+    assert found["tensorboard"][1].startswith("broken: Descriptors cannot be created (--tensorboard")
+    assert found["wandb"][1].startswith("broken: wandb.__spec__ is None")
+    assert found["mlxtend"] == ("✓", "installed")
+
+
 def test_shipped_files_are_there_or_missing(checklist, monkeypatch, tmp_path):
     (tmp_path / "mnist16-base").mkdir()
     (tmp_path / "mnist16-base" / "model.safetensors").write_bytes(b"x" * 1234)
@@ -111,7 +129,7 @@ def test_as_a_command_without_ticks():
     command = [sys.executable, "-m", "mclr_fast.doctor"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[1].split() == ["?", "mclr_fast", mclr_fast.__version__]
+    assert done.stdout.splitlines()[1].split() == [r"\u2713", "mclr_fast", mclr_fast.__version__]
 
 
 def test_help_has_an_example(capsys):

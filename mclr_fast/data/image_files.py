@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mclr_fast.runtime.files import cannot_write, replacing
+from mclr_fast.runtime.disk import cannot_write
+from mclr_fast.runtime.files import replacing
 
 
 class ZipWriter:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from mclr_fast.runtime.disk import cannot_write, lock, sync
 
 LOCAL_HEADER = struct.Struct("<4s10xIIIHH")  # signature, checksum, stored size, size, lengths
 
@@ -28,10 +31,9 @@ class PartialZip:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.partial.touch()
         self._file = open(self.partial, "r+b")  # noqa: SIM115
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is writing {path}; wait for it, or stop it") from None
+        if not lock(self._file, path):
+            self._file.close()
+            raise ValueError(f"another process is writing {path}; wait for it, or stop it")
         self._archive = zipfile.ZipFile(self._file, "w")
         self._set(_whole_members(self._file))
 
@@ -45,21 +47,31 @@ class PartialZip:
         self._set(self._archive.infolist()[:num_members])
 
     def write(self, name: str, data: bytes) -> None:
-        """Append a member."""
-        self._archive.writestr(zipfile.ZipInfo(name), data)
+        """Append a member. RunError where the disk does not take it."""
+        with self._on_disk():
+            self._archive.writestr(zipfile.ZipInfo(name), data)
 
     def pause(self) -> None:
         """Leave what is there for another go."""
         self._archive.fp = None  # else it would end the archive
         self._file.close()
 
-    def finish(self) -> None:
-        """End the archive and move it to its path."""
-        self._archive.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self.partial, self.path)
+    def finish(self, comment: bytes = b"") -> None:
+        """End the archive and move it to its path. RunError where the disk does not take it."""
+        with self._on_disk():
+            self._archive.comment = comment
+            self._archive.close()
+            self._file.flush()
+            sync(self._file)
+            self._file.close()
+            os.replace(self.partial, self.path)
+
+    @contextlib.contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
     def _set(self, members: list[zipfile.ZipInfo]) -> None:
         end = members[-1].header_offset + _length(members[-1]) if members else 0

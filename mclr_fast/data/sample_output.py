@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -18,8 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mclr_fast.runtime.disk import cannot_write, lock
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.files import cannot_write, write_json
+from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 
@@ -105,10 +105,10 @@ class PngFiles(SampleFiles):
         there = [(self.path / name).exists() for name in self.names]
         known, made_with = self._known()
         if any(there) and made_with != self.made_with:
-            differing = sorted(k for k in self.made_with if self.made_with[k] != (made_with or {}).get(k))
+            names = ", ".join(different(self.made_with, made_with))
             raise RunError(
-                f"{self.path} holds samples that were made otherwise ({', '.join(differing)} differ): choose "
-                "another --outdir."
+                f"{self.path} holds samples that were made otherwise ({names} differ): choose another "
+                "--outdir."
             )
         for name, label, is_there in zip(self.names, self.labels, there, strict=True):
             if is_there and known.get(name) != label:
@@ -137,7 +137,7 @@ class PngFiles(SampleFiles):
 
 
 class _Appended(SampleFiles):
-    """One file, which rank 0 appends to; what is unfinished lies beside it."""
+    """One zip, which rank 0 appends to; what is unfinished lies beside it. Its comment is its key."""
 
     is_open = False
 
@@ -150,6 +150,7 @@ class _Appended(SampleFiles):
     def begin(self) -> list[int]:
         """As `SampleFiles.begin`: those after what is there."""
         if self.on_main(self.path.exists):
+            self.on_main(self._check_made)
             say(self.ranks.is_main, f"{self.path} is there; remove it to make it again.")
             return []
         self.is_open = True
@@ -168,6 +169,34 @@ class _Appended(SampleFiles):
     def __exit__(self, *error) -> None:
         if self.is_open and self.ranks.is_main:
             self._pause()
+
+    def _check_made(self) -> None:
+        """RunError unless what is there is what would be made."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                if archive.comment == self.key.encode():
+                    return
+                labels, made_with = self._said(archive)
+                known = not archive.comment  # an older file, which says less
+        except (ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+            raise RunError(
+                f"{self.path} is there, and is none of ours ({error}): choose another --outdir."
+            ) from error
+        found = [] if made_with == self.made_with else different(self.made_with, made_with)
+        if len(labels) != len(self.seeds):
+            found.append(f"{len(labels):,} images, not {len(self.seeds):,}")
+        elif labels != list(self.labels):
+            found.append("other seeds or classes")
+        if found or not known:
+            how = ", ".join(found) or "other seeds or options"
+            raise RunError(
+                f"{self.path} is there, and was made otherwise ({how}): remove it to make it again, or "
+                "choose another --outdir."
+            )
+
+    @abstractmethod
+    def _said(self, archive: zipfile.ZipFile) -> tuple[list[int], Any]:
+        """The classes of all images, and what made them, as far as it is said."""
 
     @abstractmethod
     def _open(self) -> int:
@@ -194,6 +223,10 @@ class SampleZip(_Appended):
             names = [name for name in archive.namelist() if name.endswith(".png")][:count]
             return np.stack([_pixels(io.BytesIO(archive.read(name))) for name in names])
 
+    def _said(self, archive: zipfile.ZipFile) -> tuple[list[int], Any]:
+        said = json.loads(archive.read("dataset.json"))
+        return [label for _, label in said["labels"]], said.get("sampling")
+
     def _open(self) -> int:
         try:
             self._partial = PartialZip(self.path, self.key)
@@ -211,7 +244,7 @@ class SampleZip(_Appended):
         pairs = [[name, int(label)] for name, label in zip(self._partial.names, self.labels, strict=True)]
         said = {"labels": pairs, "sampling": self.made_with}
         self._partial.write("dataset.json", json.dumps(said).encode())
-        self._partial.finish()
+        self._partial.finish(self.key.encode())
 
     def _pause(self) -> None:
         if self._partial is not None:
@@ -235,14 +268,15 @@ class SampleArray(_Appended):
     def _partial(self) -> Path:
         return self.path.with_name(f".{self.path.name}.{self.key}.partial")
 
+    def _said(self, archive: zipfile.ZipFile) -> tuple[list[int], Any]:
+        return np.load(io.BytesIO(archive.read("arr_1.npy"))).tolist(), self.made_with
+
     def _open(self) -> int:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._partial.touch()
         self._file = open(self._partial, "r+b")  # noqa: SIM115
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another process is writing {self.path}; wait for it, or stop it.") from None
+        if not lock(self._file, self.path):
+            raise RunError(f"another process is writing {self.path}; wait for it, or stop it.")
         try:
             shape = _read_header(self._file)
         except ValueError:  # no image yet
@@ -273,6 +307,7 @@ class SampleArray(_Appended):
                 with open(self._partial, "rb") as rows, archive.open(info, "w") as member:
                     shutil.copyfileobj(rows, member, 1 << 22)
                 archive.writestr(zipfile.ZipInfo("arr_1.npy"), stored_bytes(np.array(self.labels, np.int64)))
+                archive.comment = self.key.encode()
             os.replace(whole, self.path)
         finally:
             whole.unlink(missing_ok=True)
@@ -282,6 +317,11 @@ class SampleArray(_Appended):
     def _pause(self) -> None:
         with contextlib.suppress(AttributeError):
             self._file.close()
+
+
+def different(wanted: dict[str, Any], found: dict[str, Any] | None) -> list[str]:
+    """The names of what is wanted otherwise."""
+    return sorted(name for name in wanted if wanted[name] != (found or {}).get(name))
 
 
 def _pixels(file: Path | io.BytesIO) -> np.ndarray:

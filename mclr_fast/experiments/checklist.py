@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 
 from mclr_fast import __version__, ops
+from mclr_fast.runtime.errors import one_line
 from mclr_fast.runtime.precision import choose_dtype
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -71,9 +71,13 @@ def _compilers() -> Lines:
 
 def _optional_packages() -> Lines:
     for name, (module, purpose) in OPTIONAL.items():
-        found = False
-        with contextlib.suppress(ModuleNotFoundError):  # its parent package may be missing
+        try:
             found = importlib.util.find_spec(module) is not None
+        except ModuleNotFoundError:  # its parent package is missing
+            found = False
+        except Exception as error:  # its parent package does not import
+            yield False, name, f"broken: {one_line(error)} ({purpose})"
+            continue
         yield found, name, "installed" if found else f"not installed ({purpose})"
 
 

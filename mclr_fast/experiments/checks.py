@@ -47,7 +47,13 @@ def check_fit(config: RunConfig, dataset: Dataset, model: Model) -> None:
             "encoded (python -m mclr_fast.prepare --latents --mirror), and leave out --flip."
         )
     labels = dataset.labels
-    if labels.min() < 0 or labels.max() >= facts.num_classes:
+    objective = config.objective.objective
+    if facts.num_classes == 0 and objective != "denoising":
+        raise RunError(
+            f"--init {config.init} has no classes (label_dim 0), which {objective} needs: give a "
+            "class-conditional base, or train this one with --objective denoising."
+        )
+    if facts.num_classes and (labels.min() < 0 or labels.max() >= facts.num_classes):
         raise RunError(
             f"the labels of --data {config.data} lie in [{labels.min()}, {labels.max()}]; the network "
             f"knows classes 0 to {facts.num_classes - 1}."

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mclr_fast.config import RunConfig
+from mclr_fast.data.sources.names import is_foreign
 from mclr_fast.runtime import formats
+from mclr_fast.runtime.disk import free_bytes, mend
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.logs import say
@@ -86,6 +90,24 @@ def run_hash(config: RunConfig, began: Mapping[str, Any] | None = None) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
+LOG = re.compile(r".+\.(log|out|err)|(.*[-_.])?(log|stdout|stderr|out|err)([-_]?\d+)?(\.txt)?", re.IGNORECASE)
+
+
+def _is_nobodys(entry: Path) -> bool:
+    """Whether a folder of such entries counts as empty: what systems leave, or this command's own log.
+
+    A name is enough for a log: behind `| tee` the process does not know who writes down what it says.
+    """
+    if is_foreign(entry.name) or entry.name.endswith(".tmp"):
+        return True
+    if entry.is_file() and LOG.fullmatch(entry.name):
+        return True
+    with contextlib.suppress(OSError):  # no /proc here, or a stream that is closed
+        streams = [Path(os.readlink(f"/proc/self/fd/{number}")) for number in (1, 2)]
+        return any(entry.resolve() in (stream, *stream.parents) for stream in streams)
+    return False
+
+
 def lock_of(outdir: Path) -> Path:
     """The file that says which process makes the run of that folder now."""
     return outdir / "running.lock"
@@ -151,16 +173,13 @@ def _usable(outdir: Path) -> bool:
     """Make the folder, and see whether anything is in it. RunError where it cannot be a run's."""
     try:
         outdir.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(outdir).free
+        free = free_bytes(outdir)
         # Looked at before config.json, the first file of all: a process started together with this one
         # may be writing it.
-        # A disk's own root holds lost+found.
-        occupied = any(
-            entry.name != "lost+found" and not entry.name.endswith(".tmp") for entry in outdir.iterdir()
-        )
+        occupied = not all(map(_is_nobodys, outdir.iterdir()))
     except OSError as error:
-        raise RunError(f"cannot use --outdir {outdir}: {error.strerror}. Choose another.") from None
-    if free < MIN_FREE_BYTES:
+        raise RunError(f"cannot use --outdir {outdir}: {error.strerror}. {mend(error)}.") from None
+    if free is not None and free < MIN_FREE_BYTES:
         raise RunError(
             f"--outdir {outdir} is on a disk with {free / 2**20:.0f} MiB free; a run needs at least "
             f"{MIN_FREE_BYTES >> 20}. Free some space or choose another."

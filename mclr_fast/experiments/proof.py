@@ -24,6 +24,7 @@ from .checks import check_options
 from .claim import claim_outdir, lock_of
 from .fingerprints import fingerprints
 from .judging import judging_protocols
+from .reporting import report
 from .run import Run
 
 BETTER = ("is", "precision")
@@ -58,7 +59,7 @@ def _prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> Summary:
         say(ranks.is_main, _line(runs[-1].result))
     summary = summarize(config.recipe, runs)
     ranks.on_main(write_summary, outdir, summary)
-    ranks.on_main(write_report, outdir)
+    report(write_report, outdir, ranks)
     return summary
 
 

@@ -37,7 +37,7 @@ def check_evaluation(config: EvalConfig) -> None:
     check_sampler(config)
     check = Check(config)
     check.at_least(1, "num_samples", "neighbors", "grid_noises")
-    check.at_most(MAX_SAMPLES, "num_samples")
+    check.at_most(MAX_SAMPLES, "num_samples", "final_samples", "grid_noises")
     check.at_least(0, "eval_every", "first_seed", "patience", "final_samples")
     check(math.isfinite, "finite", "cfg_scales", "best_cfg_scales")
     check(lambda value: 0 <= value <= 2, "in [0, 2]", "dial")
@@ -71,6 +71,9 @@ def check_numbers(config: RunConfig) -> None:
     run(lambda value: 0 <= value < math.inf, "above 0, or 0 (ask the GPU)", "gpu_memory_gib")
     run(lambda value: 0 < value < math.inf, "above 0", "gpu_tflops")
     run.at_least(1, "proof_samples")
+    run.at_most(MAX_SAMPLES, "proof_samples")
+    objective.at_most(MAX_SAMPLES, "model_samples", "num_negatives")
+    train.at_most(MAX_SAMPLES, "batch_size")
     check_evaluation(config.eval)
     if config.proof_seeds:
         check_neighbors(config.eval.neighbors, "proof_samples", config.proof_samples)

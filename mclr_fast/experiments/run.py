@@ -44,6 +44,7 @@ from .checks import check_fit, check_options, data_notes, net_overrides
 from .claim import Claim, claim_outdir, flat, lock_of
 from .fingerprints import fingerprints
 from .judging import Judging
+from .reporting import report
 from .versions import describe_device, versions
 
 
@@ -116,7 +117,7 @@ class Run:
         compared = compare(judge, trained.best, {"base": base, "denoising": control and control.best})
         summary = self._summary(judge, rows, final, control, trained, compared)
         self.ranks.on_main(self._write, summary, shown)
-        say(self.ranks.is_main, f"report: {self.outdir / 'report.html'}")
+        report(write_report, self.outdir, self.ranks)
         return summary
 
     def evaluator(self, seeds: range | None = None, folder: Path | None = None) -> Evaluator | None:
@@ -257,10 +258,9 @@ class Run:
         return row
 
     def _write(self, summary: Summary, shown: list[tuple[Row, Tensor]]) -> None:
-        """summary.json, the grid's pictures and the report. shown: rows and their pictures."""
+        """summary.json and the grid's pictures. shown: rows and their pictures."""
         write_summary(self.outdir, summary)
         write_grid(self.outdir, [GridEntry.of(row, grid.numpy()) for row, grid in shown if grid is not None])
-        write_report(self.outdir)
 
     def _announce(self) -> None:
         train, num_params = self.config.train, sum(p.numel() for p in self.base.parameters())

@@ -272,8 +272,10 @@ def one_hot_labels(net: nn.Module, labels: Tensor) -> Tensor:
 
     Errors    ValueError for labels that are not the network's, where it says its label_dim.
     """
-    num_classes = getattr(getattr(net, "module", net), "label_dim", 0)
-    if num_classes < 2 or labels.numel() == 0 or labels.dtype == torch.bool:
+    num_classes = getattr(getattr(net, "module", net), "label_dim", None)
+    if num_classes == 0:
+        raise ValueError("this net has no classes (label_dim 0) to contrast: train one with them (--cond=1).")
+    if num_classes is None or num_classes < 2 or labels.numel() == 0 or labels.dtype == torch.bool:
         return labels  # the error of `class_indices` says what is wanted
     if labels.ndim == 2 and labels.is_floating_point() and labels.shape[1] != num_classes:
         raise ValueError(

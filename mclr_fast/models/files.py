@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mclr_fast.pickles.kinds import LOOK, foreign
@@ -21,6 +21,7 @@ from mclr_fast.runtime import formats
 from mclr_fast.runtime.downloads import is_address, place_of, shown
 from mclr_fast.runtime.files import file_sha256, replacing, write_json
 from mclr_fast.runtime.logs import note
+from mclr_fast.runtime.tensor_files import read_tensors
 
 from . import published
 from .family import Model
@@ -145,7 +146,7 @@ def read_state(path_or_name: str | Path) -> tuple[dict[str, Any], dict[str, Tens
         note(*(f"{path}: {each}" for each in model.notes))
         return model.config, model.state()
     try:
-        return read_config(path), load_file(path / "model.safetensors")
+        return read_config(path), read_tensors(path / "model.safetensors")
     except SafetensorError as error:
         file = path / "model.safetensors"
         raise ValueError(f"{file} is damaged {_instead(file, error)}") from None

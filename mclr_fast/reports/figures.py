@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -53,11 +57,37 @@ class Picture(NamedTuple):
     png: bytes
 
 
-def draw(run: RunData) -> dict[str, list[Picture]]:
-    """Section -> its pictures: grid, tradeoffs, metrics, loss; only what the run has data for."""
+@contextlib.contextmanager
+def styled(**more: Any) -> Iterator[None]:
+    """Draw during the block in the report's style, whatever MPLBACKEND names."""
+    if "matplotlib" not in sys.modules:
+        _import_matplotlib()
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context({**STYLE, **more}):
+        yield
+
+
+def _import_matplotlib() -> None:
+    """Import it without MPLBACKEND, then give it that where it can be used.
+
+    Pictures are written to files and need no backend, but matplotlib cannot be imported where the variable
+    names one that is not here, as a notebook leaves it to the programs that it starts.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+
+
+def draw(run: RunData) -> dict[str, list[Picture]]:
+    """Section -> its pictures: grid, tradeoffs, metrics, loss; only what the run has data for."""
+    with styled():
         num_noises = min((len(entry.images) for entry in run.grid), default=0)
         tradeoffs = ((IS, FD), (RECALL, PRECISION)) if run.base or run.guided else ()
         over_training = not run.summary.proof  # a proof's rows are of several runs: no curve joins them

@@ -14,7 +14,6 @@ from .figures import (
     BASE,
     GUIDED,
     MUTED,
-    STYLE,
     Picture,
     axes,
     axis_title,
@@ -22,6 +21,7 @@ from .figures import (
     finish,
     note,
     picture,
+    styled,
 )
 from .html_page import bullets, page, section, table
 from .run_data import IMAGES_SEEN, points
@@ -61,9 +61,7 @@ def write_page(outdirs: Sequence[Path], target: Path) -> Path:
 
 def draw(runs: Sequence[NamedRun]) -> dict[str, list[Picture]]:
     """Section -> its pictures: tradeoffs, metrics; only what any run has data for."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
+    with styled():
         sections = {
             "tradeoffs": [_tradeoff(runs, x, y) for x, y in ((IS, FD), (RECALL, PRECISION))],
             "metrics": [_metric(runs, metric) for metric in CURVES],

@@ -16,7 +16,6 @@ from .figures import (
     BASE,
     GUIDED,
     REAL,
-    STYLE,
     Picture,
     axes,
     axis_title,
@@ -25,6 +24,7 @@ from .figures import (
     log_axis,
     note,
     picture,
+    styled,
 )
 from .html_page import Html, bullets, page, section, table
 from .run_data import IMAGES_SEEN, points, read_summary
@@ -133,9 +133,7 @@ def markdown(summary: TableSummary) -> str:
 
 def draw(summary: TableSummary) -> Iterator[Picture]:
     """Both trade-offs of all methods, then two panels an ablation."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
+    with styled():
         for x, y in ((IS, FD), (RECALL, PRECISION)):
             yield _tradeoff(summary, x, y)
         for ablation in summary.ablations:

@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import sys
 import time
 from contextlib import suppress
@@ -19,6 +18,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener, getproxies, proxy_bypass
 
 from . import locks
+from .disk import free_bytes, mend, reason, sync
 from .errors import RunError
 from .files import file_sha256
 from .launch import is_first_of_node
@@ -38,7 +38,7 @@ def is_address(text: str) -> bool:
 
 def cache_folder() -> Path:
     """MCLR_FAST_CACHE, or ~/.cache/mclr_fast."""
-    return Path(os.environ.get("MCLR_FAST_CACHE") or Path.home() / ".cache" / "mclr_fast")
+    return Path(os.environ.get("MCLR_FAST_CACHE") or "~/.cache/mclr_fast").expanduser()
 
 
 def place_of(address: str) -> Path:
@@ -183,7 +183,7 @@ class _Download:
                 file.flush()
                 check_stop()
                 first = next(blocks, b"")
-            os.fsync(file.fileno())
+            sync(file)
         if self.total is not None and self.held != self.total:
             self._cut("the connection was closed")
 
@@ -212,7 +212,8 @@ class _Download:
 
     def _check_room(self, start: int) -> None:
         needed = (self.total or 0) - start
-        if needed > shutil.disk_usage(self.part.parent).free:
+        free = free_bytes(self.part.parent)
+        if free is not None and needed > free:
             raise OSError(errno.ENOSPC, f"No space left on device ({needed / 1e6:,.0f} MB are needed)")
 
     def _check_no_page(self, response: http.client.HTTPResponse, first: bytes) -> None:
@@ -250,8 +251,7 @@ class _NoDowngrade(HTTPRedirectHandler):
 
 
 def _cannot_keep(place: Path, error: OSError) -> RunError:
-    reason = error.strerror or str(error)
     return RunError(
-        f"cannot keep {place.name} in {place.parent}: {reason}. Free some space, or set MCLR_FAST_CACHE to a "
-        "folder on another disk, then run the same command again."
+        f"cannot keep {place.name} in {place.parent}: {reason(error)}. {mend(error)} (MCLR_FAST_CACHE names "
+        "it), then run the same command again."
     )

@@ -14,3 +14,8 @@ class InterruptedAtOnce(BaseException):
 
 class Interrupted(Exception):
     """SIGTERM or SIGINT arrived; the state is saved. Exit code 143, as for any terminated process."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, or else its name, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -12,44 +12,29 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from .errors import RunError
+from .disk import as_any_new_file, cannot_write, sync
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success fsync it and rename it to `path`.
 
-    Errors    RunError when the disk is full or read-only; the temporary file is removed and what was
-              at `path` stays as it was.
+    Errors    RunError when the disk is full, read-only or the like; the temporary file is removed and what
+              was at `path` stays as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes files that only their owner can read
+            sync(file)
+        as_any_new_file(temporary)  # safetensors makes files that only their owner can read
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def cannot_write(path: Path, error: Exception) -> RunError:
-    """What a user is told when `path` could not be written."""
-    reason = getattr(error, "strerror", None) or str(error)
-    return RunError(
-        f"cannot write {path}: {reason}. Free some space or choose another --outdir, then run the "
-        "same command again; what was saved before is intact."
-    )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
-from .errors import Interrupted, RunError
+from .disk import cannot_write
+from .errors import Interrupted, one_line
 from .files import replacing
 from .launch import is_first_of_node
 from .trackers import Tracker
@@ -19,6 +21,7 @@ class RunLog:
     """Appends one JSON line per logged step, and tells the trackers.
 
     Other ranks hold one with no path and no trackers, and write nothing. As a context it closes them.
+    A tracker that raises is told no more; the run goes on.
     """
 
     def __init__(self, path: Path | None):
@@ -29,8 +32,8 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
-        for tracker in self.trackers:
-            tracker.close(failed=not (kind is None or issubclass(kind, Interrupted)))
+        failed = not (kind is None or issubclass(kind, Interrupted))
+        self._tell(lambda tracker: tracker.close(failed))
 
     def write(self, line: dict) -> None:
         """Append one line."""
@@ -39,14 +42,12 @@ class RunLog:
                 with open(self.path, "a") as file:
                     file.write(json.dumps(line) + "\n")
             except OSError as error:
-                raise RunError(f"cannot write {self.path}: {error.strerror}.") from error
-        for tracker in self.trackers:
-            tracker.log(line["arm"], line["images_seen"], _numbers(line))
+                raise cannot_write(self.path, error) from error
+        self._tell(lambda tracker: tracker.log(line["arm"], line["images_seen"], _numbers(line)))
 
     def evaluated(self, row: dict) -> None:
         """Tell the trackers of an arm's evaluation."""
-        for tracker in self.trackers:
-            tracker.evaluated(row["name"], row["images_seen"], _numbers(row))
+        self._tell(lambda tracker: tracker.evaluated(row["name"], row["images_seen"], _numbers(row)))
 
     def lines(self) -> list[dict]:
         """What was written, in order."""
@@ -65,8 +66,20 @@ class RunLog:
         kept = [line for line in self.lines() if line["arm"] != arm or line["images_seen"] <= images_seen]
         with replacing(self.path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        for tracker in self.trackers:
-            tracker.rewind(arm, images_seen)
+        self._tell(lambda tracker: tracker.rewind(arm, images_seen))
+
+    def _tell(self, what: Callable[[Tracker], None]) -> None:
+        for tracker in tuple(self.trackers):
+            try:
+                what(tracker)
+            except Exception as error:  # another package's, of its files or its network
+                self.trackers.remove(tracker)
+                who = type(tracker).__name__
+                say(
+                    True,
+                    f"warning: {who} fails ({one_line(error)}): the run goes on without it, and {self.path} "
+                    "has every line.",
+                )
 
 
 def _numbers(line: dict) -> dict[str, float]:
@@ -93,7 +106,7 @@ def progress_bar(
         unit=f" {unit}",
         unit_scale=scaled,
         dynamic_ncols=terminal,
-        ascii=not terminal,
+        ascii=None if terminal else True,  # of a terminal tqdm sees whether it knows more
         mininterval=0.2 if terminal else 15,
         smoothing=0.05,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,20 @@ from .errors import RunError
 def option_of(name: str) -> str:
     """A field of the configuration as the command line has it: num_negatives -> --num-negatives."""
     return "--" + name.replace("_", "-")
+
+
+def given(arguments: Sequence[str] | None) -> list[str]:
+    """A door's arguments, or else the command line's, with ~ for one's home wherever a shell would have it.
+
+    Shells leave it alone after an equals sign (--outdir=~/x) and in quotes, and launchers have none; a folder
+    whose name is ~ is nobody's wish.
+    """
+    return [_at_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+
+
+def _at_home(argument: str) -> str:
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + equals + os.path.expanduser(value)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from mclr_fast.config import RunConfig
 
-from .errors import RunError
+from .errors import RunError, one_line
 from .files import write_json
 
 
@@ -95,7 +95,7 @@ class WeightsAndBiases:
             )  # fmt: skip
         except Exception as error:  # no account, no network, no such project
             raise RunError(
-                f"--wandb {project}: {error}. Log in with `wandb login`, or set WANDB_MODE=offline."
+                f"--wandb {project}: {one_line(error)}. Log in with `wandb login`, or set WANDB_MODE=offline."
             ) from error
         # A run that it knows says what has arrived; offline it knows none.
         self.sent = self.run.starting_step - 1 if self.run.starting_step else sent
@@ -163,7 +163,9 @@ def _wandb_init() -> Callable[..., Any]:
 def _found(module: str, name: str, option: str, package: str) -> Callable[..., Any]:
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:  # a folder wandb/ of runs imports too, and has no init
+    except Exception as error:  # also of one that does not fit what it imports, with whatever that raises
+        # A folder wandb/ of runs imports too, and has no init.
         raise RunError(
-            f"{option} needs the package {package} ({error}): pip install 'mclr_fast[logs]', or leave it out."
+            f"{option} needs the package {package} ({one_line(error)}): pip install 'mclr_fast[logs]', or "
+            "leave it out."
         ) from None

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import tyro
 
+from mclr_fast.runtime.options import given
+from mclr_fast.runtime.talk import safe_streams
+
 DESCRIPTION = """Check the paper's theorems on mixtures with known densities.
 
 Writes theory.json, the measured errors, and theory-*.png. Takes under a minute on one core.
@@ -25,9 +28,10 @@ class TheoryConfig:
     """Folder of theory.json and the PNG files."""
 
 
+@safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Compute, print, draw. Exit code 0; 1 after one line on stderr where outdir cannot be written."""
-    config = tyro.cli(TheoryConfig, args=arguments, prog="mclr_fast.theory", description=DESCRIPTION)
+    config = tyro.cli(TheoryConfig, args=given(arguments), prog="mclr_fast.theory", description=DESCRIPTION)
     from mclr_fast.runtime.errors import RunError
     from mclr_fast.runtime.main import fail
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 
-from mclr_fast.reports.figures import BASE, CONTROL, GUIDED, MUTED, REAL, STYLE, TRAINED
+from mclr_fast.reports.figures import BASE, CONTROL, GUIDED, MUTED, REAL, TRAINED, styled
 
-COLORS = {"norm": LogNorm(1 / 8, 8), "cmap": "RdBu_r", "shading": "nearest", "rasterized": True}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 WIDTH = 8.0  # inches, at 180 dots each; readable at 800 pixels
 Shown = dict[str, Any]
 
@@ -23,7 +22,7 @@ Shown = dict[str, Any]
 def save_figures(shown: dict[str, Shown], outdir: Path) -> list[Path]:
     """Draw what the studies show (name -> shown) as outdir/theory-<name>.png; the files' paths."""
     paths = []
-    with matplotlib.rc_context({**STYLE, "lines.linewidth": 1.8}):
+    with styled(**{"lines.linewidth": 1.8}):
         for name, draw in DRAWN.items():
             paths.append(outdir / f"theory-{name.replace('_', '-')}.png")
             draw(shown[name]).savefig(paths[-1], dpi=180, metadata={"Software": None})
@@ -138,11 +137,15 @@ def _variants(shown: Shown) -> Figure:
 
 
 def _unweighted(shown: Shown) -> Figure:
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    shades = {"norm": LogNorm(1 / 8, 8), "cmap": "RdBu_r", "shading": "nearest", "rasterized": True}
     fig = Figure(figsize=(WIDTH, 6.2), layout="constrained")
     top, bottom = fig.subfigures(2, 1, height_ratios=(1, 0.95))
     left, *curves = top.subplots(1, 3, width_ratios=(1.5, 1, 1))
     sigma, x, share, density = (values.numpy() for values in shown["line"])
-    colored = left.pcolormesh(x, sigma, share, **COLORS)
+    colored = left.pcolormesh(x, sigma, share, **shades)
     _no_minimiser(left, x, sigma, share)
     mass = density / density.sum(axis=1, keepdims=True)
     left.contour(
@@ -162,7 +165,7 @@ def _unweighted(shown: Shown) -> Figure:
     axes = bottom.subplots(1, 3, sharey=True)
     for ax, (level, points, share, masses) in zip(axes, shown["plane"], strict=True):
         x, y, share, masses = *points.numpy().T, share.numpy().T, masses.numpy().transpose(0, 2, 1)
-        ax.pcolormesh(x, y, share, **COLORS)
+        ax.pcolormesh(x, y, share, **shades)
         _no_minimiser(ax, x, y, share)
         for c, mass in enumerate(masses):
             ax.contour(x, y, mass / mass.max(), levels=(0.3,), colors=BASE if c == 0 else MUTED)
@@ -182,6 +185,8 @@ def _no_minimiser(ax: Axes, x: Any, y: Any, share: Any) -> None:
 
 
 def _panels(count: int, widths: tuple[float, ...] | None = None, height: float = 3.5, **options: Any):
+    from matplotlib.figure import Figure
+
     fig = Figure(figsize=(WIDTH, height), layout="constrained")
     return fig, fig.subplots(1, count, width_ratios=widths, **options)
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mclr_fast.models import model_from_config, read_config, save_model
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.tensor_files import open_tensors
 
 from .posthoc import posthoc_coefficients, posthoc_error
 from .trainer import Trainer
@@ -81,7 +82,7 @@ def reconstruct(
     state = {}
     try:
         with ExitStack() as stack:
-            files = [stack.enter_context(safe_open(s.path / "model.safetensors", "pt")) for s in snapshots]
+            files = [stack.enter_context(open_tensors(s.path / "model.safetensors")) for s in snapshots]
             for name in files[0].keys():  # noqa: SIM118
                 first = files[0].get_tensor(name)
                 total = torch.zeros(first.shape, dtype=torch.float64)

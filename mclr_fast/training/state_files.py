@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
+from mclr_fast.runtime.disk import sync_file, sync_folder
 from mclr_fast.runtime.files import file_sha256, write_json
 from mclr_fast.runtime.formats import state_marker
 
@@ -37,6 +37,7 @@ def mark_complete(folder: Path, content: dict[str, Any]) -> None:
 
     What else lies there, as desktops and network drives leave it, is none of the state.
     """
+    sync_file(folder / METADATA)  # this rank's own; every rank has synced its data
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.iterdir())
@@ -71,25 +72,18 @@ def read_complete(folder: Path) -> dict[str, Any]:
     return content
 
 
-def sync_folder(folder: Path) -> None:
-    """Put the folder's list of names on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class StateWriter(FileSystemWriter):
-    """DCP's writer, which says when this rank's data are written."""
+    """DCP's writer, which says when this rank's data are written, on a disk that may not know syncing."""
 
     def __init__(self, folder: Path, written: Callable[[], None]):
-        super().__init__(folder, overwrite=False)
+        super().__init__(folder, overwrite=False, sync_files=False)  # its own takes EINVAL for a failure
         self._written = written
 
     def write_data(self, plan, planner):
-        """DCP's, then `written()`."""
+        """DCP's, synced, then `written()`."""
         future = super().write_data(plan, planner)
+        for name in {result.storage_data.relative_path for result in future.wait()}:
+            sync_file(Path(self.path) / name)
         self._written()
         return future
 

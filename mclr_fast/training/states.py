@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
+from mclr_fast.runtime.disk import errno_of, mend, reason, sync_folder
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.faults import Fault
 from mclr_fast.runtime.formats import STATE_FORMAT
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 
-from .state_files import DamagedState, StateReader, StateWriter, mark_complete, read_complete, sync_folder
+from .state_files import DamagedState, StateReader, StateWriter, mark_complete, read_complete
 
 # One process needs no process group; DCP would say so at every save.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
@@ -132,7 +133,7 @@ class TrainingStates:
                 dict(state), storage_reader=reader, process_group=self._group, no_dist=self._group is None
             )
         except (DamagedState, CheckpointException, OSError) as error:
-            raise RunError(f"{folder} cannot be read: {reason(error)}.") from error
+            raise RunError(f"{folder} cannot be read: {reason(first_failure(error))}.") from error
         self._last = content["images_seen"]
         return content["meta"]
 
@@ -202,14 +203,15 @@ class TrainingStates:
             if self.ranks.is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
             # Exceptions of DCP's are none of Exception, and hold tracebacks that do not travel.
-            raise OSError(reason(error)) from error
+            first = first_failure(error)
+            raise OSError(errno_of(first), reason(first)) from error
 
     def _failed(self, error: BaseException) -> RunError:
         newest = self.newest()
         kept = f"the state at {newest} is intact" if newest else "none was saved before"
         return RunError(
-            f"cannot write a state to {self.folder}: {reason(error)}. Free some space or choose another "
-            f"--outdir, then run the same command again; {kept}."
+            f"cannot write a state to {self.folder}: {reason(error)}. {mend(error)}, then run the same "
+            f"command again; {kept}."
         )
 
 
@@ -225,8 +227,6 @@ def check_same(state: State, saved: Mapping[str, Any]) -> None:
             )
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong, in a few words; DCP wraps every rank's exception in one of its own."""
-    if isinstance(error, CheckpointException):
-        error = next(iter(error.failures.values()))[0]
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+def first_failure(error: BaseException) -> BaseException:
+    """The first rank's own exception, where DCP has wrapped those of all."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error

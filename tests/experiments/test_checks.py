@@ -9,6 +9,7 @@ from zips import write_zip
 
 from mclr_fast.data import open_dataset
 from mclr_fast.data.image_files import write_png
+from mclr_fast.experiments.checks import check_options
 from mclr_fast.experiments.dry_run import dry_run
 from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond
@@ -91,6 +92,31 @@ def test_the_base_against_itself_is_refused(tiny_run, run_config):
 )
 def test_training_options_out_of_range_are_refused(refused, train, words):
     refused(words, "ccdpo", train)
+
+
+@pytest.mark.parametrize(("batch_size", "num_ranks"), [(1, 2), (4, 5), (12, 64)])
+def test_a_batch_that_leaves_a_rank_without_rows_is_refused(run_config, batch_size, num_ranks):
+    """A batch of fewer images than there are ranks is refused before the start, with both numbers."""
+    config = run_config("run", "mclr", {"batch_size": batch_size})
+    words = f"--batch-size {batch_size} leaves some of {num_ranks} ranks without an image"
+    with pytest.raises(RunError, match=words):
+        check_options(config, num_ranks)
+    check_options(config, batch_size)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["proof_samples", "eval.num_samples", "eval.final_samples", "eval.grid_noises", "train.batch_size"],
+)
+def test_counts_that_cannot_be_meant(run_config, option):
+    """A count of 10^12 is refused in one line, not by a MemoryError."""
+    config = run_config("run", "mclr", {})
+    group, _, name = option.rpartition(".")
+    changed = dataclasses.replace(getattr(config, group) if group else config, **{name: 10**12})
+    config = dataclasses.replace(config, **{group: changed}) if group else changed
+    words = f"--{name.replace('_', '-')} must be at most 10,000,000, not {10**12}"
+    with pytest.raises(RunError, match=words):
+        check_options(config, 1)
 
 
 def test_a_row_may_be_cut_where_the_objective_allows(tiny_run):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,5 +110,52 @@ def test_the_root_of_a_fresh_disk_counts_as_empty(tmp_path):
 def test_a_file_beside_lost_and_found_is_somebody_elses(tmp_path):
     (tmp_path / "lost+found").mkdir()
     (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunError, match="is not empty"):
+        claim_outdir(tmp_path, RunConfig(recipe="mnist16-base"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train.log"],
+        ["log.txt", "lost+found/"],
+        ["nohup.out", "slurm-1234.err"],
+        ["stdout", ".nfs000000000123", ".gitkeep"],
+        [".DS_Store", "Thumbs.db", "@eaDir/", "$RECYCLE.BIN/", "System Volume Information/"],
+    ],
+)
+def test_what_nobody_put_there_counts_as_nothing(tmp_path, names):
+    """An --outdir that holds only logs and what systems and network drives leave counts as empty."""
+    for name in names:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("said")
+    claim_outdir(tmp_path, RunConfig(recipe="mnist16-base"))
+    assert (tmp_path / "config.json").exists()
+    assert {entry.name for entry in tmp_path.iterdir()} == {n.rstrip("/") for n in names} | {"config.json"}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("name", ["what.it-said", "torchrun/attempt_0/0/said"])
+def test_the_commands_own_log_counts_as_nothing(tmp_path, number, name):
+    """`> runs/x/what.it-said`: the file that this command's words go to counts as nothing, by any name."""
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    before = os.dup(number)
+    with open(tmp_path / name, "w") as file:
+        os.dup2(file.fileno(), number)
+    try:
+        claim_outdir(tmp_path, RunConfig(recipe="mnist16-base"))
+    finally:
+        os.dup2(before, number)
+        os.close(before)
+    assert (tmp_path / "config.json").exists()
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(RunError, match="is not empty"):  # now it is any other file
+        claim_outdir(tmp_path, RunConfig(recipe="mnist16-base"))
+
+
+@pytest.mark.parametrize("name", ["catalog.csv", "logo.png", "results.json", "logs/run.txt", "loginov.docx"])
+def test_what_only_looks_like_a_log_is_somebody_elses(tmp_path, name):
+    """A folder with any other file in it is refused."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("")
     with pytest.raises(RunError, match="is not empty"):
         claim_outdir(tmp_path, RunConfig(recipe="mnist16-base"))

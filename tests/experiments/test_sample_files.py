@@ -240,6 +240,60 @@ def test_a_folder_of_other_samples_is_left_alone(folder):
     assert len(open_dataset(str(folder / "out")).labels) == 5
 
 
+@pytest.mark.parametrize("outdir", ["out.zip", "out.npz"])
+def test_a_file_of_other_samples_is_refused(folder, outdir):
+    """An OUT that is there, of other seeds, options or classes, is refused; the same one is left as it is."""
+    made = {"seeds": "0-3", "labels": "1", "outdir": outdir}
+    sample(folder, **made)
+    before = (folder / outdir).read_bytes()
+    for words, options in (
+        ("4 images, not 5", {"seeds": "0-4"}),
+        (r"\(other seeds or options\)", {"seeds": "8-11"}),
+        ("model" if outdir == "out.zip" else "other seeds or options", {"model": "tuned"}),
+        ("num_steps" if outdir == "out.zip" else "other seeds or options", {"num_steps": 4}),
+        (r"\(other seeds or classes\)", {"labels": "3"}),
+    ):
+        with pytest.raises(RunError, match=words) as error:
+            sample(folder, **(made | options))
+        assert "\n" not in str(error.value) and "is there, and was made otherwise" in str(error.value)
+    assert sample(folder, **made) == 4
+    assert (folder / outdir).read_bytes() == before
+
+
+@pytest.mark.parametrize("outdir", ["out.zip", "out.npz"])
+def test_a_file_of_an_older_version_is_known_by_what_it_holds(folder, outdir, capsys):
+    """Samples of an older version, which bear no mark of their seeds, count where number and classes fit."""
+    sample(folder, seeds="0-3", outdir=outdir)
+    with zipfile.ZipFile(folder / outdir, "a") as archive:
+        archive.comment = b""
+    assert sample(folder, seeds="0-3", outdir=outdir) == 4
+    assert "is there; remove it" in capsys.readouterr().out
+    with pytest.raises(RunError, match="4 images, not 6"):
+        sample(folder, seeds="0-5", outdir=outdir)
+    (folder / outdir).write_bytes(b"no zip")
+    with pytest.raises(RunError, match="none of ours"):
+        sample(folder, seeds="0-3", outdir=outdir)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "count"), [("0-3,2", 4), ("5,5,5", 1), ("0-2,1-4,0", 5), ("7,000,7", 2), ("3-3", 1)]
+)
+def test_a_seed_that_is_named_twice_is_one_image(folder, seeds, count):
+    """`--seeds 0-3,2` is four images in four files, and says so."""
+    assert sample(folder, seeds=seeds) == count == len(list((folder / "out").glob("*.png")))
+
+
+@pytest.mark.parametrize(
+    "seeds", ["0-9999999999", "0-99999999999999999999", "1,2-9000000000", "-1", "3-0", ""]
+)
+def test_seeds_that_cannot_be_meant(folder, seeds):
+    """`--seeds 0-9999999999` is refused in one line before anything is held in memory."""
+    words = r"--seeds: '.*' (has more than 10,000,000 integers|is no list of)"
+    with pytest.raises(RunError, match=words) as error:
+        sample(folder, seeds=seeds)
+    assert "\n" not in str(error.value) and not (folder / "out").exists()
+
+
 def test_a_zip_is_an_edm2_data_set(folder):
     sample(folder, outdir="out.zip")
     data = open_dataset(str(folder / "out.zip"))

@@ -1,5 +1,8 @@
 """A stand-in for NVIDIA's EDM2 training code, from its published interface: network call, loop, checkpoints.
 
+Where newer versions of torch stop their loop there are two: `InfiniteSampler` and `Run.load` as theirs are
+(`edited=False`), and with the edits that the README names.
+
 What matters here of the network: the call net(x, sigma, labels, return_logvar=True), weights overwritten by
 their normalised selves in every forward in training mode, half precision inside if asked for.
 
@@ -11,6 +14,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -81,15 +85,49 @@ def minibatch(position, size=BATCH):
     return images, nn.functional.one_hot(classes, NUM_CLASSES).float()
 
 
+class Images(torch.utils.data.Dataset):
+    """So many images with one-hot labels, for a loader."""
+
+    def __len__(self):
+        return 48
+
+    def __getitem__(self, index):
+        images, labels = minibatch(index, NUM_CLASSES)
+        return images[index % NUM_CLASSES], labels[index % NUM_CLASSES]
+
+
+class InfiniteSampler(torch.utils.data.Sampler):
+    """An order of the data set without an end, from a place on."""
+
+    def __init__(self, dataset, start_idx=0, seed=0, edited=True):
+        if edited:
+            super().__init__()
+        else:
+            super().__init__(dataset)
+        self.size, self.place, self.seed = len(dataset), start_idx, seed
+
+    def __iter__(self):
+        while True:
+            epoch, place = divmod(self.place, self.size)
+            yield int(np.random.default_rng((self.seed, epoch)).permutation(self.size)[place])
+            self.place += 1
+
+
+def learning_rate(images_seen):
+    """A number of numpy's, as their schedule gives."""
+    return 1e-2 / np.sqrt(1 + images_seen / 1000)
+
+
 class Run:
     """Their loop's state, and what one iteration does with it."""
 
-    def __init__(self, net, loss_fn, rounds=1):
+    def __init__(self, net, loss_fn, rounds=1, edited=None):
+        """edited: data from a loader and the learning rate from a schedule, as theirs; None: neither."""
         self.rank, self.num_ranks, self.net = 0, 1, net
         if torch.distributed.is_initialized():
             self.rank, self.num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
             self.net = DistributedDataParallel(net)
-        self.loss_fn, self.rounds = loss_fn, rounds
+        self.loss_fn, self.rounds, self.edited, self.loader = loss_fn, rounds, edited, None
         self.optimizer = torch.optim.Adam(net.parameters(), lr=1e-2, betas=(0.9, 0.99))
         self.state = {"cur_nimg": 0}
         self.checkpointed = dict(state=self.state, net=self.net, loss_fn=loss_fn, optimizer=self.optimizer)
@@ -99,12 +137,13 @@ class Run:
 
         Data and seed depend on the round among those of all ranks, so that ranks may replace rounds.
         """
+        self._open_loader()
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for round_index in range(self.rounds):
             part = self.rank * self.rounds + round_index
             torch.manual_seed(hash((part, self.state["cur_nimg"])) % (1 << 31))
-            images, labels = minibatch(self.state["cur_nimg"] + part)
+            images, labels = self._minibatch(part)
             last = round_index == self.rounds - 1
             if isinstance(self.net, DistributedDataParallel):
                 self.net.require_backward_grad_sync = last
@@ -113,16 +152,30 @@ class Run:
             losses += loss.tolist()
         for parameter in self.net.parameters():
             torch.nan_to_num(parameter.grad, nan=0, posinf=0, neginf=0, out=parameter.grad)
+        if self.edited is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.state["cur_nimg"])
         self.optimizer.step()
         self.state["cur_nimg"] += BATCH * self.rounds * self.num_ranks
         return losses
+
+    def _open_loader(self):
+        """From the images seen on; a loader draws of torch's stream when it begins, so before a step does."""
+        if self.edited is not None and self.loader is None:
+            images = Images()
+            sampler = InfiniteSampler(images, self.state["cur_nimg"], edited=self.edited)
+            self.loader = iter(torch.utils.data.DataLoader(images, BATCH, sampler=sampler))
+
+    def _minibatch(self, part):
+        return minibatch(self.state["cur_nimg"] + part) if self.loader is None else next(self.loader)
 
     def save(self, path):
         torch.save({name: _state_of(obj) for name, obj in self.checkpointed.items()}, path)
 
     def load(self, path, through="__setstate__"):
         """Restore; through="__dict__": by clearing and filling the attributes, as for any plain object."""
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        said = {"weights_only": False} if self.edited else {}
+        data = torch.load(path, map_location="cpu", **said)
         for name, obj in self.checkpointed.items():
             if isinstance(obj, dict):
                 obj.clear()

@@ -172,6 +172,15 @@ def test_a_pickled_loss_gives_the_same_losses(make_loss):
     assert torch.equal(*found) and type(copy) is type(run.loss_fn)
 
 
+@pytest.mark.parametrize("labels", [torch.eye(4), torch.arange(4), torch.zeros(4, 0)])
+def test_a_net_without_classes_has_nothing_to_contrast(labels):
+    """A net whose label_dim is 0 is an error, not a loss of 0."""
+    net = make_net(0).eval()
+    net.label_dim = 0
+    with pytest.raises(ValueError, match=r"this net has no classes \(label_dim 0\) to contrast"):
+        MCLRLoss(**NOISE)(net, torch.randn(4, 1, 8, 8), labels)
+
+
 def test_class_indices_are_one_hot_labels():
     """At the package's top too; without a net's label_dim nobody knows how many classes there are."""
     images, labels = minibatch(0, size=5)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from file_server import CONTENT
 
-from mclr_fast.runtime import downloads
+from mclr_fast.runtime import disk, downloads
 from mclr_fast.runtime.downloads import fetch, place_of
 from mclr_fast.runtime.errors import Interrupted, RunError
 
@@ -125,11 +125,11 @@ def test_a_proxy_that_refuses(server, monkeypatch):
 
 
 def test_a_full_disk(server, monkeypatch):
-    usage = downloads.shutil.disk_usage(".")
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    usage = disk.shutil.disk_usage(".")
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     text = refused(server)
     assert "No space left on device (1 MB are needed)" in text and "MCLR_FAST_CACHE" in text
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage)
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(downloads.os, "fsync", lambda _: (_ for _ in ()).throw(full))
     assert "cannot keep model.pkl" in refused(server)

@@ -249,3 +249,58 @@ def test_only_rank_0_tells(run, server, monkeypatch):
     monkeypatch.setattr(Ranks, "__init__", second_of_two)
     other = run("run", wandb="p")
     assert other.log.trackers == [] and server.inits == []
+
+
+@pytest.mark.parametrize("name", ["rewind", "log", "evaluated", "close"])
+def test_a_tracker_that_raises_is_told_no_more_and_the_run_goes_on(tmp_path, capsys, name):
+    """Whatever a tracker raises, once a warning says so the run goes on, with all its lines in log.jsonl."""
+
+    class Broken:
+        def __getattr__(self, called):
+            if called == name:
+                raise OSError("the\nserver is gone")
+            return lambda *_: None
+
+    with RunLog(tmp_path / "log.jsonl") as log:
+        log.trackers = [Broken()]
+        log.write({"arm": "mclr", "images_seen": 10, "loss": 2.0})
+        log.rewind("mclr", 10)
+        log.evaluated({"name": "mclr", "images_seen": 10, "fd": 0.4})
+        log.write({"arm": "mclr", "images_seen": 20, "loss": 1.0})
+    assert [line["images_seen"] for line in log.lines()] == [10, 20] and log.trackers == []
+    said = capsys.readouterr().out
+    assert said.startswith("warning: Broken fails (the server is gone): the run goes on without it, and ")
+    assert said.count("warning") == said.count("\n") == 1
+
+
+def test_a_tracker_that_fails_leaves_the_others_alone(tmp_path, board):
+    """TensorBoard is told all that W&B could not be told."""
+
+    class Full:
+        def __getattr__(self, called):
+            raise MemoryError
+
+    log = RunLog(tmp_path / "log.jsonl")
+    log.trackers = [Full(), TensorBoard(tmp_path / "tensorboard")]
+    for images in (10, 20):
+        log.write({"arm": "mclr", "images_seen": images, "loss": 1.0})
+    assert board[1:] == [("mclr", "loss", 1.0, 10), ("mclr", "loss", 1.0, 20)]
+
+
+@pytest.mark.parametrize(
+    "raised", [TypeError("Descriptors cannot\nbe created directly."), SystemError("initialization failed")]
+)
+def test_a_broken_package_is_one_clear_line_before_the_run(run, files, monkeypatch, raised):
+    """A tensorboard that does not fit its protobuf is refused in one line before the run, where asked for."""
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == "torch.utils.tensorboard":
+                raise raised
+
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    line = f"--tensorboard needs the package tensorboard ({' '.join(str(raised).split())}): pip install"
+    with pytest.raises(RunError) as error:
+        run("run", tensorboard=True)
+    assert str(error.value).startswith(line) and not (files / "run").exists()

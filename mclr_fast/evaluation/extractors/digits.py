@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mclr_fast.runtime.tensor_files import read_tensors
+
 NAME = "mnist16-classifier"
 NUM_FEATURES = 16
 WEIGHTS = Path(__file__).parent.parent.parent / "assets" / "mnist16-classifier.safetensors"
@@ -41,10 +43,8 @@ class DigitClassifier(nn.Module):
     @classmethod
     def pretrained(cls) -> DigitClassifier:
         """The shipped classifier, in eval mode. `train_digit_classifier` makes it again."""
-        from safetensors.torch import load_file
-
         net = cls()
-        net.load_state_dict(load_file(WEIGHTS))
+        net.load_state_dict(read_tensors(WEIGHTS))
         return net.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -89,6 +89,11 @@ def check_guidance(config: SampleConfig, model: Model) -> None:
             raise RunError(f"{option} does nothing at --guidance 1: raise it, or leave {option} out.")
         return
     if config.gnet is None:
+        if model.facts.num_classes == 0:
+            raise RunError(
+                f"{config.model} has no classes, so nothing tells it apart from itself without them: leave "
+                "--guidance out, or give a weaker network that guides it, --gnet MODEL."
+            )
         if not model.null_label:
             published = PUBLISHED.get(model.facts.shape[0], "") if model.facts.num_classes == 1000 else ""
             raise RunError(NEEDS_GUIDE.format(model=config.model, published=published))
@@ -140,6 +145,8 @@ def classes_of(model: Model, num_seeds: int, labels: str = "", balance: bool = F
         classes = parse_integers(labels) if labels else range(max(facts.num_classes, 1))
     except ValueError as error:
         raise RunError(f"--labels: {error}") from error
+    if labels and facts.num_classes == 0:
+        raise RunError(f"--labels {labels}: the model has no classes: leave --labels out.")
     if max(classes) >= max(facts.num_classes, 1):
         raise RunError(f"--labels {labels}: the model knows 0 to {facts.num_classes - 1}.")
     if balance and num_seeds % len(classes):

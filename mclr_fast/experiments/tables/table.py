@@ -17,6 +17,7 @@ from mclr_fast.runtime.signals import StopRequest
 from ..checks import check_options
 from ..claim import claim_outdir
 from ..fingerprints import fingerprints
+from ..reporting import report
 from .cells import Cells, Judged, OutOfTime
 
 
@@ -51,8 +52,7 @@ def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> TableSumma
     with cells.once("summary"):
         summary = _summary(cells, parts)
         ranks.on_main(write_summary, config.folder, summary)
-        ranks.on_main(write_table_report, config.folder)
-    say(ranks.is_main, f"report: {config.folder / 'report.html'}")
+        report(write_table_report, config.folder, ranks)
     return summary
 
 

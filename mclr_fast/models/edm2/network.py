@@ -308,7 +308,7 @@ class Precond(nn.Module):
             call = lambda k, x: self.unet(x, emb[k])  # noqa: E731
         if not columns:
             return call
-        return lambda k, x: call(k, x).unflatten(0, labels.shape[:2])
+        return lambda k, x: call(k, x).unflatten(0, (num_images, -1))
 
     def contrast(self, x_noisy: Tensor, sigma: Tensor, labels_NR: Tensor) -> Tensor:
         """D of every image under each of its R labels: `forward` with labels [N,R]."""
@@ -318,7 +318,12 @@ class Precond(nn.Module):
         """Any accepted form of labels as int64 [N,R] or floating [N,1,label_dim] (None for an unlabelled
         net), and whether they asked for columns: integers [N,R] do, also with R = 1."""
         if self.label_dim == 0:
-            return None, False
+            columns = (
+                class_labels is not None and class_labels.ndim == 2 and class_labels.dtype == torch.int64
+            )
+            if columns and class_labels.shape[1] > 1:
+                raise ValueError("this net has no classes (label_dim 0), and gives the same under any label.")
+            return None, columns
         if class_labels is None:
             return torch.full((num_rows, 1), -1, device=self.unet.out_gain.device), False
         if class_labels.is_floating_point():
