@@ -3,8 +3,8 @@
     python tests/robustness.py > docs/robustness.md
 
 A test is on the page when it, or its file's `pytestmark`, is marked `pytest.mark.robust(kind)`, a kind of
-KINDS: its name is the example, the first paragraph of its docstring says what happens. Read as source; no test
-is imported.
+KINDS: its name is the example, the first paragraph of its docstring says what happens. The files are parsed,
+not imported.
 """
 
 import ast

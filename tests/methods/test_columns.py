@@ -114,3 +114,14 @@ def test_a_latent_is_sampled_once_for_all_labels_of_its_row(draw, objective):
         x = x[:, 0]
     assert x.shape == (12, 4, 2, 2)
     assert len(x.unique()) == x.numel()
+
+
+@pytest.mark.parametrize("objective", ["ddo", "kl-mclr"])
+def test_every_columns_latent_is_sampled_by_its_own_draw(draw, objective):
+    """Of those that are encoded apart too: their noise, x less what the image holds, differs."""
+    x = draw(objective, dataset=LatentMarked).x
+    noise = [x[:, column] for column in ([0, 1, 2, 3] if objective == "ddo" else [0, 4])]
+    # Two latents with one draw differ by the same number at every pixel.
+    for i, first in enumerate(noise):
+        for second in noise[:i]:
+            assert ((first - second).flatten(1).std(dim=1) > 0.1).all()
