@@ -37,6 +37,13 @@ class LatentMarked(Marked):
         return np.broadcast_to(super().images(index).astype(np.float32), (len(index), 8, 2, 2)).copy()
 
 
+class LatentAlike(LatentMarked):
+    """The same, all images alike."""
+
+    def images(self, index):
+        return np.ones((len(index), 8, 2, 2), np.float32)
+
+
 @pytest.fixture
 def draw(tiny, tmp_path):
     """draw(objective, **options): a first minibatch of 12 marked images, samples marked from 100 and 200."""
@@ -116,12 +123,8 @@ def test_a_latent_is_sampled_once_for_all_labels_of_its_row(draw, objective):
     assert len(x.unique()) == x.numel()
 
 
-@pytest.mark.parametrize("objective", ["ddo", "kl-mclr"])
-def test_every_columns_latent_is_sampled_by_its_own_draw(draw, objective):
-    """Of those that are encoded apart too: their noise, x less what the image holds, differs."""
-    x = draw(objective, dataset=LatentMarked).x
-    noise = [x[:, column] for column in ([0, 1, 2, 3] if objective == "ddo" else [0, 4])]
-    # Two latents with one draw differ by the same number at every pixel.
-    for i, first in enumerate(noise):
-        for second in noise[:i]:
-            assert ((first - second).flatten(1).std(dim=1) > 0.1).all()
+@pytest.mark.parametrize(("objective", "num_shared"), [("ddo", 1), ("kl-mclr", 4)])
+def test_every_columns_latent_is_sampled_by_its_own_draw(draw, objective, num_shared):
+    """Of columns that are encoded apart too: with one image everywhere, no two values are alike."""
+    x = draw(objective, dataset=LatentAlike).x[:, num_shared - 1 :]
+    assert len(x.unique()) == x.numel() > 12 * 16
