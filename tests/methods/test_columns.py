@@ -108,6 +108,14 @@ def test_weighted_mclr_draws_all_labels_and_mclr_others(draw):
     assert 0 < own["weighted-mclr"].sum() < own["weighted-mclr"].numel()
 
 
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.5, 1, 11), (1.0, 12, 12)])
+def test_a_share_of_labels_is_dropped(draw, share, least, most):
+    batch = draw("denoising", label_dropout=share)
+    dropped = batch.labels[:, 0] == -1
+    assert least <= dropped.sum() <= most
+    assert (batch.labels[:, 0] == marks(batch.x) % 4)[~dropped].all()
+
+
 def test_samples_differ_from_step_to_step(draw):
     first, second = (marks(draw("ddo", images_seen=n).x)[:, 1:] for n in (0, 12))
     assert not torch.equal(first, second)

@@ -1,0 +1,3 @@
+"""Of csrc."""
+
+FAULTS = []

@@ -1,0 +1,3 @@
+"""Of data."""
+
+FAULTS = []

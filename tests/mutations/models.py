@@ -1,0 +1,3 @@
+"""Of models."""
+
+FAULTS = []
