@@ -6,7 +6,7 @@
 
 A line a fault, `caught room: fault` or `SURVIVED room: fault`, last `N of M caught`. Exit 0 when at most one
 survives. A room's tests first have to pass without a fault. What would prove nothing ends the whole with an
-error: a fault whose text is no longer there, one that does not compile, one with which no test can be collected.
+error: a fault whose text is no longer there, that does not compile, or with which no test can be collected.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Small faults, a file a room of the package: what somebody may well get wrong, and a test has to see.
 
-Every room's FAULTS is a list of (what is wrong, file, its text, the text with the fault, the tests that see it):
-the file below mclr_fast/ (csrc's from the tree's root), the tests below tests/. The text is in the file exactly
-once, and the file still compiles with the fault.
+Every room's FAULTS is a list of what is wrong, its file, a text that is in the file once, what stands there
+with the fault, and the tests that see it. Files are below mclr_fast/ (csrc's from the tree's root), tests
+below tests/. The file still compiles with the fault.
 """
 
 from dataclasses import dataclass

@@ -9,6 +9,7 @@ import torch
 from run_log import assert_same_losses, column, lines
 
 from mclr_fast.runtime.errors import Interrupted, RunError
+from mclr_fast.runtime.ranks import Ranks
 
 BATCH = tiny.BATCH
 
@@ -54,6 +55,22 @@ def test_average_state_is_the_ema(tmp_path):
     assert torch.equal(state["unet.out_conv.weight"], average["unet.out_conv.weight"])
     assert not torch.equal(state["unet.out_conv.weight"], live["unet.out_conv.weight"])
     assert state["unet.out_gain"].shape == ()
+
+
+class StoppedElsewhere(Ranks):
+    """The sums of a run of two ranks, of which the other was asked to stop."""
+
+    def sum(self, values):
+        if values.ndim == 1 and len(values) > 2:  # not finite, stop, loss, energies
+            values[1] += 1
+        return values
+
+
+def test_a_request_to_stop_on_any_rank_stops_all(tmp_path):
+    run = tiny.tiny_trainer(tmp_path, tiny.tiny_config(), tiny.StopAfter(0), ranks=StoppedElsewhere("cpu"))
+    with pytest.raises(Interrupted):
+        run.train_until(2 * BATCH)
+    assert run.images_seen == BATCH
 
 
 def test_minibatch_of_one_class_is_one_clear_line(tmp_path):
