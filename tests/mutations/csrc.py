@@ -1,3 +1,95 @@
-"""Of csrc."""
+"""Of csrc, which is built again for each: terms, rests of registers, columns, gradients."""
 
-FAULTS = []
+FAULTS = [
+    (
+        "Adam's second moment not corrected for its bias",
+        "csrc/adam_norm_ema_/adam_norm_ema_.h",
+        "adam_sqrt(exp_avg_sq) * step.root_scale + step.eps",
+        "adam_sqrt(exp_avg_sq) + step.eps",
+        "ops/test_adam_norm_ema_.py",
+    ),
+    (
+        "Philox's two keys advanced by one constant",
+        "csrc/common/philox.h",
+        "k1 += 0xBB67AE85u;",
+        "k1 += 0x9E3779B9u;",
+        "ops/test_noisy_input.py",
+    ),
+    (
+        "Box-Muller's cosine and sine swapped",
+        "csrc/common/box_muller.h",
+        "z[pair] = radius * cosine;\n        z[pair + 1] = radius * sine;",
+        "z[pair] = radius * sine;\n        z[pair + 1] = radius * cosine;",
+        "ops/test_noisy_input.py",
+    ),
+    (
+        "a weight's gradient without the norm's own",
+        "csrc/weight_norm_scale/weight_norm_scale.h",
+        "rms > 0.0f ? of_grad * dot / ((kEps + rms) * row_size * rms) : 0.0f",
+        "rms < 0.0f ? of_grad * dot / ((kEps + rms) * row_size * rms) : 0.0f",
+        "ops/test_weight_norm_scale.py",
+    ),
+    (
+        "an energy's target shared by columns that have images of their own",
+        "csrc/weighted_sq_error/weighted_sq_error.h",
+        "bool shared = e.x_columns == 1 && (e.noisy_columns == 1 || !e.network);",
+        "bool shared = e.x_columns == 1;",
+        "ops/test_weighted_sq_error.py",
+    ),
+    (
+        "the sampler's correction without its half",
+        "csrc/heun_update/heun_update_cpu.cpp",
+        "d = 0.5f * (load(job.slope + at + i, part) + d);",
+        "d = load(job.slope + at + i, part) + d;",
+        "ops/test_heun_update.py",
+    ),
+    (
+        "the last pixels of a chunk without their noise level",
+        "csrc/noisy_input/noisy_input_cpu.cpp",
+        "store(plane + i, c_in * noisy, All{});",
+        "store(plane + i, begin == start ? c_in * noisy : noisy, All{});",
+        "ops/test_noisy_input.py",
+    ),
+    (
+        "dropout's kept values not made larger",
+        "csrc/modulate_silu/modulate_silu_cpu.cpp",
+        "float kept = 1 / (1 - dropout);",
+        "float kept = 1;",
+        "ops/test_modulate_silu.py",
+    ),
+    (
+        "a concatenation's second part scaled as the first",
+        "csrc/mp_cat_silu/mp_cat_silu_cpu.cpp",
+        "read_scaled(b + at * job.channels_b, job.scale_b,",
+        "read_scaled(b + at * job.channels_b, job.scale_a,",
+        "ops/test_mp_cat_silu.py",
+    ),
+    (
+        "a gradient through values that were clipped below",
+        "csrc/mp_sum_clip/mp_sum_clip_cpu.cpp",
+        "(x < job.clip) & (x > -job.clip) ? g : fill(0)",
+        "(x < job.clip) ? g : fill(0)",
+        "ops/test_mp_sum_clip.py",
+    ),
+    (
+        "a pixel's norm of the sum, not the mean, of squares",
+        "csrc/pixel_norm_silu/pixel_norm_silu_cpu.cpp",
+        "scales[r] = 1 / (kEps + std::sqrt(scales[r] / job.channels));",
+        "scales[r] = 1 / (kEps + std::sqrt(scales[r]));",
+        "ops/test_pixel_norm_silu.py",
+    ),
+    (
+        "a small network's clip on one side alone",
+        "csrc/image_program/image_program_cpu.cpp",
+        "value = greater_of(-s.clip, lesser_of(s.clip, value));",
+        "value = lesser_of(s.clip, value);",
+        "ops/test_image_program.py",
+    ),
+    (
+        "a convolution's last rows without their border of zeros",
+        "csrc/image_program/convolve.h",
+        "std::fill(to, to + side, Element<T>{});",
+        "std::fill(to, to + side, Element<T>(1.0f));",
+        "ops/test_image_program.py",
+    ),
+]

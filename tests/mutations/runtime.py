@@ -1,3 +1,109 @@
-"""Of runtime."""
+"""Of the runtime: shares, locks, what is on disk when, what older files meant."""
 
-FAULTS = []
+FAULTS = [
+    (
+        "ranks' rows overlap at 3 ranks",
+        "runtime/ranks.py",
+        "num_rows * (self.rank + 1) // self.size)",
+        "-(-num_rows * (self.rank + 1) // self.size))",
+        "runtime/test_ranks.py",
+    ),
+    (
+        "a round's last places left out",
+        "runtime/ranks.py",
+        "for first in range(0, num_rows, self.size * batch_size):",
+        "for first in range(0, num_rows - batch_size + 1, self.size * batch_size):",
+        "runtime/test_ranks.py",
+    ),
+    (
+        "an error of rank 0 returned, not raised",
+        "runtime/ranks.py",
+        "        if outcome[1] is not None:\n            raise outcome[1]\n",
+        "",
+        "runtime/test_ranks.py",
+    ),
+    (
+        "a file in its place before it is on disk",
+        "runtime/files.py",
+        '        with open(temporary, "rb+") as file:\n            os.fsync(file.fileno())\n',
+        "",
+        "runtime/test_files.py",
+    ),
+    (
+        "a file's hash of its first block alone",
+        "runtime/files.py",
+        "while block := file.read(1 << 22):",
+        "if block := file.read(1 << 22):",
+        "runtime/test_files.py",
+    ),
+    (
+        "a tensor file's meta lost",
+        "runtime/tensor_files.py",
+        'metadata={"meta": json.dumps(meta)}',
+        'metadata={"meta": json.dumps(None)}',
+        "training/test_snapshots.py methods/test_needs.py evaluation/test_evaluator.py",
+    ),
+    (
+        "a lock that two processes hold",
+        "runtime/locks.py",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        "runtime/test_locks.py",
+    ),
+    (
+        "a signal that is never looked at",
+        "runtime/signals.py",
+        "        if self.requested:\n            raise Interrupted",
+        "        if not self.requested:\n            return",
+        "runtime/test_signals.py",
+    ),
+    (
+        "the other arm's lines dropped when one is resumed",
+        "runtime/logs.py",
+        'line["arm"] != arm or line["images_seen"] <= images_seen',
+        'line["images_seen"] <= images_seen',
+        "training/test_trainer.py runtime/test_trackers.py",
+    ),
+    (
+        "numbers that are not finite accepted",
+        "runtime/options.py",
+        "lambda value: lowest <= value < math.inf",
+        "lambda value: lowest <= value",
+        "experiments/test_checks.py test_train_door.py",
+    ),
+    (
+        "float16 taken where bfloat16 is asked for",
+        "runtime/precision.py",
+        '"bf16": torch.bfloat16, "fp16": torch.float16}',
+        '"bf16": torch.float16, "fp16": torch.float16}',
+        "runtime/test_precision.py",
+    ),
+    (
+        "a file of a later format read",
+        "runtime/formats.py",
+        "not 1 <= found <= latest:",
+        "not 1 <= found:",
+        "runtime/test_formats.py",
+    ),
+    (
+        "a control of format 1 taken for the trained model",
+        "runtime/formats.py",
+        'and objective != "denoising"',
+        'and objective == "denoising"',
+        "runtime/test_formats.py experiments/test_old_folders.py",
+    ),
+    (
+        "a download gone on with though the server has another file",
+        "runtime/downloads.py",
+        'int(span[1]) == self.held and span[2] in ("*", str(total or span[2]))',
+        "int(span[1]) == self.held",
+        "runtime/test_downloads.py",
+    ),
+    (
+        "a download that was cut short taken for whole",
+        "runtime/downloads.py",
+        "if self.total is not None and self.held != self.total:",
+        "if self.total is not None and self.held > self.total:",
+        "runtime/test_downloads.py",
+    ),
+]
