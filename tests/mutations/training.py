@@ -139,7 +139,7 @@ FAULTS = [
         "training/step.py",
         "loss=loss / num_images,",
         "loss=loss,",
-        "training/test_trainer.py",
+        "methods/test_registry.py::test_gradients_are_those_of_the_formula",
     ),
     (
         "a request to stop seen by the rank alone that got it",
@@ -167,7 +167,7 @@ FAULTS = [
         "training/trainer.py",
         "lr = self.schedule(self.images_seen, config.batch_size)",
         "lr = self.schedule(max(self.images_seen - config.batch_size, 0), config.batch_size)",
-        "training/test_trainer.py training/test_schedule.py",
+        "training/test_trainer.py::test_the_learning_rate_is_of_the_images_before_the_step",
     ),
     (
         "the guard's memory not taken from a saved state",
@@ -188,6 +188,6 @@ FAULTS = [
         "training/memory.py",
         "return -(-self.config.train.batch_size // num_gpus)",
         "return self.config.train.batch_size // num_gpus",
-        "training/test_memory.py",
+        "training/test_memory.py::test_the_fullest_rank_is_counted",
     ),
 ]

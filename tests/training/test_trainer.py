@@ -80,6 +80,12 @@ def test_minibatch_of_one_class_is_one_clear_line(tmp_path):
         trainer(tmp_path, dataset=data).train_until(BATCH)
 
 
+def test_the_learning_rate_is_of_the_images_before_the_step(tmp_path):
+    run = trainer(tmp_path, warmup_images=4 * BATCH)
+    run.train_until(6 * BATCH)
+    assert column(tmp_path, "lr").tolist() == [0.0, 2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3]
+
+
 def test_log_is_rewound_on_resume(tmp_path):
     run = trainer(tmp_path)
     run.train_until(2 * BATCH)
