@@ -143,10 +143,18 @@ def test_weights_that_training_moved_reach_their_programs(tmp_path, door, mark, 
         for opcode, argument, _ in pickletools.genops(path.read_bytes())
     ]
     same = lambda name: name.replace("SHORT_", "")  # noqa: E731
+    assert_frames_hold_whole_opcodes(out.read_bytes())
     assert [(same(a), b) for a, b in skeleton(out)] == [(same(a), b) for a, b in skeleton(template)]
     assert door(out, tmp_path / "back")[0] == 0
     assert door(tmp_path / "back", "--to", "edm2-pkl", "--template", out, tmp_path / "again.pkl")[0] == 0
     assert (tmp_path / "again.pkl").read_bytes() == out.read_bytes()
+
+
+def assert_frames_hold_whole_opcodes(content):
+    """A frame begins with 9 bytes that say its length; where it ends, an opcode does."""
+    found = list(pickletools.genops(content))
+    places = {place for _, _, place in found} | {len(content)}
+    assert all(place + 9 + length in places for opcode, length, place in found if opcode.name == "FRAME")
 
 
 def test_templates_that_cannot_take_weights(ours, tmp_path, door):

@@ -84,14 +84,14 @@ FAULTS = [
         "evaluation/rows.py",
         "key=lambda row: row.fd, default=None",
         "key=lambda row: -row.fd, default=None",
-        "experiments/test_run.py reports/test_summary.py",
+        "evaluation/test_rows.py",
     ),
     (
         "a row's seconds lost where it is kept",
         "evaluation/rows.py",
         'OPTIONAL = ("strength", "seconds")',
         'OPTIONAL = ("strength",)',
-        "evaluation/test_evaluator.py reports/test_summary.py",
+        "evaluation/test_rows.py",
     ),
     (
         "an evaluation made again though it was kept",
