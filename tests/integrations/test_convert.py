@@ -86,9 +86,11 @@ class EDM2Loss:
         (64, 4, ("--noise-level", "0.1", "0.7"), (0.1, 0.7), False),
     ],
 )
+@pytest.mark.robust("drop-in")
 def test_their_own_loss_starts_from_any_size(
     write_model, tmp_path, capsys, resolution, channels, options, noise, said
 ):
+    """Its P_mean and P_std are in the state: a preset's, EDM2Loss's own with a note, or --noise-level's."""
     folder, _ = write_model(img_resolution=resolution, img_channels=channels)
     path = tmp_path / "training-state-0000000.pt"
     assert convert.main([str(folder), "--to", "edm2-training-state", str(path), *options]) == 0

@@ -8,7 +8,9 @@ from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, replacing, write_json
 
 
+@pytest.mark.robust("file systems")
 def test_failed_write_leaves_the_old_file(tmp_path):
+    """What was at the path stays as it was, and the half-written file is removed."""
     path = tmp_path / "file.txt"
     path.write_text("old")
     with pytest.raises(RunError, match="No space left"), replacing(path) as temporary:

@@ -11,7 +11,9 @@ ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 @pytest.mark.parametrize("number", ALL)
+@pytest.mark.robust("processes")
 def test_each_asks_to_stop(number):
+    """SIGTERM, SIGINT, SIGUSR1 and SIGHUP ask the run to save and stop."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     stop = StopRequest()
     signal.raise_signal(number)
@@ -19,7 +21,9 @@ def test_each_asks_to_stop(number):
         stop.check()
 
 
+@pytest.mark.robust("processes")
 def test_a_run_under_nohup_outlives_its_terminal():
+    """SIGHUP stays ignored, as nohup wished."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = StopRequest()
     signal.raise_signal(signal.SIGHUP)
