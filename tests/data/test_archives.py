@@ -240,6 +240,17 @@ def test_members_are_whole_or_refused(tmp_path, size):
         source.view("dog/0.png")
 
 
+@pytest.mark.parametrize("size", [100, 1 << 16])
+def test_members_whose_headers_have_more_fields(tmp_path, size):
+    data = os.urandom(size)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, content in (("cat/0.png", png()), ("dog/0.png", data)):
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(content)
+    source = opened(tmp_path / "a.zip")
+    assert source.view("dog/0.png") == source.read("dog/0.png") == data
+
+
 @pytest.mark.robust("archives")
 def test_folders_in_an_archive_that_link_to_each_other(tmp_path):
     """Each is followed once, and that they are the same folder is an error."""

@@ -44,6 +44,16 @@ def test_the_first_members_alone_may_be_kept(begun, tmp_path):
     assert there == list(MEMBERS)[:1] and read == MEMBERS
 
 
+def test_nothing_is_left_of_members_that_are_forgotten(begun, tmp_path):
+    again = PartialZip(tmp_path / "out.zip", "key")
+    again.keep(1)
+    again.finish()
+    alone = PartialZip(tmp_path / "alone.zip", "key")
+    alone.write(*next(iter(MEMBERS.items())))
+    alone.finish()
+    assert (tmp_path / "out.zip").read_bytes() == (tmp_path / "alone.zip").read_bytes()
+
+
 @pytest.mark.parametrize("member", [0, 1, 2])
 @pytest.mark.parametrize("part", ["signature", "checksum", "data"])
 @pytest.mark.robust("identity")

@@ -34,7 +34,7 @@ FAULTS = [
         "data/rng.py",
         "SAMPLE_STREAM, FLIP_STREAM = 6, 7",
         "SAMPLE_STREAM, FLIP_STREAM = 6, 6",
-        "data/test_samples.py methods/test_columns.py",
+        "data/test_samples.py",
     ),
     (
         "labels dropped with the complement's probability",
@@ -167,7 +167,7 @@ FAULTS = [
         "data/sample_output.py",
         "self._file.truncate(start + count * size)",
         "self._file.truncate(os.path.getsize(self._partial))",
-        "experiments/test_sample_files.py",
+        "data/test_sample_output.py",
     ),
     (
         "a stored member's checksum not looked at",
