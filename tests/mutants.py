@@ -9,6 +9,8 @@ survives. A room's tests first have to pass without a fault. What would prove no
 error: a fault whose text is no longer there, that does not compile, or with which no test can be collected.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib.util
 import os
@@ -17,8 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 from mutations import ROOMS, ROOT, Fault, faults
 
@@ -29,24 +35,37 @@ PASSED, FAILED = 0, 1  # pytest's exit codes; others are of tests that were not 
 ALLOWED = 1  # that may survive
 
 
-def main(rooms: Sequence[str], only: str) -> int:
+def main(rooms: Sequence[str], only: str, jobs: int) -> int:
     """Try the faults of these rooms: an exit code."""
     chosen = {room: [f for f in faults(room) if only in f.name or only in f.path] for room in rooms}
     num_caught, start = 0, time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        tree = Tree(Path(folder))
-        for room, of_room in chosen.items():
-            tests = list(dict.fromkeys(test for fault in of_room for test in fault.tests.split()))
-            if of_room and tree.run([*PYTEST, *tests]) != PASSED:
-                raise SystemExit(f"{tree.said}\n{room}: its tests do not pass without a fault")
-            for fault in of_room:
-                caught = tree.sees(fault)
-                num_caught += caught
-                print(f"{'caught' if caught else 'SURVIVED'} {room}: {fault.name}", flush=True)
-    num_faults = sum(map(len, chosen.values()))
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(jobs) as pool:
+        trees: SimpleQueue[Tree] = SimpleQueue()
+        for number in range(jobs):
+            trees.put(Tree(Path(folder, str(number))))
+        passes = {room: pool.submit(in_a_tree, trees, Tree.passes, found) for room, found in chosen.items()}
+        sees = {fault: pool.submit(in_a_tree, trees, Tree.sees, fault) for fault in chain(*chosen.values())}
+        try:
+            for room, found in chosen.items():
+                passes[room].result()
+                for fault in found:
+                    caught = sees[fault].result()
+                    num_caught += caught
+                    print(f"{'caught' if caught else 'SURVIVED'} {room}: {fault.name}", flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
     print(f"in {(time.monotonic() - start) / 60:.1f} minutes")
-    print(f"{num_caught} of {num_faults} caught")
-    return 0 if num_faults - num_caught <= ALLOWED else 1
+    print(f"{num_caught} of {len(sees)} caught")
+    return 0 if len(sees) - num_caught <= ALLOWED else 1
+
+
+def in_a_tree(trees: SimpleQueue[Tree], method: Callable[[Tree, Any], Any], argument: Any) -> Any:
+    """method(tree, argument) of a tree that is free."""
+    tree = trees.get()
+    try:
+        return method(tree, argument)
+    finally:
+        trees.put(tree)
 
 
 class Tree:
@@ -60,23 +79,32 @@ class Tree:
         for name in [name for name in names if (ROOT / name).is_file()] + built:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((ROOT / name).read_bytes())
+        self.libraries = {name: (folder / name).read_bytes() for name in built}
         self.run(["-c", "import mclr_fast; print(mclr_fast.__file__)"])
         if not self.said.startswith(str(folder)):
             raise SystemExit(f"the copy in {folder} is not what is imported, but {self.said}")
 
+    def passes(self, found: Sequence[Fault]) -> None:
+        """See that the tests of a room's faults pass without them. SystemExit where they do not."""
+        tests = list(dict.fromkeys(test for fault in found for test in fault.tests.split()))
+        if tests and self.run([*PYTEST, *tests]) != PASSED:
+            raise SystemExit(f"{self.said}\n{found[0].room}: its tests do not pass without a fault")
+
     def sees(self, fault: Fault) -> bool:
         """Whether the fault's tests fail with it. SystemExit where they could not be run."""
         whole = (self.folder / fault.path).read_text()
-        native = fault.path.startswith("csrc/")
+        native = fault.room == "csrc"
         try:
             self._write(fault.path, fault.applied(whole))
             if native:
                 self._build(fault)
-            elif fault.path.endswith(".py"):
+            else:
                 compile(fault.applied(whole), fault.path, "exec")
             code = self.run([*PYTEST, *fault.tests.split()])
         finally:
             self._write(fault.path, whole)
+            for name, content in self.libraries.items() if native else ():
+                (self.folder / name).write_bytes(content)
         if code not in (PASSED, FAILED):
             raise SystemExit(f"{self.said}\n{fault.room}: {fault.name}: its tests were not run")
         return code == FAILED
@@ -124,6 +152,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("rooms", nargs="*", metavar="room", help=f"all unless said: {', '.join(ROOMS)}")
     parser.add_argument("--only", default="", help="part of a fault's name or file")
+    parser.add_argument("--jobs", type=int, default=2, help="copies of the tree that are at work at once")
     said = parser.parse_args()
     if unknown := set(said.rooms) - set(ROOMS):
         parser.error(f"no room {', '.join(sorted(unknown))}; there are {', '.join(ROOMS)}")
@@ -132,4 +161,4 @@ def options() -> argparse.Namespace:
 
 if __name__ == "__main__":
     said = options()
-    sys.exit(main(said.rooms or ROOMS, said.only))
+    sys.exit(main(said.rooms or ROOMS, said.only, said.jobs))

@@ -54,6 +54,11 @@ def test_an_unknown_kind_is_refused(written):
         written(FILE.replace('"pixels"', '"pixel"'))
 
 
+def test_the_page_is_what_the_tests_say():
+    page = (robustness.TESTS.parent / "docs/robustness.md").read_text()
+    assert page == robustness.page(robustness.lines()), "python tests/robustness.py > docs/robustness.md"
+
+
 def test_every_marked_test_says_what_happens():
     silent = [f"{line.file}: {line.name}" for line in robustness.lines() if not line.says]
     assert not silent, "a docstring says what happens"
