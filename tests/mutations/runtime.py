@@ -62,7 +62,7 @@ FAULTS = [
         "runtime/logs.py",
         'line["arm"] != arm or line["images_seen"] <= images_seen',
         'line["images_seen"] <= images_seen',
-        "training/test_trainer.py runtime/test_trackers.py",
+        "runtime/test_logs.py",
     ),
     (
         "numbers that are not finite accepted",

@@ -1,6 +1,7 @@
 """Files written whole or not at all."""
 
 import hashlib
+import os
 
 import pytest
 
@@ -27,3 +28,18 @@ def test_what_is_written_is_readable_by_others_and_known_by_its_hash(tmp_path):
     plain, own = tmp_path / "plain.json", tmp_path / "new" / "own.json"
     assert own.stat().st_mode == plain.stat().st_mode
     assert file_sha256(own) == file_sha256(plain) == hashlib.sha256(b"{}\n").hexdigest()
+
+
+def test_a_file_is_on_disk_before_it_is_in_its_place(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (done.append(name), real(*a))[1])
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert done[:2] == ["fsync", "replace"] and done.count("replace") == 1
+
+
+def test_a_hash_is_of_the_whole_file(tmp_path):
+    content = bytes(range(256)) * (5 << 12)  # more than is read at once
+    (tmp_path / "a").write_bytes(content)
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()

@@ -33,3 +33,10 @@ def test_gathered_rounds_are_all_rows_in_order(size, num_rows):
         assert [place for _, mine in parts for place in mine] == list(parts[0][0])
         gathered += parts[0][0]
     assert gathered == list(range(num_rows))
+
+
+def test_an_error_of_rank_0_is_everybodys():
+    ranks = Ranks("cpu")
+    assert ranks.on_main(divmod, 7, 3) == (2, 1)
+    with pytest.raises(ZeroDivisionError):
+        ranks.on_main(divmod, 7, 0)
