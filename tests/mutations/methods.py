@@ -11,15 +11,15 @@ FAULTS = [
     (
         "negatives drawn of all labels where others are meant",
         "methods/columns.py",
-        "include_own=include_own or self.include_own,",
-        "include_own=True,",
+        "def _other_labels(draw: Draw, include_own: bool = False) -> Drawn:",
+        "def _other_labels(draw: Draw, include_own: bool = True) -> Drawn:",
         "methods/test_columns.py",
     ),
     (
-        "a step's pairs drawn of the rank's rows by their place in it",
+        "every rank's own images those of the first",
         "methods/columns.py",
-        "return index_NK[self.rows].numpy()",
-        "return index_NK[: self.rows.stop - self.rows.start].numpy()",
+        "self.images(self.image_N[self.rows][:, None])[:, 0]",
+        "self.images(self.image_N[: self.rows.stop - self.rows.start][:, None])[:, 0]",
         "methods/test_minibatch.py",
     ),
     (

@@ -23,10 +23,10 @@ FAULTS = [
         "runtime/test_ranks.py",
     ),
     (
-        "a file in its place before it is on disk",
+        "another file synced than the one that is moved to its place",
         "runtime/files.py",
-        '        with open(temporary, "rb+") as file:\n            os.fsync(file.fileno())\n',
-        "",
+        'with open(temporary, "rb+") as file:',
+        'with open(__file__, "rb+") as file:',
         "runtime/test_files.py",
     ),
     (
@@ -42,13 +42,6 @@ FAULTS = [
         'metadata={"meta": json.dumps(meta)}',
         'metadata={"meta": json.dumps(None)}',
         "training/test_snapshots.py methods/test_needs.py evaluation/test_evaluator.py",
-    ),
-    (
-        "a lock that two processes hold",
-        "runtime/locks.py",
-        "fcntl.LOCK_EX | fcntl.LOCK_NB",
-        "fcntl.LOCK_SH | fcntl.LOCK_NB",
-        "runtime/test_locks.py",
     ),
     (
         "a signal that is never looked at",

@@ -31,12 +31,11 @@ def test_what_is_written_is_readable_by_others_and_known_by_its_hash(tmp_path):
 
 
 def test_a_file_is_on_disk_before_it_is_in_its_place(tmp_path, monkeypatch):
-    done = []
-    for name in ("fsync", "replace"):
-        real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (done.append(name), real(*a))[1])
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(os.fstat(file).st_ino), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("replace"), replace(*paths)))
     write_json(tmp_path / "a.json", {"a": 1})
-    assert done[:2] == ["fsync", "replace"] and done.count("replace") == 1
+    assert done == [(tmp_path / "a.json").stat().st_ino, "replace"]
 
 
 def test_a_hash_is_of_the_whole_file(tmp_path):
