@@ -121,6 +121,13 @@ def test_samples_differ_from_step_to_step(draw):
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize(("objective", "num_shared"), [("ddo", 1), ("kl-mclr", 4)])
+def test_every_columns_latent_is_sampled_by_its_own_draw(draw, objective, num_shared):
+    """Of columns that are encoded apart too: with one image everywhere, no two values are alike."""
+    x = draw(objective, dataset=LatentAlike).x[:, num_shared - 1 :]
+    assert len(x.unique()) == x.numel() > 12 * 16
+
+
 @pytest.mark.parametrize("objective", ["mclr", "kl-mclr"])
 def test_a_latent_is_sampled_once_for_all_labels_of_its_row(draw, objective):
     x = draw(objective, dataset=LatentMarked).x
@@ -129,10 +136,3 @@ def test_a_latent_is_sampled_once_for_all_labels_of_its_row(draw, objective):
         x = x[:, 0]
     assert x.shape == (12, 4, 2, 2)
     assert len(x.unique()) == x.numel()
-
-
-@pytest.mark.parametrize(("objective", "num_shared"), [("ddo", 1), ("kl-mclr", 4)])
-def test_every_columns_latent_is_sampled_by_its_own_draw(draw, objective, num_shared):
-    """Of columns that are encoded apart too: with one image everywhere, no two values are alike."""
-    x = draw(objective, dataset=LatentAlike).x[:, num_shared - 1 :]
-    assert len(x.unique()) == x.numel() > 12 * 16

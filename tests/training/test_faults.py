@@ -44,9 +44,7 @@ def check(results):
         assert ("No space left on device" in result["said"]) == (kind == "disk-full"), fault
 
 
-@pytest.mark.robust("states")
 def test_a_fault_of_each_kind_leaves_no_trace(tmp_path):
-    """Killed, told to stop or robbed of its disk, and called again, the run ends as if nothing had been."""
     faults = ["0:4:sigkill", "0:5:sigterm", "0:6:disk-full", "0:6:sigkill-written", "0:8:truncate"]
     check(suffer(tmp_path, 2, faults))
 
