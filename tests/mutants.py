@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -139,10 +140,9 @@ class Tree:
 
     def _build(self, fault: Fault) -> None:
         """Of csrc, which setup.py says nothing about when it fails, but in build.json."""
-        libraries = self.folder / "mclr_fast/ops/lib"
-        if self.run(BUILD) or not list(libraries.glob("*.so")):
-            said = (libraries / "build.json").read_text() if libraries.exists() else self.said
-            raise SystemExit(f"{said}\n{fault.room}: {fault.name}: does not compile")
+        report = self.folder / "mclr_fast/ops/lib/build.json"
+        if self.run(BUILD) or (said := json.loads(report.read_text())["cpu"]):
+            raise SystemExit(f"{self.said or said}\n{fault.room}: {fault.name}: does not compile")
 
 
 def options() -> argparse.Namespace:
