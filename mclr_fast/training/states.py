@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -25,6 +26,9 @@ from .state_files import DamagedState, StateReader, StateWriter, mark_complete, 
 
 # One process needs no process group; DCP would say so at every save.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+
+# There a stager is closed by its first use.
+STAGES_ONCE = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
 
 State = Mapping[str, Mapping[str, Tensor]]
 """Group -> name -> tensor."""
@@ -46,7 +50,7 @@ class TrainingStates:
         self._last: int | None = None  # images seen of the state that was saved or loaded last
         self._pending: Future | None = None
         self._group = ranks.background_group()
-        self._stager = DefaultStager(StagingOptions(ranks.device.type == "cuda", False, False, False))
+        self._stager = self._new_stager()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="training-state")
         ranks.at_close(self.settle)
 
@@ -61,6 +65,8 @@ class TrainingStates:
         self._last = images_seen
         temporary = self.folder / f".{images_seen:012d}.tmp"
         writer = StateWriter(temporary, lambda: self.fault.at("written", images_seen))
+        if STAGES_ONCE:
+            self._stager = self._new_stager()
         try:
             written = dcp.async_save(
                 dict(state),
@@ -73,6 +79,10 @@ class TrainingStates:
             raise self._failed(error) from error
         content = {"format": STATE_FORMAT, "run": self.run, "images_seen": images_seen, "meta": meta}
         self._pending = self._threads.submit(self._complete, written, temporary, content)
+
+    def _new_stager(self) -> DefaultStager:
+        """What copies a state's tensors, to pinned memory where they are a GPU's; it keeps that memory."""
+        return DefaultStager(StagingOptions(self.ranks.device.type == "cuda", False, False, False))
 
     def wait(self) -> None:
         """Wait until the save that was begun is complete. RunError, on all ranks, when it failed."""
