@@ -32,6 +32,8 @@ def test_the_state_holds_the_base_everywhere_and_no_progress(door, write_model):
         for name, value in net.state_dict().items():
             assert torch.equal(weights[name], value) and weights[name].dtype == torch.float32
             assert weights[name].shape == value.shape  # gains are 0-dim, as published
+    held = [value for weights in (state["net"], *state["ema"]["emas"]) for value in weights.values()]
+    assert len({value.untyped_storage().data_ptr() for value in held}) == len(held)  # no average is another
     optimizer = torch.optim.Adam(net.parameters(), lr=1.0)
     optimizer.load_state_dict(state["optimizer"])
     assert not optimizer.state and optimizer.param_groups[0]["betas"] == (0.9, 0.99)

@@ -62,21 +62,14 @@ FAULTS = [
         "experiments/cost.py",
         "sample = (2 * options.num_steps - 1) * call * hours",
         "sample = options.num_steps * call * hours",
-        "experiments/test_checks.py experiments/test_table.py test_train_door.py",
+        "test_paper_page.py",
     ),
     (
         "the dial's strengths taken of the tuned model alone",
         "experiments/after_training.py",
         'interpolate(run.base_on_device(), tuned, strengths["strength"])',
         'interpolate(tuned, tuned, strengths["strength"])',
-        "experiments/test_judged_runs.py experiments/test_run.py",
-    ),
-    (
-        "a cell that is done made again",
-        "experiments/tables/cells.py",
-        "        found = self._read(path, read)\n        if found is None:\n            self._check_time()",
-        "        found = None\n        if found is None:\n            self._check_time()",
-        "experiments/test_table.py",
+        "experiments/test_after_training.py",
     ),
     (
         "a cell made though another process makes it",
