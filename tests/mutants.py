@@ -5,8 +5,9 @@
     python tests/mutants.py --only flips    those whose name or file holds it
 
 A line a fault, `caught room: fault` or `SURVIVED room: fault`, last `N of M caught`. Exit 0 when at most one
-survives. The tests first have to pass without a fault (--unchecked leaves that out). What would prove nothing ends the whole with an
-error: a fault whose text is no longer there, that does not compile, or with which no test can be collected.
+survives. The tests first have to pass without a fault (--unchecked leaves that out). What would prove nothing
+ends the whole with an error: a fault whose text is no longer there, that does not compile, or with which no
+test can be collected.
 """
 
 from __future__ import annotations

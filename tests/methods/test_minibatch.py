@@ -2,6 +2,7 @@
 
 import importlib.util
 import threading
+from concurrent.futures import wait
 
 import numpy as np
 import PIL.Image
@@ -64,6 +65,22 @@ def test_any_world_size_and_resume_give_the_same_rows(folder, rows):
         if step in (0, 3, 8):
             assert torch.equal(x, rows(step))  # resumed there
             assert torch.equal(x, rows(step, size=3))
+
+
+@pytest.mark.parametrize("which", ["own_label", "other_labels", "class_samples", "labels_and_sample"])
+def test_ranks_share_out_the_rows_of_one(folder, which):
+    dataset = open_dataset(folder)
+    samples = columns.SampleSources(minus=ClassSamples(dataset))
+
+    def drawn(rank, size):
+        running = source(dataset, rank, size, which=getattr(columns, which))
+        running.samples = samples
+        return running.draw(2 * BATCH)
+
+    whole, parts = drawn(0, 1), [drawn(rank, 3) for rank in range(3)]
+    for name in ("x", "labels", "position"):
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts])), name
+    assert torch.equal(whole.law["sigma"], torch.cat([part.law["sigma"] for part in parts]))
 
 
 @needs_dali
@@ -141,6 +158,7 @@ def test_new_samples_are_used_from_the_next_step_on(folder):
     classes = [ClassSamples(dataset, np.flatnonzero(dataset.labels >= 0)[i::2]) for i in (0, 1)]
     running.samples = columns.SampleSources(minus=classes[0])
     first = running.draw(0).x
+    wait([*running._next._futures.values()])  # drawn ahead, of the samples before
     running.samples = columns.SampleSources(minus=classes[1])
     fresh = source(dataset, which=columns.class_samples)
     fresh.samples = columns.SampleSources(minus=classes[1])
