@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mclr_fast.models import load
+from mclr_fast.models import Model, load
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.models.files import resolve
 
@@ -45,6 +45,13 @@ def test_of_a_run_it_is_the_best_model_or_the_final_one(folder):
     for name in ("best", "final-denoising"):
         shutil.rmtree(run / name)
     assert resolve(folder / "run") == run / "final-mclr"
+
+
+def test_a_model_is_sampled_with_its_own_numbers():
+    said = {"family": "edm2", "net": ARGUMENTS, "sampler": {"num_steps": 12, "sigma_max": 40.0}}
+    defaults = Model.of(said).sampler_defaults
+    assert (defaults["num_steps"], defaults["sigma_max"], defaults["sigma_min"]) == (12, 40.0, 0.002)
+    assert Model.of({"family": "edm2", "net": ARGUMENTS}).sampler_defaults["num_steps"] == 32
 
 
 def test_the_dtype_may_be_chosen(folder):
