@@ -130,10 +130,19 @@ def snapshot_content(net, arguments, source="pass", class_name="Precond"):
     )  # fmt: skip
 
 
+class _Unpickler(pickle.Unpickler):
+    """The ordinary one, which under numpy 1 also finds what numpy 2 names."""
+
+    def find_class(self, module, name):
+        if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+            module = module.replace("numpy._core", "numpy.core")
+        return super().find_class(module, name)
+
+
 def as_theirs(path):
     """What the ordinary unpickler makes of a snapshot: {published name: tensor} of its network."""
     with their_modules(), open(path, "rb") as file:
-        content = pickle.load(file)
+        content = _Unpickler(file).load()
 
     def tensors(module, prefix=""):
         state = module["state"] if isinstance(module, dict) else module.__dict__

@@ -55,7 +55,9 @@ def refused(files, capsys, monkeypatch):
         ("9" * 5000, f"'{'9' * 80}...' is no list"),
     ],
 )
+@pytest.mark.robust("arguments")
 def test_seeds_and_classes_that_do_not_parse(refused, seeds, words):
+    """One line shows what was given and what is meant; nothing is written."""
     for option in ("--seeds", "--labels"):
         if seeds or option == "--seeds":  # no --labels are the model's own classes
             line = refused(sample, "base", option, seeds, "--outdir", "out", *CPU)
@@ -63,7 +65,9 @@ def test_seeds_and_classes_that_do_not_parse(refused, seeds, words):
 
 
 @pytest.mark.parametrize("options", [["--num-samples", "9999999999"], ["--repeats", "9999999999"]])
+@pytest.mark.robust("arguments")
 def test_more_samples_than_can_be_meant(refused, options):
+    """They are refused before anything is held in memory."""
     line = refused(evaluate, "base", *options, *CPU)
     assert f"{options[0]} must be at most 10,000,000, not 9999999999" in line
 
@@ -71,7 +75,9 @@ def test_more_samples_than_can_be_meant(refused, options):
 @pytest.mark.parametrize(
     ("module", "options"), [(sample, ["--outdir", "out"]), (evaluate, ["--protocol", "is"])]
 )
+@pytest.mark.robust("arguments")
 def test_a_guide_of_other_classes(refused, files, tiny, module, options):
+    """It is refused with both numbers."""
     arguments = tiny.NET | {"label_dim": 5}
     save_model(files / "wide", Precond(**arguments).state_dict(), describe(arguments))
     line = refused(module, "base", "--gnet", "wide", "--guidance", "2", *options, *CPU)
@@ -88,8 +94,9 @@ def test_a_guide_of_other_classes(refused, files, tiny, module, options):
         (("RGBA", (8, 8)), "'018.png' is uint8 4x8x8 (RGBA); expected grey or RGB"),
     ],
 )
+@pytest.mark.robust("pixels")
 def test_images_that_cannot_be_trained_on(refused, files, content, words):
-    """Found as they are read, where opening a data set looks at others."""
+    """They are found as they are read, where opening a data set looks at others."""
     names = [f"{i:03}.png" for i in range(40)]
     (files / "images").mkdir()
     for name in names:
@@ -121,7 +128,9 @@ FAULTS = {
         (convert, ["ADDRESS", "out"]),
     ],
 )
+@pytest.mark.robust("wrappers")
 def test_a_model_that_does_not_come_from_its_address(refused, files, server, fault, module, arguments):
+    """One line says what the server answered: an error, a page, half a file."""
     settings, words = FAULTS[fault]
     for name, value in settings.items():
         setattr(server, name, value)
@@ -132,7 +141,9 @@ def test_a_model_that_does_not_come_from_its_address(refused, files, server, fau
         assert not list((files / "cache").rglob("model.pkl"))
 
 
+@pytest.mark.robust("wrappers")
 def test_an_address_without_a_server(refused, server):
+    """One line says that it does not answer, and where the file may be put."""
     for module, arguments in ((sample, CPU), (convert, ["out"]), (train, ["--data", "data.zip", *RUN])):
         model = ["--init"] * (module is train) + ["http://127.0.0.1:9/model.pkl"]
         assert "does not answer with the file but: Connection refused" in refused(module, *model, *arguments)

@@ -121,7 +121,9 @@ def test_same_command_again_trains_nothing(door, tmp_path):
     assert (tmp_path / "run" / "log.jsonl").read_text() == log
 
 
+@pytest.mark.robust("processes")
 def test_sigterm_saves_and_the_same_command_resumes(door, tmp_path, monkeypatch):
+    """A state is saved, and the same command ends as an uninterrupted run does."""
     assert door(outdir="whole", small=LONG)[0] == 0
 
     write = RunLog.write
@@ -165,7 +167,9 @@ def test_unknown_recipe_names_the_nearest(capsys):
         (["--proof-seeds", "0", "-1"], "--proof-seeds must be at least 0, not (0, -1)"),
     ],
 )
+@pytest.mark.robust("arguments")
 def test_impossible_numbers_are_refused_before_anything_is_made(door, tmp_path, options, words):
+    """One line names the option, its range and what was given."""
     code, _, err = door(*options)
     assert code == 1
     assert words in error_line(err)
@@ -234,7 +238,9 @@ def test_images_of_another_size(door, tmp_path):
     assert "1x16x16" in err
 
 
+@pytest.mark.robust("identity")
 def test_outdir_of_another_run_is_left_alone(door, tmp_path):
+    """An error names the options that differ."""
     door()
     (state,) = (tmp_path / "run" / "checkpoints" / "mclr-state").iterdir()
     before = {path.name: path.read_bytes() for path in state.iterdir()}
@@ -246,7 +252,9 @@ def test_outdir_of_another_run_is_left_alone(door, tmp_path):
     assert door("--micro-batch", "4")[0] == 0  # an option that does not change the run
 
 
+@pytest.mark.robust("arguments")
 def test_outdir_with_foreign_files(door, tmp_path):
+    """It is refused: choose another, or empty it."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
     code, _, err = door()
@@ -255,7 +263,9 @@ def test_outdir_with_foreign_files(door, tmp_path):
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.robust("arguments")
 def test_outdir_that_cannot_be(door, tmp_path):
+    """One line says why."""
     (tmp_path / "file").write_text("")
     code, _, err = door(outdir="file/run")
     assert code == 1
@@ -275,7 +285,9 @@ def file_size_limit(num_bytes):
         signal.signal(signal.SIGXFSZ, handler)
 
 
+@pytest.mark.robust("file systems")
 def test_full_disk_keeps_what_was_saved(door, tmp_path):
+    """The run stops in one line, and the last state is intact."""
     options = ["--checkpoint-every", str(BATCH)]
     with file_size_limit(20_000):
         code, _, err = door(*options)

@@ -17,7 +17,9 @@ from mclr_fast.data import open_dataset
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("second", ["cat/0.png", "./cat/0.png", "cat\\0.png", "dataset.json"])
+@pytest.mark.robust("archives")
 def test_a_name_twice_in_a_zip(tmp_path, second):
+    """It is an error that names it, however it is written the second time."""
     labels = dataset_json([["cat/0.png", 0], ["cat/1.png", 0], ["dog/0.png", 1]])
     files = [
         *pets().items(),
@@ -28,7 +30,9 @@ def test_a_name_twice_in_a_zip(tmp_path, second):
         _ = opened(write_zip(tmp_path / "a.zip", files)).classes
 
 
+@pytest.mark.robust("archives")
 def test_a_later_member_of_a_tar_replaces_the_earlier(tmp_path):
+    """The later one counts, as when it is unpacked, and a note names it."""
     with tarfile.open(write_tar(tmp_path / "a.tar", pets()), "a") as archive:
         info = tarfile.TarInfo("./cat/0.png")
         info.size = len(png(9))
@@ -39,8 +43,9 @@ def test_a_later_member_of_a_tar_replaces_the_earlier(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.robust("archives")
 def test_links_in_archives_are_followed(tmp_path, kind):
-    """A link to a file, to a folder, to a link, to what is hidden, to nothing; in a tar a hard link."""
+    """They give what they lead to: a file, a folder, a link, what is hidden; in a tar hard links do too."""
     links = {
         "cat/1.png": "0.png",
         "dog": "store/hounds",
@@ -81,7 +86,9 @@ def test_links_in_archives_are_followed(tmp_path, kind):
     }
 
 
+@pytest.mark.robust("archives")
 def test_links_in_archives_that_lead_nowhere(tmp_path):
+    """An image that is one is a damaged image, which --skip-damaged leaves out; any other is an error."""
     with tarfile.open(write_tar(tmp_path / "a.tar", pets()), "a") as archive:
         for name, target in (("cat/2.png", "gone.png"), ("cat/self.png", "self.png"), ("dog/up", "../..")):
             info = tarfile.TarInfo(name)
@@ -98,7 +105,9 @@ def test_links_in_archives_that_lead_nowhere(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip"])
 @pytest.mark.parametrize("outer", ["folder", "zip", "tar"])
+@pytest.mark.robust("archives")
 def test_an_archive_for_every_class(tmp_path, suffix, outer):
+    """In a folder, a zip or a tar each inner archive is the class of its name."""
     mode = {".tar": "w", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}.get(suffix, "w:gz")
     (tmp_path / "set").mkdir()
     for name, files in (("cat", {"0.png": png(0), "1.png": png(1)}), ("dog", {"0.png": png(2)})):
@@ -116,7 +125,9 @@ def test_an_archive_for_every_class(tmp_path, suffix, outer):
     ]
 
 
+@pytest.mark.robust("archives")
 def test_archives_beside_images_are_not_passed_over(make):
+    """An error names them: unpack them or move them."""
     path = make(pets() | {"owl.tar": b"", "archive.zip": b""})
     with pytest.raises(
         ValueError, match=r"archives beside them: archive.zip, owl.tar; unpack those, or move"
@@ -124,8 +135,9 @@ def test_archives_beside_images_are_not_passed_over(make):
         _ = opened(path).classes
 
 
+@pytest.mark.robust("archives")
 def test_data_sets_beside_images_are_no_classes(make):
-    """What `prepare` made of a folder may lie in it."""
+    """What `prepare` made of a folder may lie in it: it is left aside, and a note names it."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("dataset.json", b"{}")
@@ -134,7 +146,9 @@ def test_data_sets_beside_images_are_no_classes(make):
     assert source.notes == ["left aside, no images by their suffix: pets64.zip"]
 
 
+@pytest.mark.robust("archives")
 def test_archives_are_known_by_content(tmp_path):
+    """A tar called .zip, a zip called .tar, and either without a suffix are read."""
     for name, path in (
         ("a.zip", write_tar(tmp_path / "a.zip", pets())),
         ("b.tar", write_zip(tmp_path / "b.tar", pets().items())),
@@ -144,7 +158,9 @@ def test_archives_are_known_by_content(tmp_path):
         assert classes(opened(path)) == AS_PETS, name
 
 
+@pytest.mark.robust("archives")
 def test_training_does_not_unpack(tmp_path):
+    """What is compressed as a whole is refused in training, with the door that makes a data set of it."""
     path = write_tar(tmp_path / "a.tgz", pets(), mode="w:gz")
     with pytest.raises(ValueError, match=r"compressed as a whole.*mclr_fast.prepare makes a data set of it"):
         open_dataset(path)
@@ -164,13 +180,17 @@ def test_training_does_not_unpack(tmp_path):
         (b"\x28\xb5\x2f\xfd....", "a zstd file"),
     ],
 )
+@pytest.mark.robust("wrappers")
 def test_what_is_no_archive_is_told_what_it_is(tmp_path, contents, what):
+    """One line says what it is: a git-lfs pointer, a page of HTML, another program's archive, zeros."""
     (tmp_path / "img64.zip").write_bytes(contents)
     with pytest.raises(ValueError, match=f"img64.zip is not a zip archive, nor a tar: it is .*{what}"):
         open_dataset(tmp_path / "img64.zip")
 
 
+@pytest.mark.robust("archives")
 def test_tars_that_end_early_or_go_on(tmp_path):
+    """A tar that was cut, joined or damaged is an error; one without an end mark is read, with a note."""
     whole = write_tar(tmp_path / "a.tar", pets()).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[:700])
     with pytest.raises(ValueError, match=r"cut.tar was cut short, or is damaged"):
@@ -187,14 +207,17 @@ def test_tars_that_end_early_or_go_on(tmp_path):
     assert "without a tar's end mark" in opened(tmp_path / "open.tar").notes[0]
 
 
+@pytest.mark.robust("archives")
 def test_names_in_utf8_without_the_flag_that_says_so(tmp_path):
-    """As macOS's Finder writes them."""
+    """They are read as UTF-8, as macOS's Finder writes them."""
     path = write_zip(tmp_path / "a.zip", {"XXXX/0.png": png(), "b/0.png": png()}.items())
     path.write_bytes(path.read_bytes().replace(b"XXXX", "\u00e9\u00e9".encode()))
     assert opened(path).classes.names == ["b", "\u00e9\u00e9"]
 
 
+@pytest.mark.robust("file systems")
 def test_a_zip_cut_short_while_it_is_read_is_an_error(tmp_path):
+    """It is an error with the image's name; no process dies of it."""
     path = write_zip(tmp_path / "a.zip", pets().items())
     dataset = open_dataset(path)
     os.truncate(path, 100)
@@ -205,7 +228,9 @@ def test_a_zip_cut_short_while_it_is_read_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("size", [100, 1 << 16])  # read with their header, and apart from it
+@pytest.mark.robust("file systems")
 def test_members_are_whole_or_refused(tmp_path, size):
+    """Of an archive that ends in the middle of a member no part of that is given out."""
     data = os.urandom(size)
     path = write_zip(tmp_path / "a.zip", {"cat/0.png": png(), "dog/0.png": data}.items())
     source = opened(path)
@@ -215,7 +240,20 @@ def test_members_are_whole_or_refused(tmp_path, size):
         source.view("dog/0.png")
 
 
+@pytest.mark.parametrize("size", [100, 1 << 16])
+def test_members_whose_headers_have_more_fields(tmp_path, size):
+    data = os.urandom(size)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, content in (("cat/0.png", png()), ("dog/0.png", data)):
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(content)
+    source = opened(tmp_path / "a.zip")
+    assert source.view("dog/0.png") == source.read("dog/0.png") == data
+
+
+@pytest.mark.robust("archives")
 def test_folders_in_an_archive_that_link_to_each_other(tmp_path):
+    """Each is followed once, and that they are the same folder is an error."""
     with tarfile.open(write_tar(tmp_path / "a.tar", pets()), "a") as archive:
         for name, target in (("cat/friend", "../dog"), ("dog/friend", "../cat")):
             info = tarfile.TarInfo(name)

@@ -41,8 +41,9 @@ def test_what_is_not_finished_is_removed(images, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.robust("file systems")
 def test_a_disk_that_is_full_is_one_clear_line(images, tmp_path, monkeypatch):
-    """Wherever it is met: as the error is told to other ranks, which have no file."""
+    """One line says so wherever it is met, also where other ranks are told; nothing half-written stays."""
 
     def full(*_):
         raise OSError(28, "No space left on device")

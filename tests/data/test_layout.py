@@ -8,7 +8,9 @@ from kept import AS_PETS, PETS, classes, opened, pets, png, write_tar, write_zip
     "prefix", ["./", "pets/", "./pets/", "data/pets/", "/a/pets/", "C:\\pets\\", "../pets//"]
 )
 @pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.robust("archives")
 def test_what_stands_before_all_names_is_no_class(tmp_path, prefix, kind):
+    """It is left out of the names, and a note says what holds everything."""
     files = pets(prefix)
     path = write_zip(tmp_path / "set", files.items()) if kind == "zip" else write_tar(tmp_path / "set", files)
     source = opened(path)
@@ -18,7 +20,9 @@ def test_what_stands_before_all_names_is_no_class(tmp_path, prefix, kind):
     assert len(source.notes) == (prefix != "./")
 
 
+@pytest.mark.robust("classes")
 def test_a_single_folder_is_a_class_where_that_is_said(make):
+    """It is none unless --class-level 1 says so, which the note names."""
     path = make(pets("pets/"))
     assert opened(path).notes == [
         "pets/ holds everything, so it is no class (python -m mclr_fast.prepare --class-level 1 takes it for "
@@ -29,7 +33,9 @@ def test_a_single_folder_is_a_class_where_that_is_said(make):
     assert "one class alone, pets" in one.classes.notes[-1]
 
 
+@pytest.mark.robust("classes")
 def test_a_single_class_folder_stays_one(make):
+    """It is one class, and a note says that contrasting takes two."""
     source = opened(make({"cat/0.png": png(), "cat/1.png": png()}))
     assert classes(source) == {"cat": ["cat/0.png", "cat/1.png"]}
     assert "contrasting classes takes two" in source.classes.notes[0]
@@ -45,7 +51,9 @@ def test_a_single_class_folder_stays_one(make):
         (("ILSVRC_img_train", "ILSVRC_img_val"), ("n01", "n02")),
     ],
 )
+@pytest.mark.robust("classes")
 def test_nested_splits_show_both_readings_and_the_option_for_each(make, tops, below):
+    """One line of error shows both readings, and the option for each: --within, --class-level."""
     names = [f"{top}/{inner}/{i}.png" for top in tops for inner in below for i in range(2)]
     path = make(pets("", names))
     with pytest.raises(ValueError, match="can be parts of one data set, or its classes") as caught:
@@ -66,7 +74,9 @@ def test_nested_splits_show_both_readings_and_the_option_for_each(make, tops, be
     assert list(classes(opened(path, class_level=1))) == sorted(tops)
 
 
+@pytest.mark.robust("classes")
 def test_splits_in_a_single_folder(make):
+    """The options that the error names count from the outermost folder, and from --within."""
     path = make(pets("d/train/") | pets("d/val/"))
     with pytest.raises(ValueError, match=r"--within d/train; .* --class-level 3; .* --class-level 2$"):
         _ = opened(path).classes
@@ -85,7 +95,9 @@ def test_splits_in_a_single_folder(make):
         ("train/cat/0.png", "train/dog/0.png", "unlabeled/0.png"),
     ],
 )
+@pytest.mark.robust("classes")
 def test_parts_that_hold_no_folders_are_no_classes_either(make, names):
+    """The same error, also where no classes lie in them."""
     with pytest.raises(ValueError, match=r"can be parts of one data set.*--within .*--class-level 1"):
         _ = opened(make(pets("", names))).classes
 
@@ -99,11 +111,15 @@ def test_parts_that_hold_no_folders_are_no_classes_either(make, names):
         ("train/0.png", "plane/0.png", "car/0.png"),
     ],
 )
+@pytest.mark.robust("classes")
 def test_folders_that_only_look_a_little_like_parts_are_classes(make, names):
+    """They are read as classes, without an error."""
     assert list(classes(opened(make(pets("", names))))) == sorted({name.split("/")[0] for name in names})
 
 
+@pytest.mark.robust("classes")
 def test_folders_in_every_class_are_told_of(make):
+    """The outermost folders are the classes, and a note names the option that takes those in them."""
     source = opened(make(pets("", ["bird/owl/0.png", "bird/jay/0.png", "fish/cod/0.png", "fish/eel/0.png"])))
     assert list(classes(source)) == ["bird", "fish"]
     assert (
@@ -112,7 +128,9 @@ def test_folders_in_every_class_are_told_of(make):
     )
 
 
+@pytest.mark.robust("classes")
 def test_a_part_beside_a_folder_without_images(make):
+    """An error names the folder without images, and --within for the classes of the part."""
     path = make(pets("train/") | {"annotations/a.xml": b""})
     with pytest.raises(
         ValueError, match=r"'annotations' holds no image .*for the folders in train: .*--within train"
@@ -123,16 +141,22 @@ def test_a_part_beside_a_folder_without_images(make):
         opened(path, within="trian")
 
 
+@pytest.mark.robust("classes")
 def test_an_empty_class_folder_is_named(make):
+    """It is an error: classes are numbered by their folders."""
     with pytest.raises(ValueError, match=r"class folder 'bee' holds no image \(1 of 3 folders\)"):
         _ = opened(make(pets(), folders=["bee", "cat"])).classes
 
 
+@pytest.mark.robust("classes")
 def test_images_beside_class_folders(make):
+    """An error names the image that lies in no folder."""
     with pytest.raises(ValueError, match=r"no labels \(preview.png lie in no folder\)"):
         _ = opened(make(pets() | {"preview.png": png()})).classes
 
 
+@pytest.mark.robust("classes")
 def test_images_above_the_level_of_classes(make):
+    """An error names the first, and how many there are."""
     with pytest.raises(ValueError, match=r"'cat/0.png' lies above --class-level 2 \(3 of 4 images do\)"):
         _ = opened(make(pets() | {"a/b/0.png": png()}), class_level=2).classes

@@ -123,7 +123,9 @@ def test_labels_that_cannot_be_used_are_one_line_and_images_go_on(write_dataset,
         ("a.npy", np.array([None]), "'a.npy' cannot be read .*allow_pickle=False"),
     ],
 )
+@pytest.mark.robust("pixels")
 def test_images_of_an_unknown_kind_are_refused(write_dataset, name, image, message):
+    """An error names the image, what it is and the door that makes RGB of it."""
     with pytest.raises(ValueError, match=message):
         EDM2Dataset(write_dataset({name: image}))
 
@@ -134,7 +136,9 @@ def test_palette_images_are_refused(tmp_path):
         EDM2Dataset(tmp_path)
 
 
+@pytest.mark.robust("pixels")
 def test_images_of_two_shapes_are_refused(write_dataset):
+    """An error names the image and both shapes."""
     with pytest.raises(ValueError, match=r"'b.png' has shape 3x5x5, the first image 3x4x4.*prepare does"):
         EDM2Dataset(write_dataset({"a.png": rgb(), "b.png": rgb(size=5)}))
 
@@ -147,15 +151,18 @@ def test_opening_looks_at_few_images_and_reading_at_each(write_dataset):
         dataset.images([0, 1])
 
 
+@pytest.mark.robust("pixels")
 def test_a_damaged_image_is_named(write_dataset):
+    """It is an error when it is read, with its name."""
     folder = write_dataset({"a.png": rgb(), "b.png": rgb()})
     (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:40])
     with pytest.raises(ValueError, match=r"'b.png' cannot be read"):
         EDM2Dataset(folder)
 
 
+@pytest.mark.robust("pixels")
 def test_damaged_latents_in_a_zip_are_named(golden, tmp_path):
-    """numpy would read them: the archive's checksum says otherwise."""
+    """numpy would read them: by the archive's checksum it is an error."""
     path = tmp_path / "latents.zip"
     data = bytearray(golden("edm2_dataset")["latents/zip_bytes"].tobytes())
     data[data.index(b"\x93NUMPY") + 200] ^= 1
@@ -197,13 +204,17 @@ def test_a_class_folder_without_images_is_named(write_dataset):
         _ = EDM2Dataset(folder).labels
 
 
+@pytest.mark.robust("classes")
 def test_edm2s_own_folders_are_no_classes(write_dataset):
+    """Folders of 1,000 images as EDM2 numbers them are no labels: an error."""
     names = ["00000/img00000000.png", "00001/img00001000.png"]
     with pytest.raises(ValueError, match=r"no dataset.json, so no labels"):
         _ = EDM2Dataset(write_dataset({name: rgb() for name in names})).labels
 
 
+@pytest.mark.robust("arguments")
 def test_paths_that_are_no_dataset_are_told_what_they_are(tmp_path):
+    """One line says what is there, or what is near it."""
     (tmp_path / "img64.zip").write_text("not an archive")
     with pytest.raises(ValueError, match=r"img64.zip is not a zip archive, .*expected an EDM2"):
         EDM2Dataset(tmp_path / "img64.zip")

@@ -139,6 +139,7 @@ def test_stopped_and_resumed(folder, tmp_path, tiny_vae, small_chunks, latents):
     assert out.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.robust("processes")
 def test_killed_anywhere_and_resumed(folder, tmp_path, small_chunks, monkeypatch):
     """Whatever part of the file reached the disk, also with a damaged end, the result is the same."""
     whole = run(folder, tmp_path / "whole.zip").read_bytes()
@@ -168,14 +169,18 @@ def test_killed_anywhere_and_resumed(folder, tmp_path, small_chunks, monkeypatch
             (tmp_path / "out.zip").unlink()
 
 
+@pytest.mark.robust("identity")
 def test_other_settings_begin_anew(folder, tmp_path, small_chunks):
+    """What was begun with other settings is left for them."""
     for options in ({}, {"mirror": True}):
         with pytest.raises(Interrupted):
             run(folder, tmp_path / "out.zip", Stop(2), **options)
     assert len(list(tmp_path.glob(".out.zip.*.partial"))) == 2
 
 
+@pytest.mark.robust("processes")
 def test_two_processes_do_not_write_one_file(tmp_path):
+    """The second is refused until the first is done."""
     first = PartialZip(tmp_path / "a.zip", "key")
     with pytest.raises(ValueError, match="another process is writing"):
         PartialZip(tmp_path / "a.zip", "key")
@@ -183,7 +188,9 @@ def test_two_processes_do_not_write_one_file(tmp_path):
     PartialZip(tmp_path / "a.zip", "key").pause()
 
 
+@pytest.mark.robust("pixels")
 def test_a_damaged_image_ends_it_or_is_left_out(folder, tmp_path, small_chunks, capsys):
+    """An error names it; with --skip-damaged it is left out, and counted."""
     bad = sorted(NAMES)[4]
     (folder / bad).write_bytes((folder / bad).read_bytes()[:200])
     with pytest.raises(RunError, match=f"{bad}' cannot be read .*--skip-damaged") as caught:
@@ -221,7 +228,9 @@ def test_options_that_cannot_be_used(folder, tmp_path):
         run(tmp_path / "a.tar.gz", tmp_path / "out.zip")
 
 
+@pytest.mark.robust("pixels")
 def test_verify_counts_what_is_there_and_names_what_is_damaged(folder, tmp_path, capsys):
+    """--verify decodes every image; the first damaged one is an error."""
     out = run(folder, tmp_path / "img16.zip", verify=True)
     assert "10 images of 3x16x16, 2 of 2 classes, 5 to 5 images a class" in capsys.readouterr().out
     data = bytearray(out.read_bytes())
@@ -257,7 +266,9 @@ def test_the_door_writes_once_and_asks_for_a_name(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+@pytest.mark.robust("classes")
 def test_class_names_are_printed_and_kept(folder, tmp_path, kind, capsys):
+    """Numbers, names and counts are printed, and the names go into dataset.json and on from there."""
     out = run(as_source(folder, kind), tmp_path / "out.zip")
     assert "10 images, 2 classes: 0 n10 (5), 1 n2 (5)." in capsys.readouterr().out
     with zipfile.ZipFile(out) as archive:
@@ -269,7 +280,9 @@ def test_class_names_are_printed_and_kept(folder, tmp_path, kind, capsys):
     assert open_dataset(again).class_names == ["n10", "n2"]
 
 
+@pytest.mark.robust("classes")
 def test_damaged_images_do_not_move_classes(folder, tmp_path, capsys):
+    """Classes are numbered before damaged images are left out; an empty one is told of."""
     for image in (folder / "n10").iterdir():
         image.write_bytes(b"<html>404</html>")
     with pytest.raises(RunError, match=r"'n10/10_0.png' cannot be read \(it is a page of HTML"):
@@ -291,14 +304,18 @@ def test_damaged_images_do_not_move_classes(folder, tmp_path, capsys):
         ({"resolution": 8, "mirror": True}, "resolution 16, not 8; mirror False, not True"),
     ],
 )
+@pytest.mark.robust("identity")
 def test_an_out_that_was_made_otherwise_is_not_taken_for_done(folder, tmp_path, options, message):
+    """An error names the options that differ; the file stays."""
     before = run(folder, tmp_path / "out.zip").read_bytes()
     with pytest.raises(RunError, match=rf"out.zip is there, and was made otherwise \({message}\): remove it"):
         run(folder, tmp_path / "out.zip", **options)
     assert (tmp_path / "out.zip").read_bytes() == before
 
 
+@pytest.mark.robust("identity")
 def test_an_out_of_another_source_is_not_taken_for_done(folder, tmp_path, capsys):
+    """Of the same images kept otherwise it is done; of others it is an error."""
     out = run(folder, tmp_path / "out.zip")
     run(as_source(folder, "zip"), out)  # the same images, kept otherwise
     assert "is there; remove it" in capsys.readouterr().out
@@ -311,7 +328,9 @@ def test_an_out_of_another_source_is_not_taken_for_done(folder, tmp_path, capsys
         run(folder, out, resolution=8)
 
 
+@pytest.mark.robust("identity")
 def test_an_out_by_edm2s_tool_is_judged_by_its_images(golden, folder, tmp_path, capsys):
+    """Its resolution and whether it is of latents are compared."""
     for name, options in (("rgb", {"resolution": 8}), ("latents", {"latents": "some/vae", "resolution": 32})):
         out = tmp_path / f"{name}.zip"
         out.write_bytes(golden("edm2_dataset")[f"{name}/zip_bytes"].tobytes())
@@ -326,7 +345,9 @@ def test_an_out_by_edm2s_tool_is_judged_by_its_images(golden, folder, tmp_path, 
         run(folder, tmp_path / "junk.zip")
 
 
+@pytest.mark.robust("identity")
 def test_a_source_that_changed_meanwhile_begins_anew(folder, tmp_path, small_chunks):
+    """What was made of the images before is not gone on with."""
     with pytest.raises(Interrupted):
         run(folder, tmp_path / "out.zip", Stop(3))
     PIL.Image.new("RGB", (40, 40), (1, 2, 3)).save(folder / sorted(NAMES)[0])  # under the same name
@@ -334,7 +355,9 @@ def test_a_source_that_changed_meanwhile_begins_anew(folder, tmp_path, small_chu
     assert first[:, 0, 0].tolist() == [1, 2, 3]
 
 
+@pytest.mark.robust("classes")
 def test_classes_of_parts(folder, tmp_path, capsys):
+    """--within takes the classes of one part, --class-level those of all together."""
     (tmp_path / "all").mkdir()
     for part in ("train", "val"):
         shutil.copytree(folder, tmp_path / "all" / part)
@@ -349,7 +372,9 @@ def test_classes_of_parts(folder, tmp_path, capsys):
         run(tmp_path / "all", tmp_path / "c.zip", class_level=0)
 
 
+@pytest.mark.robust("pixels")
 def test_what_was_done_to_images_is_said(tmp_path, capsys):
+    """Rotation not applied, deep grey and large enlargement are noted, with how many and one of them."""
     folder = tmp_path / "set"
     (folder / "a").mkdir(parents=True)
     (folder / "b").mkdir()
@@ -372,7 +397,9 @@ def test_what_was_done_to_images_is_said(tmp_path, capsys):
     assert "EXIF" not in capsys.readouterr().out
 
 
+@pytest.mark.robust("identity")
 def test_out_may_lie_in_the_source(folder, capsys):
+    """The data set that is made is none of its own images, at the first call and at any other."""
     first = run(folder, folder / "img16.zip").read_bytes()
     assert run(folder, folder / "img16.zip").read_bytes() == first
     assert "is there; remove it" in capsys.readouterr().out
@@ -382,7 +409,10 @@ def test_out_may_lie_in_the_source(folder, capsys):
 @pytest.mark.parametrize(
     "error", [PermissionError(13, "Permission denied"), OSError(5, "I/O"), MemoryError()]
 )
+@pytest.mark.robust("file systems")
 def test_what_the_machine_fails_at_is_not_left_out_as_damaged(folder, tmp_path, monkeypatch, error):
+    """A failing disk, missing rights or memory end it, with --skip-damaged too."""
+
     def fail(*_):
         raise error
 
@@ -391,7 +421,9 @@ def test_what_the_machine_fails_at_is_not_left_out_as_damaged(folder, tmp_path, 
         run(folder, tmp_path / "out.zip", skip_damaged=True)
 
 
+@pytest.mark.robust("pixels")
 def test_pixels_of_no_known_range_end_it_or_are_left_out(folder, tmp_path, capsys):
+    """An error names the image; --skip-damaged leaves it out."""
     PIL.Image.fromarray(np.zeros((20, 20), np.float32)).save(folder / "n2" / "0.tif")
     with pytest.raises(RunError, match=r"'n2/0.tif' cannot be read \(its pixels are floating point"):
         run(folder, tmp_path / "out.zip")
@@ -401,7 +433,9 @@ def test_pixels_of_no_known_range_end_it_or_are_left_out(folder, tmp_path, capsy
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("as_zip", [False, True])
+@pytest.mark.robust("pixels")
 def test_latents_that_are_not_finite_fail_verify(tmp_path, value, as_zip):
+    """--verify names the first, in folders and zips."""
     for i in range(40):
         latent = np.ones((8, 2, 2), np.float32)
         latent[7, 1, 1] = value if i == 6 else 1  # not looked at on opening
@@ -414,7 +448,9 @@ def test_latents_that_are_not_finite_fail_verify(tmp_path, value, as_zip):
         run(path, None, verify=True)
 
 
+@pytest.mark.robust("pixels")
 def test_latents_that_the_vae_cannot_make_are_not_written(folder, tmp_path):
+    """Latents that are not finite are an error, and nothing is written."""
     config = PrepareConfig(source=folder, out=tmp_path / "out.zip", resolution=16, threads=1)
     encoder = lambda images: np.full((len(images), 8, 2, 2), np.nan, np.float32)  # noqa: E731
     with pytest.raises(RunError, match="latents of image 0 are not finite"):
@@ -422,7 +458,9 @@ def test_latents_that_the_vae_cannot_make_are_not_written(folder, tmp_path):
     assert not (tmp_path / "out.zip").exists()
 
 
+@pytest.mark.robust("classes")
 def test_many_classes_are_told_of_in_short():
+    """The first and the last are named, with the spread of counts."""
     labels = np.repeat(np.arange(1000), 2)
     text = class_counts(labels[1:], [f"n{i:03}" for i in range(1000)])
     assert text.startswith("1,000 classes, 1 to 2 images each: 0 n000 (1), 1 n001 (2), ")

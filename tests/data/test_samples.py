@@ -36,6 +36,12 @@ class Drawing:
 PLAIN = SimpleNamespace(num_normals=0, encode=lambda raw: raw.float() / 2)
 
 
+def test_no_two_draws_share_a_stream():
+    streams = [value for name, value in vars(rng).items() if name.endswith("_STREAM")]
+    assert len(set(streams)) == len(streams) >= 9
+    assert max(streams) == rng.DROPOUT_STREAM  # above it is one a block
+
+
 def test_a_classs_samples_come_equally_often():
     uniform = rng.sample_uniforms(0, torch.arange(4000), 1)
     index = ClassSamples(Marked()).indices(torch.zeros(4000, dtype=torch.int64), uniform)

@@ -177,8 +177,9 @@ def png(path, mode, size=(32, 32)):
         ("grey.png", lambda path: png(path, "L"), "'grey.png' has shape 1x32x32, the first image 3x32x32"),
     ],
 )
+@pytest.mark.robust("judging")
 def test_images_that_cannot_be_judged(door, tmp_path, zips, name, write, said, fields):
-    """Found where they are read, after others were; nothing is printed or kept."""
+    """They are found where they are read, after others were; nothing is printed or kept."""
     folder = tmp_path / "made"
     folder.mkdir()
     for i, image in enumerate(fields(40, 1)):
@@ -217,8 +218,9 @@ def test_mistakes(door, zips, tmp_path, monkeypatch, arguments, said):
     assert said in door(*arguments, code=1)
 
 
+@pytest.mark.robust("judging")
 def test_references_that_do_not_fit(door, zips, tmp_path, fields, monkeypatch):
-    """Of another protocol, without its images, of another resolution."""
+    """A reference of another protocol, without images, or of another resolution is an error."""
     monkeypatch.chdir(tmp_path)
     write_zip(tmp_path / "small.zip", fields(20, 3, size=16), [0] * 20)
     door("--images", "real.zip", "--protocol", "fid", "--stats-out", "ref.pkl")
@@ -251,8 +253,9 @@ def test_a_reference_that_does_not_come_from_its_address(door, zips, server, fau
     assert said in door("--images", zips[1], "--ref", server.address, "--protocol", "fid", code=1)
 
 
+@pytest.mark.robust("judging")
 def test_weights_that_are_not_those_published(zips, server, tmp_path, monkeypatch, capsys):
-    """The wrong ones are not kept, whatever is asked for next."""
+    """They are an error, and are not kept, whatever is asked for next."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setitem(WEIGHTS, "dinov2", Weights("model.pth", server.address, "0" * 8, "1 MB"))
     arguments = ["--images", zips[1], "--ref", zips[0], "--protocol", "fd-dinov2", "--device", "cpu"]
@@ -275,19 +278,25 @@ def test_weights_that_are_not_those_published(zips, server, tmp_path, monkeypatc
         ({"arr_0": np.zeros((4, 8, 8, 4), np.uint8)}, "arr_0 is uint8 [4, 8, 8, 4]"),
     ],
 )
+@pytest.mark.robust("judging")
 def test_an_npz_of_something_else(door, tmp_path, arrays, said):
+    """One line says what its arr_0 is, and what images are."""
     np.savez(tmp_path / "x.npz", **arrays)
     assert said in door("--images", tmp_path / "x.npz", "--protocol", "is", code=1)
 
 
+@pytest.mark.robust("judging")
 def test_an_npz_cut_short(door, tmp_path, fields):
+    """It is an error with the place from which on it is damaged."""
     path = tmp_path / "x.npz"
     np.savez(path, arr_0=fields(20, 0).transpose(0, 2, 3, 1))
     path.write_bytes(path.read_bytes()[:30_000])
     assert "x.npz is no .npz of images" in door("--images", path, "--protocol", "is", code=1)
 
 
+@pytest.mark.robust("judging")
 def test_latents_are_no_images(door, tmp_path):
+    """They are refused: images come of them by a decoder."""
     write_zip(tmp_path / "latents.zip", np.zeros((20, 8, 4, 4), np.float32), [0] * 20)
     line = door("--images", tmp_path / "latents.zip", "--protocol", "is", code=1)
     assert "latents of 8 channels, not images" in line

@@ -88,6 +88,8 @@ def test_the_base_against_itself_is_refused(tiny_run, run_config):
         ({"lr": float("nan")}, "--lr must be at least 0, not nan"),
         ({"betas": (0.9, 1.0)}, r"--betas must be each in \[0, 1\), not \(0\.9, 1\.0\)"),
         ({"dropout": -0.1}, r"--dropout must be in \[0, 1\), not -0\.1"),
+        ({"dropout": 1.0}, r"--dropout must be in \[0, 1\), not 1\.0"),
+        ({"lr": float("inf")}, "--lr must be at least 0, not inf"),
     ],
 )
 def test_training_options_out_of_range_are_refused(refused, train, words):

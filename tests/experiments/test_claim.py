@@ -94,20 +94,26 @@ def test_a_folder_of_format_1_is_claimed_and_left_as_it_is(tmp_path, with_colour
     ("content", "message"),
     [('{"format": 3}', "format 3.*upgrade"), ("[]", "cannot be read"), ("{", "cannot be read")],
 )
+@pytest.mark.robust("identity")
 def test_a_folder_that_cannot_be_understood(tmp_path, content, message):
+    """One line says why config.json cannot be read, and asks for another --outdir."""
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(RunError, match=message) as refused:
         claim_outdir(tmp_path, get_recipe("mnist16"))
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.robust("arguments")
 def test_the_root_of_a_fresh_disk_counts_as_empty(tmp_path):
+    """An --outdir that holds lost+found alone is taken."""
     (tmp_path / "lost+found").mkdir()
     claim_outdir(tmp_path, RunConfig(recipe="mnist16-base"))
     assert (tmp_path / "config.json").exists()
 
 
+@pytest.mark.robust("arguments")
 def test_a_file_beside_lost_and_found_is_somebody_elses(tmp_path):
+    """The folder is refused, and left as it is."""
     (tmp_path / "lost+found").mkdir()
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(RunError, match="is not empty"):

@@ -32,6 +32,8 @@ def test_the_state_holds_the_base_everywhere_and_no_progress(door, write_model):
         for name, value in net.state_dict().items():
             assert torch.equal(weights[name], value) and weights[name].dtype == torch.float32
             assert weights[name].shape == value.shape  # gains are 0-dim, as published
+    held = [value for weights in (state["net"], *state["ema"]["emas"]) for value in weights.values()]
+    assert len({value.untyped_storage().data_ptr() for value in held}) == len(held)  # no average is another
     optimizer = torch.optim.Adam(net.parameters(), lr=1.0)
     optimizer.load_state_dict(state["optimizer"])
     assert not optimizer.state and optimizer.param_groups[0]["betas"] == (0.9, 0.99)
@@ -86,9 +88,11 @@ class EDM2Loss:
         (64, 4, ("--noise-level", "0.1", "0.7"), (0.1, 0.7), False),
     ],
 )
+@pytest.mark.robust("drop-in")
 def test_their_own_loss_starts_from_any_size(
     write_model, tmp_path, capsys, resolution, channels, options, noise, said
 ):
+    """Its P_mean and P_std are in the state: a preset's, EDM2Loss's own with a note, or --noise-level's."""
     folder, _ = write_model(img_resolution=resolution, img_channels=channels)
     path = tmp_path / "training-state-0000000.pt"
     assert convert.main([str(folder), "--to", "edm2-training-state", str(path), *options]) == 0

@@ -48,6 +48,13 @@ class LatentMarked(Marked):
         return np.broadcast_to(super().images(index).astype(np.float32), (len(index), 8, 2, 2)).copy()
 
 
+class LatentAlike(LatentMarked):
+    """The same, all images alike."""
+
+    def images(self, index):
+        return np.ones((len(index), 8, 2, 2), np.float32)
+
+
 @pytest.fixture
 def draw(tiny, tmp_path):
     """draw(objective, **options): a first minibatch of 12 marked images, samples marked from 100 and 200."""
@@ -112,9 +119,24 @@ def test_weighted_mclr_draws_all_labels_and_mclr_others(draw):
     assert 0 < own["weighted-mclr"].sum() < own["weighted-mclr"].numel()
 
 
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.5, 1, 11), (1.0, 12, 12)])
+def test_a_share_of_labels_is_dropped(draw, share, least, most):
+    batch = draw("denoising", label_dropout=share)
+    dropped = batch.labels[:, 0] == -1
+    assert least <= dropped.sum() <= most
+    assert (batch.labels[:, 0] == marks(batch.x) % 4)[~dropped].all()
+
+
 def test_samples_differ_from_step_to_step(draw):
     first, second = (marks(draw("ddo", images_seen=n).x)[:, 1:] for n in (0, 12))
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("objective", "num_shared"), [("ddo", 1), ("kl-mclr", 4)])
+def test_every_columns_latent_is_sampled_by_its_own_draw(draw, objective, num_shared):
+    """Of columns that are encoded apart too: with one image everywhere, no two values are alike."""
+    x = draw(objective, dataset=LatentAlike).x[:, num_shared - 1 :]
+    assert len(x.unique()) == x.numel() > 12 * 16
 
 
 @pytest.mark.parametrize("objective", ["mclr", "kl-mclr"])

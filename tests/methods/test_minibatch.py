@@ -2,7 +2,7 @@
 
 import importlib.util
 import threading
-from types import SimpleNamespace
+from concurrent.futures import wait
 
 import numpy as np
 import PIL.Image
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mclr_fast.config import ObjectiveConfig
-from mclr_fast.data import open_dataset
+from mclr_fast.data import open_dataset, rng
 from mclr_fast.data.samples import ClassSamples
 from mclr_fast.methods import columns
 from mclr_fast.methods.minibatch import MinibatchSource
@@ -19,8 +19,9 @@ from mclr_fast.models.codecs import codec_for
 from mclr_fast.models.denoiser import DenoiserLaw
 from mclr_fast.models.scalings import EDM
 from mclr_fast.objectives import NoiseLevel
+from mclr_fast.runtime.ranks import Ranks
 
-BATCH = 8
+BATCH, SEED = 8, 3
 has_dali = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")
 needs_dali = pytest.mark.skipif(not has_dali, reason="needs NVIDIA DALI: pip install 'mclr_fast[dali]'")
 
@@ -28,20 +29,20 @@ needs_dali = pytest.mark.skipif(not has_dali, reason="needs NVIDIA DALI: pip ins
 @pytest.fixture
 def folder(tmp_path):
     """30 images, no two alike and none like its mirror image, in 3 class folders."""
-    rng = np.random.default_rng(1)
+    noise = np.random.default_rng(1)
     for i in range(30):
         (tmp_path / f"class{i % 3}").mkdir(exist_ok=True)
-        pixels = rng.integers(0, 256, (6, 6, 3), np.uint8)
+        pixels = noise.integers(0, 256, (6, 6, 3), np.uint8)
         PIL.Image.fromarray(pixels).save(tmp_path / f"class{i % 3}" / f"{i}.png")
     return tmp_path
 
 
 def source(dataset, rank=0, size=1, flip=True, which=columns.other_images):
-    rows = lambda n: slice(n * rank // size, n * (rank + 1) // size)  # noqa: E731
-    ranks = SimpleNamespace(rows=rows, device=torch.device("cpu"))
+    ranks = Ranks("cpu")
+    ranks.rank, ranks.size = rank, size  # no collective is called
     objective = ObjectiveConfig(num_negatives=2)
     codec, law = codec_for(dataset.image_shape), DenoiserLaw(EDM(NoiseLevel(0.0, 1.0)))
-    return MinibatchSource(dataset, codec, law, objective, which, 0.0, BATCH, 3, ranks, flip)
+    return MinibatchSource(dataset, codec, law, objective, which, 0.0, BATCH, SEED, ranks, flip)
 
 
 @pytest.fixture
@@ -66,6 +67,22 @@ def test_any_world_size_and_resume_give_the_same_rows(folder, rows):
             assert torch.equal(x, rows(step, size=3))
 
 
+@pytest.mark.parametrize("which", ["own_label", "other_labels", "class_samples", "labels_and_sample"])
+def test_ranks_share_out_the_rows_of_one(folder, which):
+    dataset = open_dataset(folder)
+    samples = columns.SampleSources(minus=ClassSamples(dataset))
+
+    def drawn(rank, size):
+        running = source(dataset, rank, size, which=getattr(columns, which))
+        running.samples = samples
+        return running.draw(2 * BATCH)
+
+    whole, parts = drawn(0, 1), [drawn(rank, 3) for rank in range(3)]
+    for name in ("x", "labels", "position"):
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts])), name
+    assert torch.equal(whole.law["sigma"], torch.cat([part.law["sigma"] for part in parts]))
+
+
 @needs_dali
 @pytest.mark.parametrize("flip", [False, True])
 def test_any_loader_gives_the_same_rows(rows, flip):
@@ -82,6 +99,20 @@ def test_half_of_the_images_are_mirrored_whatever_their_column(rows):
     shared = rows(4, which=columns.other_labels)
     assert shared.shape == (BATCH, 3, 6, 6)
     assert torch.equal(shared, maybe[:, 0])
+
+
+@pytest.mark.parametrize("which", ["other_images", "class_samples", "labels_and_sample"])
+def test_every_column_is_mirrored_by_its_own_draw(folder, which):
+    """Whether the columns of a row are encoded together or apart."""
+    dataset = open_dataset(folder)
+    plain, maybe = (source(dataset, flip=flip, which=getattr(columns, which)) for flip in (False, True))
+    plain.samples = maybe.samples = columns.SampleSources(minus=ClassSamples(dataset))
+    plain, maybe = plain.draw(5 * BATCH).x, maybe.draw(5 * BATCH).x
+    flipped = (maybe == plain.flip(-1)).flatten(2).all(2)
+    own = rng.flips(SEED, torch.arange(5 * BATCH, 6 * BATCH), flipped.shape[1])
+    if which == "labels_and_sample":
+        own[:, :-1] = own[:, :1]  # one image under all labels
+    assert torch.equal(flipped, own)
 
 
 def test_every_image_once_an_epoch(folder):
@@ -127,6 +158,7 @@ def test_new_samples_are_used_from_the_next_step_on(folder):
     classes = [ClassSamples(dataset, np.flatnonzero(dataset.labels >= 0)[i::2]) for i in (0, 1)]
     running.samples = columns.SampleSources(minus=classes[0])
     first = running.draw(0).x
+    wait([*running._next._futures.values()])  # drawn ahead, of the samples before
     running.samples = columns.SampleSources(minus=classes[1])
     fresh = source(dataset, which=columns.class_samples)
     fresh.samples = columns.SampleSources(minus=classes[1])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mclr_fast.config import ObjectiveConfig
+from mclr_fast.methods import columns
 from mclr_fast.methods.losses import LinearLoss
 from mclr_fast.methods.registry import METHODS, Needs, make_method, options_of
 from mclr_fast.models import get_family
@@ -234,3 +235,25 @@ def test_whose_an_option_is(option, users):
 def test_every_option_is_somebodys():
     every = {field.name for field in dataclasses.fields(ObjectiveConfig)}
     assert set().union(*map(options_of, METHODS)) == every
+
+
+@pytest.mark.parametrize(
+    ("options", "which"),
+    [
+        ({"objective": "mclr"}, columns.other_labels),
+        ({"objective": "mclr", "form": 2}, columns.other_images),
+        ({"objective": "cca", "pairing": "images"}, columns.other_images),
+        ({"objective": "cca", "pairing": "labels"}, columns.other_labels),
+    ],
+)
+def test_columns_by_option(options, which):
+    assert make_method(ObjectiveConfig(**options)).columns is which
+
+
+@pytest.mark.parametrize("given", [None, 0.0, 0.3])
+@pytest.mark.parametrize(
+    ("objective", "default"), [("gft", 0.1), ("model-guidance", 0.1), ("denoising", 0.0)]
+)
+def test_how_often_labels_are_dropped(objective, default, given):
+    method = make_method(ObjectiveConfig(objective=objective, label_dropout=given))
+    assert method.label_dropout == (default if given is None else given)

@@ -76,8 +76,9 @@ def test_training_state_to_folder(theirs, tmp_path, door):
     assert code == 1 and "no average of std 0.3" in err and not (tmp_path / "other").exists()
 
 
+@pytest.mark.robust("conversion")
 def test_to_edm2_pkl(theirs, ours, tmp_path, door, mark):
-    """Weights that float16 holds: their ordinary reader gets them; every other byte is the template's."""
+    """Weights that float16 holds are written as it; every other byte is the template's."""
     (net, folder), (_, template, _) = ours, theirs
     with torch.no_grad():
         for tensor in [*net.parameters(), *net.buffers()]:
@@ -106,8 +107,9 @@ def test_round_trip(theirs, tmp_path, door):
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.robust("rounding")
 def test_weights_that_training_moved_reach_their_programs(tmp_path, door, mark, protocol):
-    """float16 would take back most of two steps at a learning rate of 1e-4; all else is the template's."""
+    """They are written as float32, which EDM2's programs read; a note counts what float16 would round."""
     torch.manual_seed(0)
     base = Precond(**ARGUMENTS)
     template = write(
@@ -143,14 +145,23 @@ def test_weights_that_training_moved_reach_their_programs(tmp_path, door, mark, 
         for opcode, argument, _ in pickletools.genops(path.read_bytes())
     ]
     same = lambda name: name.replace("SHORT_", "")  # noqa: E731
+    assert_frames_hold_whole_opcodes(out.read_bytes())
     assert [(same(a), b) for a, b in skeleton(out)] == [(same(a), b) for a, b in skeleton(template)]
     assert door(out, tmp_path / "back")[0] == 0
     assert door(tmp_path / "back", "--to", "edm2-pkl", "--template", out, tmp_path / "again.pkl")[0] == 0
     assert (tmp_path / "again.pkl").read_bytes() == out.read_bytes()
 
 
+def assert_frames_hold_whole_opcodes(content):
+    """A frame begins with 9 bytes that say its length; where it ends, an opcode does."""
+    found = list(pickletools.genops(content))
+    places = {place for _, _, place in found} | {len(content)}
+    assert all(place + 9 + length in places for opcode, length, place in found if opcode.name == "FRAME")
+
+
+@pytest.mark.robust("rounding")
 def test_templates_that_cannot_take_weights(ours, tmp_path, door):
-    """torch.save's, which EDM2's programs do not read, and protocol 2's text."""
+    """torch.save's, which EDM2's programs do not read, and protocol 2's text are refused."""
     content = snapshot_content(Precond(**ARGUMENTS), ARGUMENTS)
     for form, protocol, says in (
         ("zip", 2, "was written by torch.save"),
@@ -163,6 +174,7 @@ def test_templates_that_cannot_take_weights(ours, tmp_path, door):
 
 
 @pytest.mark.parametrize("loss", ["MCLRLoss", "CCDPOLoss", "CCALoss", "DDOLoss"])
+@pytest.mark.robust("producers")
 def test_snapshots_of_their_loop_with_our_losses(tmp_path, door, loss):
     """convert, --template and sample read them; a reference's weights in the loss are none of the net's."""
     form, content = edm2_kinds()[f"snapshot with {loss}"]
@@ -271,8 +283,9 @@ def test_training_starts_from_a_snapshot(tmp_path, capsys):
     assert losses[0] == losses[1] and len(losses[0]) == 3
 
 
+@pytest.mark.robust("conversion")
 def test_a_template_whose_tensors_share_memory(theirs, ours, tmp_path, door):
-    """Writing one would change another."""
+    """It is refused: writing one would change another."""
     net = theirs[0]
     net.logvar_fourier.phases = net.logvar_fourier.freqs
     template, kept = tmp_path / "shared.pkl", {}

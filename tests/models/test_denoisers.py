@@ -10,7 +10,7 @@ from mclr_fast.config import ObjectiveConfig, RunConfig, SamplerConfig, TrainCon
 from mclr_fast.methods.registry import Needs
 from mclr_fast.models import Facts, Model
 from mclr_fast.models.codecs import PixelCodec
-from mclr_fast.models.denoiser import Denoisers
+from mclr_fast.models.denoiser import Denoiser, Denoisers
 from mclr_fast.models.scalings import DDPM, EDM, Flow
 from mclr_fast.runtime.logs import RunLog
 from mclr_fast.runtime.ranks import Ranks
@@ -211,3 +211,20 @@ def test_ddpms_levels():
     between = DDPM().c_noise((levels[10] * levels[11]).sqrt()[None].float())
     assert between.item() == pytest.approx(10.5, abs=1e-3)
     assert DDPM().c_noise(torch.tensor([1e-4, 1e4])).tolist() == [0, 999]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_samplers_call_is_what_training_calls(family):
+    """D(x; sigma, c) = c_skip x + c_out F(c_in x; c_noise, c), under a label and under none."""
+    torch.manual_seed(0)
+    one = family()
+    net, facts = one.build({}, dtype=torch.float32), one.facts({})
+    x, sigma, labels = torch.randn(5, 1, 8, 8), torch.tensor([0.1, 0.5, 1.0, 3.0, 20.0]), torch.arange(5) % 4
+    for chosen in (labels, None):
+        told = torch.full((5,), -1) if chosen is None else chosen
+        c = {
+            name: getattr(one.scalings, name)(sigma).view(-1, 1, 1, 1) for name in ("c_skip", "c_out", "c_in")
+        }
+        raw = net(c["c_in"] * x, one.scalings.c_noise(sigma), told)[:, :1]
+        expected = c["c_skip"] * x + c["c_out"] * raw
+        torch.testing.assert_close(Denoiser(one, net, facts)(x, sigma, chosen), expected)

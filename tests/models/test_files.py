@@ -1,13 +1,15 @@
 """Model folders: what `load` reads, and what it says of a folder it cannot."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mclr_fast.models import load
+from mclr_fast.models import Model, load
 from mclr_fast.models.edm2 import Precond
+from mclr_fast.models.files import resolve
 
 ARGUMENTS = dict(img_resolution=8, img_channels=1, label_dim=3, model_channels=8)
 ARGUMENTS |= dict(channel_mult=[1, 2], num_blocks=1, logvar_channels=8)
@@ -33,6 +35,23 @@ def test_load_gives_the_files_weights_in_eval_mode(folder, name):
     assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
     assert state["unet.out_gain"].shape == ()
     assert net(torch.randn(2, 1, 8, 8), torch.ones(2), torch.tensor([0, 2])).shape == (2, 1, 8, 8)
+
+
+def test_of_a_run_it_is_the_best_model_or_the_final_one(folder):
+    run = folder / "run" / "checkpoints"
+    for name in ("best", "final-denoising", "final-mclr"):
+        shutil.copytree(folder, run / name, ignore=shutil.ignore_patterns("run"))
+    assert resolve(folder / "run") == run / "best"
+    for name in ("best", "final-denoising"):
+        shutil.rmtree(run / name)
+    assert resolve(folder / "run") == run / "final-mclr"
+
+
+def test_a_model_is_sampled_with_its_own_numbers():
+    said = {"family": "edm2", "net": ARGUMENTS, "sampler": {"num_steps": 12, "sigma_max": 40.0}}
+    defaults = Model.of(said).sampler_defaults
+    assert (defaults["num_steps"], defaults["sigma_max"], defaults["sigma_min"]) == (12, 40.0, 0.002)
+    assert Model.of({"family": "edm2", "net": ARGUMENTS}).sampler_defaults["num_steps"] == 32
 
 
 def test_the_dtype_may_be_chosen(folder):

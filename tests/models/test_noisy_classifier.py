@@ -35,6 +35,20 @@ def trained():
     return train()
 
 
+def test_it_is_trained_calibrated_and_judged_on_images_apart():
+    asked = []
+
+    def images(index):
+        asked.append(set(index.tolist()))
+        return torch.zeros(len(index), 2, 1, 1)
+
+    train_noisy_classifier(images, np.arange(400) % 3, 3, NOISE, num_steps=5)
+    training = set().union(*asked[:-16])
+    calibration, judgement = set().union(*asked[-16:-8]), set().union(*asked[-8:])
+    assert len(calibration) == len(judgement) == 20
+    assert not (training & calibration or training & judgement or calibration & judgement)
+
+
 def noisy_points(num_points, seed=2):
     generator = torch.Generator().manual_seed(seed)
     x, labels = MIXTURE.sample(num_points, generator)

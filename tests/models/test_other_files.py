@@ -60,7 +60,9 @@ AROUND = {  # what is around a state_dict -> (what the file holds, what is said)
 
 
 @pytest.mark.parametrize("around", AROUND)
+@pytest.mark.robust("wrappers")
 def test_what_is_around_a_state_is_undone_and_said(tmp_path, door, around):
+    """Prefixes and dictionaries around a state are taken off, and a note says which."""
     content, says = AROUND[around]
     path = tmp_path / "x.pt"
     torch.save(content, path)
@@ -69,14 +71,17 @@ def test_what_is_around_a_state_is_undone_and_said(tmp_path, door, around):
     assert same(load(tmp_path / "base").state_dict(), STATE) and same(read_pickled(path).state(), STATE)
 
 
+@pytest.mark.robust("wrappers")
 def test_nothing_is_said_where_nothing_was_done(tmp_path, door):
+    """A plain state is read without a note."""
     path = tmp_path / "x.pkl"
     path.write_bytes(snapshot(net_of(), TINY))
     assert door(path, tmp_path / "base") == (0, "")
 
 
+@pytest.mark.robust("wrappers")
 def test_of_several_networks_one_is_named(tmp_path, door):
-    """The weights and an average, as many programs save them; an object under "ema" is EDM2's own choice."""
+    """Of the weights and an average one has to be named; an object under "ema" is EDM2's own choice."""
     twice = {name: value * 2 for name, value in STATE.items()}
     path = tmp_path / "x.pt"
     torch.save({"model": STATE, "ema": twice, "epoch": 1}, path)
@@ -98,8 +103,9 @@ def test_of_several_networks_one_is_named(tmp_path, door):
     assert read_pickled(path).config["format"] == "edm2-snapshot"
 
 
+@pytest.mark.robust("wrappers")
 def test_wrappers_in_a_training_state(tmp_path, door):
-    """Around the weights, and around each average."""
+    """They are taken off around the weights and around each average."""
     content = training_state_content(net_of())
     state, averages = content["net"], content["ema"]["emas"]
     content["net"] = {f"_orig_mod.{name}": value for name, value in state.items()}
@@ -112,8 +118,9 @@ def test_wrappers_in_a_training_state(tmp_path, door):
     assert "'module.' in its names" in err
 
 
+@pytest.mark.robust("wrappers")
 def test_networks_in_lists_and_below_averages(tmp_path, door):
-    """[net, optimizer], an average by its std, stds that are numpy's float32."""
+    """[net, optimizer] and averages by their std are found; stds may be numpy's."""
     path = tmp_path / "x.pt"
     torch.save([STATE, {"state": {}, "param_groups": []}], path)
     code, err = door(path, tmp_path / "list")
@@ -130,8 +137,9 @@ def test_networks_in_lists_and_below_averages(tmp_path, door):
     assert code == 1 and "no average of std 0.101" in err
 
 
+@pytest.mark.robust("producers")
 def test_our_own_network_saved_whole(tmp_path, door):
-    """As `load` gave it, it says everything; as its class made it, nothing."""
+    """As `load` gave it, it says everything and is read; as its class made it, it is refused."""
     path, net = tmp_path / "x.pt", load("mnist16-base")
     torch.save({"ema": net}, path)
     assert door(path, tmp_path / "back") == (0, "")
@@ -144,15 +152,18 @@ def test_our_own_network_saved_whole(tmp_path, door):
     assert code == 1 and "does not say its configuration: save its state_dict()" in err
 
 
+@pytest.mark.robust("wrappers")
 def test_names_with_and_without_a_wrapper(tmp_path):
+    """Names of which some have a prefix and some not are refused."""
     path = tmp_path / "x.pt"
     torch.save({**STATE, "module.unet.out_gain": torch.ones([])}, path)
     with pytest.raises(ValueError, match=r"'unet\.out_gain' twice, with and without module\."):
         load(path)
 
 
+@pytest.mark.robust("producers")
 def test_traditional_ema(tmp_path, door):
-    """Its one average, whatever std is asked for; none where there is none."""
+    """Its one average is taken, whatever std is asked for; where there is none that is an error."""
     content = training_state_content(net_of())
     (_, average), content["ema"] = content["ema"]["emas"], None
     path = tmp_path / "training-state-0000001.pt"
@@ -200,6 +211,7 @@ def outputs(net):
 
 @pytest.mark.parametrize("hidden", [*HIDDEN, "all"])
 @pytest.mark.parametrize("to", ["edm2-training-state", "edm2-state-dict"])
+@pytest.mark.robust("conversion")
 def test_what_shapes_do_not_show_is_carried(tmp_path, door, hidden, to):
     """There and back it is the same network, of the same outputs; their loaders take the file as before."""
     arguments = OTHER | (HIDDEN if hidden == "all" else {hidden: HIDDEN[hidden]})
@@ -227,8 +239,9 @@ def default_of(net, arguments):
 
 
 @pytest.mark.parametrize("to", ["edm2-training-state", "edm2-state-dict"])
+@pytest.mark.robust("conversion")
 def test_how_it_is_sampled_and_its_licence_are_carried(tmp_path, door, to):
-    """mnist16-base is sampled with 12 steps, and knows a null label."""
+    """There and back it is sampled with as many steps, and knows its null label and its licence."""
     path = tmp_path / "training-state-0000000.pt"
     assert door("mnist16-base", "--to", to, path)[0] == 0
     assert door(path, tmp_path / "back")[0] == 0
@@ -240,6 +253,7 @@ def test_how_it_is_sampled_and_its_licence_are_carried(tmp_path, door, to):
     assert read_config(path)["licence"] == "CC BY-NC-SA 4.0"
 
 
+@pytest.mark.robust("conversion")
 def test_a_state_that_does_not_say_it(tmp_path, door):
     """EDM2's defaults are taken, and said; a template says them; what contradicts them is refused."""
     arguments = OTHER | {"model_channels": 64, "channels_per_head": 16}
@@ -262,8 +276,9 @@ def test_a_state_that_does_not_say_it(tmp_path, door):
     assert code == 1 and "does not fit the network" in err and not (tmp_path / "no").exists()
 
 
+@pytest.mark.robust("conversion")
 def test_heads_that_a_snapshot_computes_with(tmp_path):
-    """Its blocks' num_heads and the arguments it was made with have to agree."""
+    """Where its blocks' num_heads and the arguments it was made with disagree, it is refused."""
     from stand_ins import ATTRIBUTES, DEFAULTS
 
     net = net_of(**OTHER, channels_per_head=32)
@@ -281,8 +296,9 @@ def test_heads_that_a_snapshot_computes_with(tmp_path):
         del DEFAULTS["num_heads"], DEFAULTS["out_channels"]
 
 
+@pytest.mark.robust("conversion")
 def test_var_says_its_heads(tmp_path, door):
-    """Where attention is not normalised, shapes do not show how many there are."""
+    """It says how many there are where attention is not normalised and shapes do not show it."""
     state = var_state(l2_norm=False)
     torch.save(state, tmp_path / "var.pth")
     assert door(tmp_path / "var.pth", tmp_path / "var")[0] == 0
@@ -298,6 +314,7 @@ VQVAE = dict(width=4, z_channels=2, vocab_size=16, num_scales=3, num_phi=4)
 
 
 @pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.robust("producers")
 def test_var_s_vqvae(tmp_path, door, nested):
     """There and back; beside a transformer, as VAR's own runs save it, by its key."""
     state = {name: torch.randn(shape) for name, shape in expected_shapes(**VQVAE).items()}
@@ -350,7 +367,9 @@ THINGS = {
 
 
 @pytest.mark.parametrize("thing", THINGS)
+@pytest.mark.robust("wrappers")
 def test_a_file_that_is_something_else_is_named_for_what_it_is(tmp_path, door, thing):
+    """One line names it: a git-lfs pointer, a page of HTML, an archive, an image, zeros, nothing."""
     content, says = THINGS[thing]
     path = tmp_path / "net.pkl"
     path.write_bytes(content)
@@ -358,7 +377,9 @@ def test_a_file_that_is_something_else_is_named_for_what_it_is(tmp_path, door, t
     assert code == 1 and says in err and err.count("\n") == 1 and not (tmp_path / "base").exists()
 
 
+@pytest.mark.robust("wrappers")
 def test_zips_that_torch_save_did_not_write(tmp_path):
+    """They are named: numpy's arrays, a TorchScript program, a data set."""
     import zipfile
 
     path, whole = tmp_path / "x.pt", tmp_path / "whole.pt"
@@ -381,8 +402,9 @@ def test_zips_that_torch_save_did_not_write(tmp_path):
             load(path)
 
 
+@pytest.mark.robust("wrappers")
 def test_a_folder_s_files_are_named_too(tmp_path):
-    """A clone without git-lfs; a page saved as config.json."""
+    """A clone without git-lfs and a page saved as config.json are named for what they are."""
     save_model(tmp_path, STATE, describe(TINY))
     (tmp_path / "model.safetensors").write_bytes(POINTER)
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged but a git-lfs pointer"):
@@ -393,8 +415,9 @@ def test_a_folder_s_files_are_named_too(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.robust("wrappers")
 def test_a_config_with_a_byte_order_mark(tmp_path, encoding):
-    """As Windows editors and shells write it."""
+    """It is read as Windows editors and shells write it."""
     save_model(tmp_path, STATE, describe(TINY))
     text = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_bytes(text.encode(encoding))
@@ -404,14 +427,18 @@ def test_a_config_with_a_byte_order_mark(tmp_path, encoding):
 @pytest.mark.parametrize(
     "name", ["NET.PKL", "net.pkl?download=true", "net.bin", "net", "net.pkl.1", "net.ckpt", "edm2 (1).Pt"]
 )
+@pytest.mark.robust("wrappers")
 def test_a_file_is_read_whatever_its_name(tmp_path, name):
+    """It is known by its content: .PKL, a download's query, no suffix."""
     path = tmp_path / name
     path.write_bytes(snapshot(net_of(), TINY))
     assert resolve(path) == resolve(str(path)) == path
     assert read_config(path)["format"] == "edm2-snapshot"
 
 
+@pytest.mark.robust("wrappers")
 def test_safetensors_by_themselves(tmp_path):
+    """An error says which file has to lie beside them."""
     save_file(STATE, tmp_path / "net.safetensors")
     with pytest.raises(ValueError, match=r"it is safetensors: give the folder"):
         load(tmp_path / "net.safetensors")

@@ -175,8 +175,9 @@ def write(path, content):
     return path
 
 
+@pytest.mark.robust("wrappers")
 def test_other_networks(tmp_path, theirs):
-    """DDO's CIFAR networks, other architectures, other dictionaries: each is told what it is."""
+    """DDO's CIFAR networks, other architectures and other dictionaries are each told what they are."""
     net = theirs[0]
     cases = {
         "class 'VPPrecond'; EDM2's is Precond": snapshot(net, ARGUMENTS, class_name="VPPrecond"),
@@ -201,8 +202,9 @@ def test_other_networks(tmp_path, theirs):
         {"img_resolution": 1 << 60},
     ],
 )
+@pytest.mark.robust("conversion")
 def test_arguments_that_do_not_fit_the_tensors(tmp_path, theirs, arguments):
-    """Found before anything of that size is allocated."""
+    """It is refused before anything of that size is allocated."""
     path = write(tmp_path / "x.pkl", snapshot(theirs[0], ARGUMENTS | arguments))
     with pytest.raises(ValueError, match=r"does not fit the network|does not describe an edm2 network"):
         load(path)

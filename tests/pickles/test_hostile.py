@@ -136,6 +136,16 @@ def hostile(mark):
         "an attribute of a name": (P + name("collections", "OrderedDict") + b"}b.", "holds Global where"),
         "a call of a text": (P + text("os.system") + b")R.", "holds str where Global"),
         "a call of a storage": (P + name("torch", "FloatStorage") + b")R.", "calls torch.FloatStorage"),
+        "an object of a storage": (P + name("torch", "FloatStorage") + b")\x81.", "makes an object of"),
+        "a tensor by another function": (
+            P + name("torch._tensor", "_rebuild_from_type_v2") + b"("
+            + name("torch._utils", "_rebuild_parameter") + name("torch", "Tensor") + b")NtR.",
+            "makes a tensor by torch._utils._rebuild_parameter",
+        ),
+        "a storage of another length": (
+            tensor_pickle(storage()[:-24] + struct.pack("<q", 3) + bytes(16), (3,), (1,)),
+            "is not as long as it announces",
+        ),
         "a huge storage": (tensor_pickle(storage(4, 1 << 40), (4,), (1,)), "4,398,046,511,104 bytes has"),
         "a huge tensor": (tensor_pickle(storage(), (1 << 20, 1 << 20), (0, 0)), "1048576] of a storage of 4"),
         "a huge empty tensor": (tensor_pickle(storage(), (0, 1 << 62), (1, 1)), "of 4 elements"),

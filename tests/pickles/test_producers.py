@@ -24,8 +24,9 @@ def kinds():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.robust("producers")
 def test_each_kind_is_the_network_that_it_holds(tmp_path, kinds, kind):
-    """Weights, and arguments, at protocols 2 to 5, with numpy 1's names and numpy 2's."""
+    """Weights and arguments are read, at protocols 2 to 5, with numpy 1's names and numpy 2's."""
     form, content = kinds[kind]
     half = "state" not in kind and "our net" not in kind
     expected = content["net"] if kind.startswith("training state") else net_of().state_dict()
@@ -40,8 +41,9 @@ def test_each_kind_is_the_network_that_it_holds(tmp_path, kinds, kind):
                 assert torch.equal(value, wanted), (protocol, core, name)
 
 
+@pytest.mark.robust("producers")
 def test_the_list_is_what_they_name(tmp_path, kinds):
-    """No name is missing, and none is there that nobody writes."""
+    """No name is missing from what is known, and none is known that nobody writes."""
     named = set()
     for form, content in kinds.values():
         for protocol in PROTOCOLS:
@@ -59,8 +61,9 @@ def test_every_loss_for_their_loop_is_known():
     assert found == values.LOSSES
 
 
+@pytest.mark.robust("producers")
 def test_what_torch_names_for_a_ddp_wrapped_net(tmp_path):
-    """Of the real class, not a stand-in of it."""
+    """The real class's names are known, not a stand-in's alone."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         wrapped = torch.nn.parallel.DistributedDataParallel(_Leaf())
@@ -79,8 +82,9 @@ class _Leaf(torch.nn.Module):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.robust("producers")
 def test_numbers_and_what_else_is_beside_a_net(tmp_path, protocol):
-    """numpy's scalars are numbers; sets, shapes, devices and paths plain values."""
+    """numpy's scalars are numbers; sets, shapes, devices and paths are plain values."""
     numbers = {
         "f8": 0.1,
         "f4": 0.5,
@@ -106,8 +110,9 @@ def test_numbers_and_what_else_is_beside_a_net(tmp_path, protocol):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("core", CORES)
+@pytest.mark.robust("producers")
 def test_arrays_in_every_order(tmp_path, protocol, core):
-    """Also long ones, which stay in the file; at protocol 2 they are text, as far as that is small."""
+    """They are read in either order, and long ones stay in the file until they are asked for."""
     square = np.arange(6.0).reshape(2, 3)
     held = {
         "c": square,
@@ -127,7 +132,9 @@ def test_arrays_in_every_order(tmp_path, protocol, core):
         assert np.array_equal(reading.tensor(path, node), held[name]), name
 
 
+@pytest.mark.robust("producers")
 def test_text_of_a_large_array_at_protocol_2(tmp_path):
+    """It is refused: save it with protocol 3 or later."""
     path = write(tmp_path / "x.pkl", {"long": np.arange(300_000.0)}, "pickle", 2)
     with pytest.raises(ValueError, match=r"a value of \S+ bytes at byte \S+ that is no tensor's data"):
         reading.read(path)

@@ -3,6 +3,7 @@
 import errno
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 from collections import OrderedDict
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mclr_fast.pickles import reading, values, worker
+from mclr_fast.pickles import arrays, reading, values, worker
 
 DTYPES = [*reading.DTYPES.values()]
 
@@ -52,6 +53,23 @@ def test_plain_values_come_as_they_were(tmp_path, form):
     found = reading.read(write(tmp_path / "x", value, form))
     assert found["a"] == value["a"] and found["b"] == {"c": [3, []]}
     assert reading.is_tensor(found["7"])
+
+
+def test_the_reading_process_opens_the_one_file(monkeypatch):
+    """Audit hooks are asked before anything is done: they let one file be opened, for reading."""
+    monkeypatch.setattr(worker, "_allowed", ["model.pkl"])
+    worker._forbid("open", ("model.pkl", "r", 0))
+    for event, *arguments in (
+        ("open", "other.pkl", "r", 0), ("open", "model.pkl", "w", 0), ("os.system", "true"), ("import", "os"),
+    ):  # fmt: skip
+        with pytest.raises(PermissionError, match=f"{event} is forbidden"):
+            worker._forbid(event, tuple(arguments))
+
+
+def test_numbers_of_either_byte_order():
+    for order, bits in (("<", "<d"), (">", ">d")):
+        assert arrays.number(values.DType("f8", order), struct.pack(bits, 0.1)) == 0.1
+    assert arrays.number(values.DType("i4", ">"), struct.pack(">i", -7)) == -7
 
 
 def test_a_snapshot_runs_nothing(theirs, mark):

@@ -7,13 +7,14 @@ What one rank has begun in OUTDIR/begun/, of the case "mclr", it goes on with.
 import json
 import os
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import tiny_run as tiny
 import torch
-from torch.distributed.tensor.debug import CommDebugMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mclr_fast.data import SampleOrder
 from mclr_fast.experiments.claim import run_hash
@@ -114,9 +115,22 @@ def sent(case, outdir, ranks, micro_batch):
     """Collectives of one step's gradients, by name."""
     trainer = make_trainer(case, outdir / "unused", ranks, micro_batch)
     trainer.step(trainer.images_seen)  # the first pass also sets up
-    with CommDebugMode() as mode:
+    with Collectives() as mode:
         trainer.step(trainer.images_seen)
-    return {str(op): count for op, count in mode.get_comm_counts().items()}
+    return dict(mode.counts)
+
+
+class Collectives(TorchDispatchMode):
+    """Counts them by name. torch's CommDebugMode cannot follow a network twice before torch 2.14."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace in ("c10d", "_c10d_functional"):
+            self.counts[str(function._overloadpacket)] += 1
+        return function(*args, **(kwargs or {}))
 
 
 def memory(outdir, ranks, micro_batch):

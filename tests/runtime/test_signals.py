@@ -34,6 +34,7 @@ def soon(holds):
 
 
 @pytest.mark.parametrize("number", ALL)
+@pytest.mark.robust("processes")
 def test_each_asks_to_stop(number):
     """SIGTERM, SIGINT, SIGUSR1 and SIGHUP are seen at the next look, once there was one."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -44,6 +45,7 @@ def test_each_asks_to_stop(number):
         stop.check()
 
 
+@pytest.mark.robust("processes")
 def test_a_run_under_nohup_outlives_its_terminal():
     """A process that ignores SIGHUP, as under nohup, goes on when its terminal closes."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

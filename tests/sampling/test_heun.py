@@ -135,6 +135,14 @@ def test_number_of_network_calls(num_steps):
     assert (len(net.sigmas), len(gnet.sigmas)) == (4 * num_steps - 2, 2 * num_steps - 1)
 
 
+def test_noise_levels_are_those_of_float64():
+    steps = sigma_steps(32, 0.002, 80.0, 7.0)
+    ends = 80.0 ** (1 / 7), 0.002 ** (1 / 7)
+    expected = [(ends[0] + i / 31 * (ends[1] - ends[0])) ** 7 for i in range(32)]
+    assert steps.dtype == torch.float64
+    assert steps.tolist() == pytest.approx([*expected, 0.0], rel=1e-12)
+
+
 def test_flow_of_gaussian_data_converges_at_second_order():
     """The exact flow scales x by sqrt(std^2 + t^2); doubling the steps quarters Heun's error."""
     noise, std = torch.randn(2, 1, 4, 4, dtype=torch.float64), 0.5
@@ -189,6 +197,10 @@ def test_guidance_acts_in_its_interval_alone():
     everywhere, nowhere = edm_sampler(d, x, **options), edm_sampler(d, x, num_steps=6)
     assert not torch.allclose(inside, everywhere) and not torch.allclose(inside, nowhere)
     torch.testing.assert_close(edm_sampler(d, x, guidance_interval=(0, 100), **options), everywhere)
+    levels = sigma_steps(6, 0.002, 80.0, 7.0).tolist()
+    ends = Recorder(gaussian(1.0))
+    edm_sampler(d, x, guidance_interval=(levels[3], levels[1]), **options | {"gnet": ends})
+    assert [s.item() for s in ends.sigmas] == pytest.approx([levels[i] for i in (1, 1, 2, 2, 3, 3)])
     torch.testing.assert_close(edm_sampler(d, x, guidance_interval=(200, 300), **options), nowhere)
 
 

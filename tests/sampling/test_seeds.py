@@ -46,6 +46,8 @@ def test_a_sample_does_not_depend_on_its_batch():
 
 def test_seeds_wrap_at_32_bits():
     assert all(map(torch.equal, draw([7, -1]), draw([2**32 + 7, 2**32 - 1])))
+    first, second = draw([7]), draw([2**31 + 7])
+    assert not any(map(torch.equal, first[::2], second[::2]))
 
 
 def test_churn_noise_follows_the_dtype():

@@ -41,6 +41,16 @@ def test_gradients_are_those_of_float32(tmp_path, objective):
     assert (flat - truth).norm() <= 0.01 * truth.norm()
 
 
+def test_the_scale_stays_between_its_ends():
+    scale = LossScale(torch.float16)
+    for _ in range(40):
+        scale.observe(False)
+    assert scale.value == loss_scale.LOWEST and scale.at_lowest and scale.skipped == 40
+    for _ in range(40 * loss_scale.GROWTH_STEPS):
+        scale.observe(True)
+    assert scale.value == loss_scale.HIGHEST and not scale.at_lowest
+
+
 def test_small_gradients_survive_by_the_scale(tmp_path):
     """Energies so small that their gradients vanish in float16 without it."""
     kept = {}

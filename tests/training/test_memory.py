@@ -52,6 +52,11 @@ def make_trainer(tiny, config, net, ranks, outdir):
     return trainer
 
 
+def test_the_fullest_rank_is_counted(tiny):
+    step = StepMemory(run_config(tiny, batch_size=16), described(NET))
+    assert [step.rows(num_gpus) for num_gpus in (1, 2, 3, 5, 16)] == [16, 8, 6, 4, 1]
+
+
 def skip_where_convolutions_take_buffers(tiny, dtype):
     """Where oneDNN has no convolution of this dtype for the processor, torch unfolds the images first.
 

@@ -96,7 +96,9 @@ def flip(path):
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.robust("states")
 def test_a_damaged_state_falls_back_to_the_one_before(states, tmp_path, capsys, damage):
+    """It is put aside with a warning, and the run goes on from the one before."""
     save(states(), 1, 2)
     damage(tmp_path / "states" / "000000000002")
     again = states()
@@ -160,8 +162,9 @@ def test_a_first_save_that_was_cut_short_is_nothing_lost(states, tmp_path):
 
 
 @pytest.mark.parametrize("stray", [".DS_Store", ".nfs0000000000c0ffee", "@eaDir/x", "Thumbs.db"])
+@pytest.mark.robust("states")
 def test_what_others_leave_in_a_states_folder_is_none_of_it(states, tmp_path, stray, monkeypatch):
-    """There when the state is read, and there when it was written but gone since."""
+    """Only what the marker lists counts, whatever came or went since."""
 
     def leave(folder):
         (folder / stray).parent.mkdir(exist_ok=True)
@@ -183,6 +186,7 @@ def test_what_others_leave_in_a_states_folder_is_none_of_it(states, tmp_path, st
 @pytest.mark.parametrize(
     "error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")]
 )
+@pytest.mark.robust("states")
 def test_what_cannot_be_read_is_not_damaged(states, tmp_path, monkeypatch, error):
     """The run stops and says which file; the state stays, and counts once it can be read."""
     save(states(), 1, 2)
@@ -199,14 +203,18 @@ def test_what_cannot_be_read_is_not_damaged(states, tmp_path, monkeypatch, error
     assert names(tmp_path) == before and loaded(states()) == {"value": 2}
 
 
+@pytest.mark.robust("states")
 def test_what_a_killed_save_left_is_removed(states, tmp_path):
+    """It never counts, and the next process removes it."""
     save(states(), 1)
     shutil.copytree(tmp_path / "states" / "000000000001", tmp_path / "states" / ".000000000002.tmp")
     assert loaded(states()) == {"value": 1}
     assert names(tmp_path) == ["000000000001"]
 
 
+@pytest.mark.robust("identity")
 def test_another_runs_and_older_states_are_refused(states, tmp_path):
+    """An error asks for another --outdir."""
     save(states(), 1)
     with pytest.raises(RunError, match="written by another run"):
         loaded(states(run="other"))
@@ -219,7 +227,9 @@ def test_another_runs_and_older_states_are_refused(states, tmp_path):
         loaded(states())
 
 
+@pytest.mark.robust("file systems")
 def test_a_save_that_fails_is_one_clear_line_and_leaves_nothing(states, tmp_path, monkeypatch):
+    """One line says why and which state is intact; nothing half-written stays."""
     monkeypatch.setenv("MCLR_FAST_FAULT", "0:2:disk-full")
     first = states()
     first.save(1, state_of(1), {"value": 1})
@@ -233,8 +243,9 @@ def test_a_save_that_fails_is_one_clear_line_and_leaves_nothing(states, tmp_path
     assert loaded(states()) == {"value": 1}
 
 
+@pytest.mark.robust("states")
 def test_metadata_that_names_other_code_is_refused(states, tmp_path):
-    """Even with hashes that fit: the marker is anybody's to write."""
+    """It is refused, even with hashes that fit."""
     save(states(), 1)
     folder = tmp_path / "states" / "000000000001"
     ran = tmp_path / "ran"
@@ -260,7 +271,9 @@ class _Hostile:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.robust("states")
 def test_metadata_may_name_no_other_file(states, tmp_path):
+    """A record that names a file outside the state is refused."""
     save(states(), 1)
     folder = tmp_path / "states" / "000000000001"
     with pytest.raises(DamagedState, match=r"names '__0_0.distcp', which is not the state's"):

@@ -9,6 +9,7 @@ import torch
 from run_log import assert_same_losses, column, lines
 
 from mclr_fast.runtime.errors import Interrupted, RunError
+from mclr_fast.runtime.ranks import Ranks
 
 BATCH = tiny.BATCH
 
@@ -56,11 +57,33 @@ def test_average_state_is_the_ema(tmp_path):
     assert state["unet.out_gain"].shape == ()
 
 
+class StoppedElsewhere(Ranks):
+    """The sums of a run of two ranks, of which the other was asked to stop."""
+
+    def sum(self, values):
+        if values.ndim == 1 and len(values) > 2:  # not finite, stop, loss, energies
+            values[1] += 1
+        return values
+
+
+def test_a_request_to_stop_on_any_rank_stops_all(tmp_path):
+    run = tiny.tiny_trainer(tmp_path, tiny.tiny_config(), tiny.StopAfter(0), ranks=StoppedElsewhere("cpu"))
+    with pytest.raises(Interrupted):
+        run.train_until(2 * BATCH)
+    assert run.images_seen == BATCH
+
+
 def test_minibatch_of_one_class_is_one_clear_line(tmp_path):
     data = tiny.TinyData()
     data.labels = np.zeros(40, dtype=np.int64)
     with pytest.raises(RunError, match="1 distinct class in this minibatch of 12"):
         trainer(tmp_path, dataset=data).train_until(BATCH)
+
+
+def test_the_learning_rate_is_of_the_images_before_the_step(tmp_path):
+    run = trainer(tmp_path, warmup_images=4 * BATCH)
+    run.train_until(6 * BATCH)
+    assert column(tmp_path, "lr").tolist() == [0.0, 2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3]
 
 
 def test_log_is_rewound_on_resume(tmp_path):

@@ -1,0 +1,81 @@
+"""Of experiments: when, with which seeds, whose folder, which of two is better."""
+
+FAULTS = [
+    (
+        "evaluations between whole steps",
+        "experiments/marks.py",
+        "return -(-images // train.batch_size) * train.batch_size",
+        "return images",
+        "experiments/test_marks.py",
+    ),
+    (
+        "a new round at the very end",
+        "experiments/marks.py",
+        "refreshed = multiples(refresh_every) - {end}",
+        "refreshed = multiples(refresh_every) | ({end} if refresh_every else set())",
+        "experiments/test_marks.py",
+    ),
+    (
+        "a round begun one mark late",
+        "experiments/rounds.py",
+        "sum(start <= self.trainer.images_seen for start in self.starts)",
+        "sum(start < self.trainer.images_seen for start in self.starts)",
+        "experiments/test_rounds.py",
+    ),
+    (
+        "a dropout of 1",
+        "experiments/ranges.py",
+        'train(lambda value: 0 <= value < 1, "in [0, 1)", "dropout")',
+        'train(lambda value: 0 <= value <= 1, "in [0, 1)", "dropout")',
+        "experiments/test_checks.py",
+    ),
+    (
+        "a learning rate that may change between the calls of one run",
+        "experiments/claim.py",
+        '    "train.sharding",\n',
+        '    "train.sharding",\n    "train.lr",\n',
+        "experiments/test_claim.py",
+    ),
+    (
+        "a folder of something else taken for a run's",
+        "experiments/claim.py",
+        "        if occupied:\n",
+        "        if occupied and free < MIN_FREE_BYTES:\n",
+        "experiments/test_claim.py",
+    ),
+    (
+        "a proof passed by an interval that holds 0",
+        "experiments/proof.py",
+        "return difference[2] < 0 and all(",
+        "return difference[1] < 0 and all(",
+        "experiments/test_proof.py",
+    ),
+    (
+        "a seed's proof passed without the control",
+        "experiments/proof.py",
+        "        and is_better(trained.row, control.row, minus_control),\n",
+        "        and bool(minus_control),\n",
+        "experiments/test_proof.py",
+    ),
+    (
+        "sampling counted as one call a step",
+        "experiments/cost.py",
+        "sample = (2 * options.num_steps - 1) * call * hours",
+        "sample = options.num_steps * call * hours",
+        "test_paper_page.py",
+    ),
+    (
+        "the dial's strengths taken of the tuned model alone",
+        "experiments/after_training.py",
+        'interpolate(run.base_on_device(), tuned, strengths["strength"])',
+        'interpolate(tuned, tuned, strengths["strength"])',
+        "experiments/test_after_training.py",
+    ),
+    (
+        "a cell made though another process makes it",
+        "experiments/tables/cells.py",
+        "if found is None and mine:",
+        "if found is None:",
+        "experiments/test_table.py",
+    ),
+]

@@ -1,0 +1,88 @@
+"""Of sampling: noise levels, corrections, streams, guidance."""
+
+FAULTS = [
+    (
+        "noise levels even in the logarithm's other power",
+        "sampling/heun.py",
+        "num_steps, dtype=torch.float64) ** rho",
+        "num_steps, dtype=torch.float64) ** (rho - 1)",
+        "sampling/test_heun.py",
+    ),
+    (
+        "noise levels in float32",
+        "sampling/heun.py",
+        "num_steps, dtype=torch.float64) ** rho",
+        "num_steps, dtype=torch.float32) ** rho",
+        "sampling/test_heun.py",
+    ),
+    (
+        "the correction left out of the second step too",
+        "sampling/heun.py",
+        "if t_next > 0:",
+        "if t_next > steps[-2]:",
+        "sampling/test_heun.py",
+    ),
+    (
+        "churn's noise added without S_noise",
+        "sampling/heun.py",
+        "math.sqrt(t_hat**2 - t_cur**2) * S_noise * randn_like(x_next)",
+        "math.sqrt(t_hat**2 - t_cur**2) * randn_like(x_next)",
+        "sampling/test_heun.py",
+    ),
+    (
+        "guidance at the interval's ends left out",
+        "sampling/heun.py",
+        "interval[0] <= sigma <= interval[1]",
+        "interval[0] < sigma < interval[1]",
+        "sampling/test_heun.py",
+    ),
+    (
+        "the class drawn after churn's noise",
+        "sampling/heun.py",
+        "            label_draw(max(self.num_classes, 1))  # EDM2 draws it between the two\n",
+        "",
+        "sampling/test_heun.py sampling/test_generate.py",
+    ),
+    (
+        "an unconditional guide given the labels",
+        "sampling/guidance.py",
+        "return self.net(x, sigma, self._no_class(len(x), x.device), **options)",
+        "return self.net(x, sigma, labels, **options)",
+        "sampling/test_heun.py",
+    ),
+    (
+        "a joint call's two outputs swapped",
+        "sampling/guidance.py",
+        "torch.stack([labels, torch.full_like(labels, -1)], dim=1)",
+        "torch.stack([torch.full_like(labels, -1), labels], dim=1)",
+        "sampling/test_prepared_calls.py sampling/test_heun.py",
+    ),
+    (
+        "one stream for a batch, not one a seed",
+        "sampling/seeds.py",
+        "[torch.randn(sample_shape, generator=g, **options) for g in generators]",
+        "[torch.randn(sample_shape, generator=generators[0], **options) for g in generators]",
+        "sampling/test_seeds.py",
+    ),
+    (
+        "seeds taken modulo 2^31",
+        "sampling/seeds.py",
+        "% 2**32",
+        "% 2**31",
+        "sampling/test_seeds.py",
+    ),
+    (
+        "every rank's labels from the first place on",
+        "sampling/generate.py",
+        "labels[places.start : places.stop]",
+        "labels[: len(places)]",
+        "sampling/test_generate.py",
+    ),
+    (
+        "the weight of a noise level without its square",
+        "sampling/noise_level.py",
+        "(sigma * self.sigma_data) ** 2",
+        "(sigma * self.sigma_data)",
+        "models/test_denoisers.py methods/test_minibatch.py objectives/test_edm2_loss_golden.py",
+    ),
+]
