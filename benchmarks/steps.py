@@ -7,14 +7,14 @@ import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from baselines.plain_net import PlainNet
 from baselines.training import ImageData
 from torch import nn
 
-from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
+from mclr_fast.config import EvalConfig, ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import PRESETS, Precond
 from mclr_fast.recipes.mnist16 import NET as EMBEDDED_NET
@@ -114,7 +114,14 @@ def build_nets(setting: Setting) -> tuple[Precond, PlainNet]:
 class TrainerStep:
     """One real step of the package's trainer: data, forward, backward, optimizer, EMA, normalisation."""
 
-    def __init__(self, setting: Setting, net: nn.Module, folder: Path, micro_batch: int = 0):
+    def __init__(
+        self,
+        setting: Setting,
+        net: nn.Module,
+        folder: Path,
+        micro_batch: int = 0,
+        cuda_graphs: Literal["on", "off"] = "on",
+    ):
         config = RunConfig(
             recipe="benchmark",
             objective=ObjectiveConfig(num_negatives=setting.num_negatives, P_mean=-0.5, P_std=1.2),
@@ -125,6 +132,7 @@ class TrainerStep:
                 precision="bf16" if setting.dtype == torch.bfloat16 else "fp32",
                 log_every=1 << 40,
             ),
+            eval=EvalConfig(cuda_graphs=cuda_graphs),
         )
         never = SimpleNamespace(requested=False)
         self.trainer = Trainer(
@@ -141,6 +149,6 @@ class TrainerStep:
         )
         self.num_images = setting.num_images
 
-    def __call__(self) -> None:
+    def __call__(self, num_steps: int = 1) -> None:
         with contextlib.redirect_stderr(io.StringIO()):  # the progress bar
-            self.trainer.train_until(self.trainer.images_seen + self.num_images)
+            self.trainer.train_until(self.trainer.images_seen + num_steps * self.num_images)

@@ -20,7 +20,6 @@ class SamplerConfig:
     S_max: ClassVar[float] = math.inf
     S_noise: ClassVar[float] = 1.0
     guidance_interval: ClassVar[tuple[float, float] | None] = None
-    cuda_graphs: ClassVar[Literal["on", "off"]] = "on"
 
     num_steps: int = 12
     """Heun steps: a sample costs 2 num_steps - 1 network calls."""
@@ -30,6 +29,8 @@ class SamplerConfig:
     """Highest noise level of the sampler; pixels lie in [-1, 1]."""
     sample_batch: int = 250
     """Images sampled at once on a rank."""
+    cuda_graphs: Literal["on", "off"] = "on"
+    """On a GPU, a batch's calls and a micro-batch as one CUDA graph each; off = kernel by kernel."""
 
     @property
     def numbers(self) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,13 +17,15 @@ class Dataset(Protocol):
     """What a training set offers.
 
     Attributes: labels int64 numpy [n]; num_classes; image_shape (C, H, W) as stored; class_names by number,
-    which stands for a missing one; notes: how it was read, in lines, where that may not be what was meant.
+    which stands for a missing one; notes: how it was read, in lines, where that may not be what was meant;
+    identity: digests that another set of the same images and labels has too, wherever it lies.
     """
 
     labels: np.ndarray
     num_classes: int
     class_names: list[str]
     notes: list[str]
+    identity: dict[str, Any]
     image_shape: tuple[int, int, int]
 
     def __len__(self) -> int: ...

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+
+from .sources.identity import digest
 
 NUM_TRAIN_PER_CLASS = 300
 
@@ -43,6 +45,14 @@ class Mnist16:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Of all images and labels."""
+        return {
+            "images": len(self),
+            "contents": digest(self._images.tobytes(), self.labels.tobytes()),
+        }
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         """Images at `indices`: uint8 [m,1,16,16]."""

@@ -77,6 +77,11 @@ class EDM2Dataset:
         return self._source.fingerprint
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """As `sources.identity.identity_of`."""
+        return self._source.identity
+
+    @property
     def num_classes(self) -> int:
         """The largest label plus one, EDM2's label_dim."""
         return int(self.labels.max()) + 1

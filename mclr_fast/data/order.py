@@ -12,6 +12,18 @@ from mclr_fast import ops
 from .rng import ORDER_STREAM
 
 
+def expected_one_class(labels: np.ndarray, batch_size: int, num_steps: int) -> float:
+    """How many of so many minibatches are expected to hold one class alone. labels: int64 [n], of the data.
+
+    Exact for minibatches within an epoch, which are draws without replacement.
+    """
+    counts = np.unique(labels, return_counts=True)[1].astype(np.float64)
+    counts = counts[counts >= batch_size]
+    taken = np.arange(batch_size, dtype=np.float64)
+    shares = (counts[:, None] - taken) / (len(labels) - taken) if len(counts) else np.zeros((0, 1))
+    return num_steps * float(shares.prod(axis=1).sum())
+
+
 class SampleOrder:
     """The image at each position of a run: position p is place p mod n of epoch p div n.
 

@@ -53,4 +53,4 @@ def to_device(value: Tensor, device: torch.device) -> Tensor:
     """The tensor there; to a GPU without waiting for what that is doing."""
     if value.device.type == device.type:
         return value
-    return value.pin_memory().to(device, non_blocking=True)
+    return value.contiguous().pin_memory().to(device, non_blocking=True)  # pinned memory has no views

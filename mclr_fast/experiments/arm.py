@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,23 +56,27 @@ class Plan:
     watched: bool
 
 
-def trained_plan(config: RunConfig, *, judged: bool, refreshes: bool) -> Plan:
-    """The arm that the run is about. refreshes: whether new references are of use to its objective."""
+def trained_plan(config: RunConfig, *, judged: bool, refreshes: bool, earlier: Sequence[int] = ()) -> Plan:
+    """The arm that the run is about.
+
+    Args: refreshes: whether new references are of use to its objective; earlier: as `make_marks` has it.
+    """
     marks = make_marks(
         config.train,
         evaluate_every=config.eval.eval_every if judged else 0,
         refresh_every=config.objective.refresh_every if refreshes else 0,
         snapshot_every=config.train.ema_snapshot_every,
+        earlier=earlier,
     )
     return Plan(config.objective.objective, "trained", config, marks, best="best", watched=True)
 
 
-def control_plan(config: RunConfig, *, judged: bool) -> Plan | None:
+def control_plan(config: RunConfig, *, judged: bool, earlier: Sequence[int] = ()) -> Plan | None:
     """The base trained on with the denoising loss for as many images; None in a run without a control."""
     if config.eval.control == "none" or config.objective.objective == CONTROL:
         return None
     often = judged and config.eval.control == "all"
-    marks = make_marks(config.train, evaluate_every=config.eval.eval_every if often else 0)
+    marks = make_marks(config.train, evaluate_every=config.eval.eval_every if often else 0, earlier=earlier)
     config = replace(config, objective=replace(config.objective, objective=CONTROL))
     return Plan(CONTROL, "control", config, marks, best=f"best-{CONTROL}", watched=False)
 
@@ -117,6 +121,7 @@ class Arm:
         judge: what evaluates; None in a run without evaluations.
         needs: makes what the objective needs beside the network; None if that is nothing.
         outdir: the run's folder.
+        began: what of its options the states know otherwise, as `Claim` has it.
     """
 
     def __init__(
@@ -131,6 +136,7 @@ class Arm:
         ranks: Ranks,
         log: RunLog,
         stop: StopRequest,
+        began: Mapping[str, Any] | None = None,
     ):
         self.plan, self.description, self.judge = plan, description, judge
         self.ranks, self.log = ranks, log
@@ -145,7 +151,7 @@ class Arm:
             ranks,
             log,
             states,
-            run_hash(plan.config),
+            run_hash(plan.config, began),
             stop,
         )
         self.rounds = Rounds(self.trainer, needs, plan.marks, self.folder) if needs else None

@@ -8,6 +8,7 @@ import torch
 
 from mclr_fast.config import RunConfig, TrainConfig
 from mclr_fast.data import Dataset
+from mclr_fast.data.order import expected_one_class
 from mclr_fast.methods.registry import METHODS, Method, make_method, option_named, options_of
 from mclr_fast.models import Model
 from mclr_fast.objectives import SettingError
@@ -57,15 +58,38 @@ def check_fit(config: RunConfig, dataset: Dataset, model: Model) -> None:
             f"the labels of --data {config.data} lie in [{labels.min()}, {labels.max()}]; the network "
             f"knows classes 0 to {facts.num_classes - 1}."
         )
-    method, train = method_of(config), config.train
-    if method.columns.labels == "others" and not config.objective.include_own:
-        num_distinct = len(set(labels.tolist()))
-        if num_distinct < 2 or train.batch_size < 2:
-            raise RunError(
-                f"labels has {num_distinct} distinct class(es) and a minibatch {train.batch_size} "
-                f"image(s); {config.objective.objective} needs at least 2 of both in every minibatch: use "
-                "data with more classes, or raise --batch-size."
-            )
+    if not contrasts_others(config):
+        return
+    if config.train.batch_size < 2:
+        raise RunError(
+            f"--batch-size {config.train.batch_size} leaves an image without others to be contrasted with: "
+            f"{config.objective.objective} pairs those of a minibatch; raise it to 2 or more."
+        )
+    if (labels == labels[0]).all():
+        raise RunError(
+            f"--data {config.data} has 1 distinct class, {dataset.class_names[labels[0]]} ({len(labels):,} "
+            f"images); {config.objective.objective} contrasts at least 2: use data of more classes, or "
+            "another --objective (denoising contrasts none)."
+        )
+
+
+def contrasts_others(config: RunConfig) -> bool:
+    """Whether a row's negatives are of other classes than its own."""
+    return method_of(config).columns.labels == "others" and not config.objective.include_own
+
+
+def data_notes(config: RunConfig, dataset: Dataset) -> list[str]:
+    """What is to be said of the data before they are trained on, in lines."""
+    train = config.train
+    num_steps = -(-train.duration // train.batch_size)
+    alone = expected_one_class(dataset.labels, train.batch_size, num_steps) if contrasts_others(config) else 0
+    if alone < 0.5:
+        return dataset.notes
+    return [
+        *dataset.notes,
+        f"about {alone:,.0f} of {num_steps:,} minibatches of {train.batch_size} hold one class alone: their "
+        "negatives are drawn from all of the data, not from the minibatch",
+    ]
 
 
 def _times(shape: tuple[int, ...]) -> str:

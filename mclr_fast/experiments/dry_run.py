@@ -18,7 +18,7 @@ from mclr_fast.runtime.errors import RunError
 from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.memory_table import check_memory, memory_lines
 
-from .checks import check_fit, check_options, method_of
+from .checks import check_fit, check_options, data_notes, method_of
 from .claim import flat
 from .cost import cost_lines
 from .judging import judging_protocols
@@ -65,7 +65,7 @@ def dry_run(config: RunConfig) -> str:
         f"recipe          {config.recipe}" + (f"  ({config.note})" if config.note else ""),
         f"objective       {objective.objective}: {method.objective}",
         f"network         {description['family']}, {sum(p.numel() for p in net.parameters()):,} parameters",
-        *_data_lines(dataset),
+        *_data_lines(config, dataset),
         f"steps           {num_steps:,} of {train.batch_size} images, {train.duration:,} images in all",
         f"evaluations     {evaluations:,} a step = {row}",
         f"micro-batches   {-(-own // micro)} a rank of at most {micro} evaluations, {num_ranks} rank(s)",
@@ -81,14 +81,14 @@ def dry_run(config: RunConfig) -> str:
     return "\n".join(lines + [f"  {name:28} {value}" for name, value in options.items()])
 
 
-def _data_lines(dataset: Dataset | None) -> list[str]:
+def _data_lines(config: RunConfig, dataset: Dataset | None) -> list[str]:
     """What its classes are called, and how it was read."""
     if dataset is None:
         return []
     counts = class_counts(dataset.labels, dataset.class_names)
     return [
         f"data            {len(dataset):,} images, {counts}",
-        *(f"note            {n}" for n in dataset.notes),
+        *(f"note            {n}" for n in data_notes(config, dataset)),
     ]
 
 

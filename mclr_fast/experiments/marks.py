@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mclr_fast.config import TrainConfig
@@ -25,11 +26,17 @@ class Mark:
 
 
 def make_marks(
-    train: TrainConfig, *, evaluate_every: int = 0, refresh_every: int = 0, snapshot_every: int = 0
+    train: TrainConfig,
+    *,
+    evaluate_every: int = 0,
+    refresh_every: int = 0,
+    snapshot_every: int = 0,
+    earlier: Sequence[int] = (),
 ) -> list[Mark]:
     """An arm's marks, in order; each kind after every so many images, in whole steps, and 0 = never.
 
-    The end is always a mark, and evaluated; a snapshot is taken there if any is, and no round begins.
+    The end is always a mark, and evaluated; a snapshot is taken there if any is, and no round begins. So are
+    the ends of the shorter durations that the run had earlier, but that a round may begin there.
     """
 
     def whole_steps(images: int) -> int:
@@ -39,8 +46,9 @@ def make_marks(
         return {whole_steps(images) for images in range(every, train.duration, every)} if every else set()
 
     end = whole_steps(train.duration)
-    evaluated = multiples(evaluate_every) | {end}
-    kept = multiples(snapshot_every) | ({end} if snapshot_every else set())
+    ends = {end, *map(whole_steps, earlier)}
+    evaluated = multiples(evaluate_every) | ends
+    kept = multiples(snapshot_every) | (ends if snapshot_every else set())
     refreshed = multiples(refresh_every) - {end}
     return [
         Mark(seen, snapshot=seen in kept, evaluate=seen in evaluated, new_round=seen in refreshed)

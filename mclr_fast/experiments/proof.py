@@ -21,6 +21,7 @@ from .after_training import best_model
 from .arm import control_plan
 from .checks import check_options
 from .claim import claim_outdir
+from .fingerprints import fingerprints
 from .judging import judging_protocols
 from .reporting import report
 from .run import Run
@@ -43,7 +44,7 @@ def prove(config: RunConfig, ranks: Ranks, stop: StopRequest) -> Summary:
     outdir = config.folder
     check_options(config, ranks.size)
     check_comparable(config)
-    ranks.on_main(claim_outdir, outdir, config)
+    ranks.on_main(lambda: claim_outdir(outdir, config, fingerprints(config)))
     runs = []
     for seed in config.proof_seeds:
         single = replace(config, seed=seed, outdir=outdir / f"seed-{seed}", proof_seeds=())

@@ -39,8 +39,9 @@ from mclr_fast.training.optimizer import check_optimizer
 
 from .after_training import after_training, final_rows
 from .arm import Arm, Outcome, Plan, control_plan, say_row, trained_plan
-from .checks import check_fit, check_options, net_overrides
-from .claim import claim_outdir, flat
+from .checks import check_fit, check_options, data_notes, net_overrides
+from .claim import Claim, claim_outdir, flat
+from .fingerprints import fingerprints
 from .judging import Judging
 from .reporting import report
 from .versions import describe_device, versions
@@ -70,7 +71,7 @@ class Run:
             self.judging = Judging(*judged) if config.is_judged else None
         except (ValueError, OSError, ModuleNotFoundError) as error:
             raise RunError(str(error)) from error
-        ranks.on_main(claim_outdir, self.outdir, config)
+        self.claim = ranks.on_main(self._claim)
         self.log = RunLog(self.outdir / "log.jsonl" if ranks.is_main else None)
         ranks.on_main(self._open_trackers)
         self.base_sha256 = file_sha256(weights_file(config.init)) if config.init else None
@@ -93,10 +94,11 @@ class Run:
             shown += [(base.row, base.grid), *self._guided(judge)]
             rows += [row for row, _ in shown]
             self.base.cpu()  # until it is judged again
-        if plan := control_plan(self.config, judged=judge is not None):
+        asked = {"judged": judge is not None, "earlier": self.claim.earlier}
+        if plan := control_plan(self.config, **asked):
             control = self._train(plan, judge)
             rows += control.rows
-        plan = trained_plan(self.config, judged=judge is not None, refreshes=self._refreshes)
+        plan = trained_plan(self.config, **asked, refreshes=self._refreshes)
         trained = self._train(plan, judge, self.needs)
         rows += trained.rows
         shown += [(made.row, made.grid) for made in trained.evaluations]
@@ -134,6 +136,9 @@ class Run:
     def base_on_device(self) -> nn.Module:
         """The base, for a judge; in a run without one it stays on the CPU."""
         return self.base.to(self.ranks.device)
+
+    def _claim(self) -> Claim:
+        return claim_outdir(self.outdir, self.config, fingerprints(self.config, self.dataset))
 
     def _open_trackers(self) -> None:
         self.log.trackers = open_trackers(self.config, self.outdir, flat(self.config), self.log.lines())
@@ -190,7 +195,7 @@ class Run:
 
     def _train(self, plan: Plan, judge: Evaluator | None, needs: NeedMaker | None = None) -> Outcome:
         """One arm, from its start or its saved state to its end; its network and its state are let go."""
-        places = (self.outdir, self.ranks, self.log, self.stop)
+        places = (self.outdir, self.ranks, self.log, self.stop, self.claim.began)
         return Arm(plan, self._description_of(plan), self._build, self.dataset, judge, needs, *places).run()
 
     def _description_of(self, plan: Plan) -> dict[str, Any]:
@@ -262,7 +267,7 @@ class Run:
             f"{train.duration:,} images in steps of {train.batch_size}. Folder: {self.outdir}",
         )
         notes = [self.config.note] if self.config.note else []
-        for note in [*notes, *self.dataset.notes]:
+        for note in [*notes, *data_notes(self.config, self.dataset)]:
             say(self.ranks.is_main, f"note: {note}")
 
 

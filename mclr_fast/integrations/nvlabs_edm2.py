@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mclr_fast.objectives import CCA, CCDPO, DDO, MCLR, NoiseLevel, pair_labels
+from mclr_fast.objectives.pairing import OneClassError
 from mclr_fast.ops import weighted_sq_error
 
 from .frozen_reference import FrozenReference
@@ -57,7 +58,7 @@ class ContrastLoss(ABC):
 
     def columns(self, images: Tensor, labels: Tensor, num_classes: int) -> TableRows:
         """Rows of the table for images [N,C,H,W] of classes [N]: wrong labels on the same image."""
-        index = pair_labels(labels, self.num_negatives)
+        index = local_pairs(labels, self.num_negatives)
         return TableRows(images, torch.cat([labels[:, None], labels[index]], dim=1))
 
     def reference_energies(self, net: nn.Module, evaluate) -> Tensor | None:
@@ -183,7 +184,7 @@ class ReferenceLoss(ContrastLoss):
 
     def columns(self, images: Tensor, labels: Tensor, num_classes: int) -> TableRows:
         """Rows of the table: the image, and images of other classes, under the row's label."""
-        index = pair_labels(labels, self.num_negatives)
+        index = local_pairs(labels, self.num_negatives)
         x = torch.cat([images[:, None], images[index]], dim=1)
         return TableRows(x, labels[:, None].expand(-1, x.shape[1]))
 
@@ -250,6 +251,20 @@ class DDOLoss(ReferenceLoss):
         samples = self._samples.draw(labels, self.num_negatives, num_classes, images)
         x = torch.cat([images[:, None], samples], dim=1)
         return TableRows(x, labels[:, None].expand(-1, x.shape[1]))
+
+
+def local_pairs(labels: Tensor, num_negatives: int) -> Tensor:
+    """Places of negatives among the images that this GPU holds at once, int64 [N,K], as `pair_labels` has it.
+
+    Errors    ValueError where they are of one class; what mends that in EDM2's loop is its --batch-gpu.
+    """
+    try:
+        return pair_labels(labels, num_negatives)
+    except OneClassError:
+        raise ValueError(
+            f"labels has 1 distinct class in this minibatch of {len(labels)}, all that this GPU holds at "
+            "once; the loss contrasts at least 2: raise --batch-gpu (--batch alone adds rounds of as many)."
+        ) from None
 
 
 def one_hot_labels(net: nn.Module, labels: Tensor) -> Tensor:

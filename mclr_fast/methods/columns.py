@@ -27,8 +27,8 @@ class SampleSources:
 class Draw:
     """One rank's share of a step, before it is told what its columns are.
 
-    Everything is keyed by (seed, position in the run): the same at any world size. Pairs index the whole
-    minibatch; any rank can read any image, so nothing is gathered from other ranks.
+    Everything is keyed by (seed, position in the run): the same at any world size. Negatives are images of
+    the data; any rank can read any image, so nothing is gathered from other ranks.
 
     Shapes    image_N, label_N: int64 [N], of the global minibatch; rows: this rank's share of it.
     """
@@ -57,15 +57,23 @@ class Draw:
         """The rows' positions in the run, int64 [n]."""
         return torch.arange(self.images_seen + self.rows.start, self.images_seen + self.rows.stop)
 
-    def pairs(self, include_own: bool = False) -> np.ndarray:
-        """Each row's negatives as places in the global minibatch, int64 [n,K]."""
-        index_NK = pair_labels(
-            self.label_N,
-            self.num_negatives,
-            include_own=include_own or self.include_own,
-            generator=rng.pairing_generator(self.seed, self.images_seen),
-        )
-        return index_NK[self.rows].numpy()
+    def negatives(self, include_own: bool = False) -> np.ndarray:
+        """Each row's negatives as images of the data, int64 [n,K].
+
+        They are the global minibatch's. Where that holds one class alone they are drawn from all images of
+        other classes. The law of a negative is the same: of a random minibatch that has some, each is any
+        of the data's images of other classes, all equally likely.
+        Errors    ValueError where the data have no other class.
+        """
+        generator = rng.pairing_generator(self.seed, self.images_seen)
+        include_own = include_own or self.include_own
+        if not include_own and bool((self.label_N == self.label_N[0]).all()):
+            elsewhere = np.flatnonzero(self.dataset.labels != int(self.label_N[0]))
+            if len(elsewhere):
+                shape = (len(self.label_N), self.num_negatives)
+                return elsewhere[torch.randint(len(elsewhere), shape, generator=generator)[self.rows].numpy()]
+        places = pair_labels(self.label_N, self.num_negatives, include_own=include_own, generator=generator)
+        return self.image_N[places[self.rows].numpy()]
 
     def images(self, index: np.ndarray, first_column: int = 0) -> Tensor:
         """Images of the data, int64 [n,k] -> float32 [n,k,*shape]; they are columns from first_column."""
@@ -103,8 +111,8 @@ class Columns:
     Attributes:
         draw: a rank's share of a step -> its images and labels.
         shared: all columns are one image.
-        labels: whose labels, or images, the negatives are: "others" of the minibatch, which must hold some,
-            "all" of it, or none of it (None).
+        labels: whose labels, or images, the negatives are: "others" of the minibatch, or where it has none
+            of the data, "all" of the minibatch, or none of it (None).
         has_negatives, has_sample: which of the kinds there are.
     """
 
@@ -133,7 +141,7 @@ def _own_label(draw: Draw) -> Drawn:
 
 
 def _other_labels(draw: Draw, include_own: bool = False) -> Drawn:
-    negative = draw.label_N[torch.from_numpy(draw.pairs(include_own))]
+    negative = torch.from_numpy(draw.dataset.labels[draw.negatives(include_own)])
     return Drawn(draw.own_images(), torch.cat([draw.labels[:, None], negative], dim=1))
 
 
@@ -142,7 +150,7 @@ def _any_labels(draw: Draw) -> Drawn:
 
 
 def _other_images(draw: Draw) -> Drawn:
-    index = np.concatenate([draw.image_N[draw.rows][:, None], draw.image_N[draw.pairs()]], axis=1)
+    index = np.concatenate([draw.image_N[draw.rows][:, None], draw.negatives()], axis=1)
     return Drawn(draw.images(index), _repeated(draw.labels, 1 + draw.num_negatives))
 
 

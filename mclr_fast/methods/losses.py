@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -31,6 +32,12 @@ class Loss(Protocol):
         ...
 
 
+@lru_cache
+def _coefficients_on(device: torch.device, objective: Linear | ReplacedTarget, num_columns: int) -> Tensor:
+    """dL/de of a row, copied to the device once."""
+    return objective.coefficients(num_columns).to(device)
+
+
 @dataclass(frozen=True)
 class LinearLoss:
     """dL/de is constant: loss and gradient in one pass. With `ratio` the constants are each row's own."""
@@ -49,7 +56,7 @@ class LinearLoss:
     def _coefficients(self, inputs: NoisyInputs, rows: Rows) -> Tensor:
         """dL/de of the rows, float32 [n,w]."""
         if self.ratio is None:
-            row = self.objective.coefficients(rows.num_columns).to(rows.labels.device)
+            row = _coefficients_on(rows.labels.device, self.objective, rows.num_columns)
             return row[rows.columns].expand(rows.labels.shape)
         # A coefficient depends on its own column's ratio alone, so those of columns elsewhere may be 1.
         ratio = torch.ones(len(rows.labels), rows.num_columns, device=rows.labels.device)
@@ -97,7 +104,7 @@ class ReplacedTargetLoss:
         cond = family.outputs(net, inputs, rows.labels)
         denoised = (family.denoised(net, inputs, raw)[:, 0] for raw in (cond, uncond))
         target = self.objective.target(*denoised, rows.x)
-        coefficients = self.objective.coefficients(1).to(target.device).expand(rows.labels.shape)
+        coefficients = _coefficients_on(target.device, self.objective, 1).expand(rows.labels.shape)
         error = family.backward(net, inputs, cond, rows.scale * coefficients, target)
         energy = family.score(net, inputs, cond.detach())
         return (error.double() * coefficients.double()).sum(), rows.column_sums(energy)

@@ -98,6 +98,6 @@ class MinibatchSource:
             to_device(draw.position_n, device),
             self.seed,
             to_device(torch.tensor(1 / self.batch_size), device),  # the loss is a mean over the minibatch
-            slice(0, num_columns),
+            to_device(torch.arange(num_columns), device),
             num_columns,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from mclr_fast.pickles.kinds import LOOK, foreign
 from mclr_fast.runtime import formats
 from mclr_fast.runtime.downloads import is_address, place_of, shown
-from mclr_fast.runtime.files import replacing, write_json
+from mclr_fast.runtime.files import file_sha256, replacing, write_json
 from mclr_fast.runtime.logs import note
 from mclr_fast.runtime.tensor_files import read_tensors
 
@@ -119,6 +120,22 @@ def read_config(path_or_name: str | Path) -> dict[str, Any]:
     if not isinstance(config, dict) or "net" not in config:
         raise ValueError(f"{path} does not describe a model: it has no 'net'.")
     return formats.model(config)
+
+
+def identity(path_or_name: str | Path) -> dict[str, Any]:
+    """Digests that another copy of the model has too, wherever it lies, and no other model.
+
+    Of the weights' file, whole; and of what config.json says of the network and of how it is sampled. Who
+    made the model is left out. Errors: as `resolve`; ValueError where config.json is no JSON.
+    """
+    path = resolve(path_or_name)
+    weights = {"weights": file_sha256(weights_file(path))}
+    if path.is_file():
+        return weights
+    said = json.loads((path / "config.json").read_bytes())
+    kept = {name: said.get(name) for name in ("family", "net", "sampler", "null_label")}
+    words = json.dumps(kept, sort_keys=True).encode()
+    return {**weights, "network": hashlib.sha256(words).hexdigest()[:16]}
 
 
 def read_state(path_or_name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

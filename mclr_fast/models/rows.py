@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -19,7 +19,7 @@ class Rows:
         law: what the family draws a row, by name (a noise level and its weight); each [n,...].
         position: of each row in the run, int64 [n]; with `seed` it keys whatever is drawn on the way.
         scale: [] float32, what the loss is multiplied by before its gradient is taken.
-        columns: which columns these are, of rows of `num_columns`.
+        columns: int64 [w], which columns these are, of rows of `num_columns`.
     """
 
     x: Tensor
@@ -29,8 +29,19 @@ class Rows:
     position: Tensor
     seed: int
     scale: Tensor
-    columns: slice
+    columns: Tensor
     num_columns: int
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that may differ between rows of one shape."""
+        return (self.x, self.labels, self.position, self.scale, self.columns, *self.law.values())
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Rows:
+        """The same with others in place of `tensors`."""
+        x, labels, position, scale, columns, *law = tensors
+        changed: dict[str, Any] = {"law": dict(zip(self.law, law, strict=True)), "columns": columns}
+        return replace(self, x=x, labels=labels, position=position, scale=scale, **changed)
 
     def part(self, rows: slice, columns: slice) -> Rows:
         """These rows and columns of whole rows."""
@@ -40,7 +51,7 @@ class Rows:
             labels=self.labels[rows, columns],
             law={name: value[rows] for name, value in self.law.items()},
             position=self.position[rows],
-            columns=columns,
+            columns=self.columns[columns],
         )
 
     def micro_batches(self, num_evaluations: int, *, separable: bool = True) -> Iterator[Rows]:
@@ -64,6 +75,7 @@ class Rows:
 
     def column_sums(self, energy: Tensor) -> Tensor:
         """Energies [n,w] -> their sum by column of the whole row, float64 [R], zero where there is none."""
-        sums = torch.zeros(self.num_columns, dtype=torch.float64, device=energy.device)
-        sums[self.columns] = energy.detach().double().sum(dim=0)
-        return sums
+        found = energy.detach().double().sum(dim=0)
+        if len(found) == self.num_columns:
+            return found
+        return found.new_zeros(self.num_columns).index_copy_(0, self.columns, found)

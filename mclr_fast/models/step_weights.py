@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-Reduce = Callable[[Tensor], Tensor]
-"""Adds up a flat float32 tensor over ranks, in place, and returns it."""
-
 
 class StepWeights(Protocol):
     """What a network computes with in a step: its parameters, or something made of them once."""
 
-    def held(self) -> AbstractContextManager[None]:
-        """Inside, the network's calls use the weights as they are now."""
+    @property
+    def like_gradients(self) -> list[Tensor]:
+        """Meta tensors of the gradients' shapes and strides, one each of what is trained."""
         ...
 
-    def accumulate(self) -> None:
-        """Take in the gradients of one micro-batch; call inside `held`, after its backward pass."""
+    def make(self) -> list[Tensor]:
+        """What a step's calls compute with, of the parameters as they are now."""
         ...
 
-    def backward(self, reduce: Reduce | None = None, scale: float = 1.0) -> None:
-        """Set the trained parameters' gradients: `scale` times what was accumulated, added up by `reduce`."""
+    def held(self, made: list[Tensor] | None = None) -> AbstractContextManager[None]:
+        """Inside, the network's calls use what `make` gave, or gives now."""
+        ...
+
+    def take(self) -> list[Tensor | None]:
+        """The gradients of a micro-batch, which are let go; call inside `held`, after its backward pass.
+
+        None where it did not reach.
+        """
+        ...
+
+    def backward(self, grads: list[Tensor], scale: float | Tensor = 1.0) -> None:
+        """Set the trained parameters' gradients: `scale` (a number or [1]) times those of what was held."""
         ...
 
 
@@ -36,21 +44,32 @@ class ParameterWeights:
         """net: on its device, not wrapped; its parameters are held by reference."""
         self._net = net
 
-    def held(self) -> AbstractContextManager[None]:
-        """As `StepWeights.held`: nothing is made."""
+    @property
+    def like_gradients(self) -> list[Tensor]:
+        """As `StepWeights.like_gradients`: the parameters' own."""
+        return [p.detach().to("meta") for p in self._trained()]
+
+    def make(self) -> list[Tensor]:
+        """As `StepWeights.make`: nothing is made."""
+        return []
+
+    def held(self, made: list[Tensor] | None = None) -> AbstractContextManager[None]:
+        """As `StepWeights.held`."""
         return nullcontext()
 
-    def accumulate(self) -> None:
-        """As `StepWeights.accumulate`: they are where they belong."""
+    def take(self) -> list[Tensor | None]:
+        """As `StepWeights.take`."""
+        grads = [p.grad for p in self._trained()]
+        for p in self._trained():
+            p.grad = None
+        return grads
 
     @torch.no_grad()
-    def backward(self, reduce: Reduce | None = None, scale: float = 1.0) -> None:
-        """As `StepWeights.backward`; zeros where no micro-batch of this rank reached a parameter."""
-        trained = [p for p in self._net.parameters() if p.requires_grad]
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-        if reduce is not None:
-            flat = reduce(torch.cat([grad.reshape(-1).float() for grad in grads]))
-            pieces = flat.split([grad.numel() for grad in grads])
-            grads = [piece.view_as(p).to(p.dtype) for piece, p in zip(pieces, trained, strict=True)]
-        for parameter, grad in zip(trained, grads, strict=True):
-            parameter.grad = grad if scale == 1 else grad * scale
+    def backward(self, grads: list[Tensor], scale: float | Tensor = 1.0) -> None:
+        """As `StepWeights.backward`."""
+        is_one = not isinstance(scale, Tensor) and scale == 1
+        for p, grad in zip(self._trained(), grads, strict=True):
+            p.grad = grad.to(p.dtype) if is_one else (grad * scale).to(p.dtype)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self._net.parameters() if p.requires_grad]

@@ -49,8 +49,8 @@ class CCA:
         """energy_NR, reference_NR: [N,1+K], column 0 the positive -> loss_N [N]. Needs no ratio."""
         return discriminator_output(self, energy_NR, reference_NR)
 
-    def column_losses(self, energy: Tensor, reference: Tensor, columns: slice, num_columns: int) -> Tensor:
-        """The shares [N, width] of some columns of rows of `num_columns`; all shares sum to loss_N."""
+    def column_losses(self, energy: Tensor, reference: Tensor, columns: Tensor, num_columns: int) -> Tensor:
+        """The shares [N,w] of the columns [w] of rows of `num_columns`; all shares sum to loss_N."""
         return discriminator_losses(self, self.lambda_, energy, reference, columns, num_columns)
 
     def coefficients(self, num_columns: int) -> None:
@@ -61,7 +61,8 @@ def discriminator_output(objective, energy_NR: Tensor, reference_NR: Tensor | No
     """An objective's loss as the sum of its `column_losses`, with terms for the log."""
     num_columns = energy_NR.shape[1]
     reference_NR = check_reference(objective, energy_NR, reference_NR)
-    loss_NR = objective.column_losses(energy_NR, reference_NR, slice(0, num_columns), num_columns)
+    columns = torch.arange(num_columns, device=energy_NR.device)
+    loss_NR = objective.column_losses(energy_NR, reference_NR, columns, num_columns)
     gap = mean_energies(energy_NR - reference_NR)
     terms = {f"{name}_gap": value for name, value in gap.items()}
     return ObjectiveOutput(loss_NR.sum(dim=1), mean_energies(energy_NR) | terms)
@@ -72,22 +73,21 @@ def discriminator_losses(
     negative_weight: float,
     energy: Tensor,
     reference: Tensor,
-    columns: slice,
+    columns: Tensor,
     num_columns: int,
 ) -> Tensor:
     """-log sigmoid(-+beta (e - r)) of column 0 and of the others, these times negative_weight / K.
 
-    energy, reference: [N, width], the columns `columns` of rows of `num_columns` -> [N, width].
+    energy, reference: [N,w], the columns `columns` (int64 [w]) of rows of `num_columns` -> [N,w].
     """
     check_columns(objective, num_columns)
-    width = len(range(*columns.indices(num_columns)))
-    if energy.shape[1] != width:
+    if energy.shape[1] != len(columns):
         raise ValueError(
-            f"{type(objective).__name__}: columns {columns.start}:{columns.stop} of {num_columns} are "
-            f"{width}, but energy has {energy.shape[1]}."
+            f"{type(objective).__name__}: energy has {energy.shape[1]} columns, but {len(columns)} of "
+            f"{num_columns} are named."
         )
     gap = energy - check_reference(objective, energy, reference)
-    sign, weight = torch.ones(2, num_columns, dtype=gap.dtype, device=gap.device)
-    sign[0] = -1
-    weight[1:] = negative_weight / (num_columns - 1)
-    return -weight[columns] * logsigmoid(sign[columns] * objective.beta * gap)
+    is_positive = columns == 0
+    sign, weight = 1 - 2 * is_positive.to(gap.dtype), torch.ones_like(gap[0])
+    weight = weight.where(is_positive, negative_weight / (num_columns - 1))
+    return -weight * logsigmoid(sign * objective.beta * gap)

@@ -41,8 +41,8 @@ class DDO:
         """energy_NR, reference_NR: [N,1+K], column 0 the real image -> loss_N [N]. Needs no ratio."""
         return discriminator_output(self, energy_NR, reference_NR)
 
-    def column_losses(self, energy: Tensor, reference: Tensor, columns: slice, num_columns: int) -> Tensor:
-        """The shares [N, width] of some columns of rows of `num_columns`; all shares sum to loss_N."""
+    def column_losses(self, energy: Tensor, reference: Tensor, columns: Tensor, num_columns: int) -> Tensor:
+        """The shares [N,w] of the columns [w] of rows of `num_columns`; all shares sum to loss_N."""
         return discriminator_losses(self, self.alpha, energy, reference, columns, num_columns)
 
     def coefficients(self, num_columns: int) -> None:

@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 
+class OneClassError(ValueError):
+    """A minibatch whose images have no negatives, since all are of one class."""
+
+
 def pair_labels(
     labels: Tensor,
     num_negatives: int,
@@ -19,7 +23,7 @@ def pair_labels(
               images at index are those of Algorithm 2.
     Draws     uniform with replacement among positions j with labels[j] != labels[i] (Algorithm 1);
               among all positions with include_own, so that c~ ~ p(c) as Theorems 1 and 3 assume.
-    Errors    ValueError when num_negatives < 1, or when some image has no negative.
+    Errors    ValueError when num_negatives < 1; OneClassError when no image has a negative.
     Source    section E.2; Algorithms 1 and 2.
     """
     if num_negatives < 1:
@@ -29,7 +33,7 @@ def pair_labels(
         allowed = torch.ones_like(allowed)
     if not bool(allowed.any(dim=1).all()):
         num_distinct = len(labels.unique())
-        raise ValueError(
+        raise OneClassError(
             f"labels has {num_distinct} distinct class in this minibatch of {len(labels)}; MCLR "
             "needs at least 2: raise the batch size or shuffle the data."
         )

@@ -6,7 +6,7 @@ function here chooses it; `implementations()` says what is in use and why.
 
 from . import _choice
 from ._choice import Implementation, using
-from .adam_norm_ema_ import adam_norm_ema_
+from .adam_norm_ema_ import adam_norm_ema_, prepare_adam_norm_ema_
 from .contrast_loss import contrast_loss
 from .heun_update import heun_update
 from .modulate_silu import modulate_silu
@@ -39,6 +39,7 @@ __all__ = [
     "noisy_input",
     "normalize",
     "pixel_norm_silu",
+    "prepare_adam_norm_ema_",
     "qkv_norm",
     "random_normal",
     "random_uniform",
@@ -52,6 +53,7 @@ __all__ = [
 
 OPS = (
     "adam_norm_ema_",
+    "prepare_adam_norm_ema_",
     "contrast_loss",
     "heun_update",
     "modulate_silu",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -61,6 +61,43 @@ def adam_norm_ema_(
             torch._foreach_lerp_(list(average), list(params), 1 - beta)
     if others:
         force_weight_norm_(param for param, flag in zip(params, normalized, strict=True) if flag)
+
+
+def prepare_adam_norm_ema_(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avg: Sequence[Tensor],
+    exp_avg_sq: Sequence[Tensor],
+    averages: Sequence[Sequence[Tensor]],
+    normalized: Sequence[bool],
+) -> Callable[[Sequence[float], int, float, tuple[float, float], float], None]:
+    """`adam_norm_ema_` of these tensors as update(decays, step, lr, betas, eps): its launches are left.
+
+    For those who have time before the gradients are there, and none afterwards. The tensors must stay.
+    """
+    grads = [grad.contiguous() for grad in grads]
+    states = [params, exp_avg, exp_avg_sq, *averages]
+    if len(averages) > MOST_AVERAGES or not _serves(params, states):
+
+        def update(decays, step, lr, betas, eps):
+            pairs = list(zip(averages, decays, strict=True))
+            adam_norm_ema_(
+                params, grads, exp_avg, exp_avg_sq, pairs, normalized, step=step, lr=lr, betas=betas, eps=eps
+            )
+
+        return update
+    first, second, *_ = [*averages, [], []]
+    rows = _rows(params, grads, exp_avg, exp_avg_sq, first, second, normalized)
+    table, device = _native.table(rows), params[0].device
+
+    def update(decays, step, lr, betas, eps):
+        arguments = table, len(rows), _adam(step, lr, *betas, eps, decays)
+        if device.type == "cpu":
+            _native.cpu().adam_norm_ema(*arguments)
+        else:
+            _native.launch("adam_norm_ema", device, *arguments)
+
+    return update
 
 
 def _serves(params: Sequence[Tensor], states: Sequence[Sequence[Tensor]]) -> bool:

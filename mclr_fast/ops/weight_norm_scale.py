@@ -31,23 +31,26 @@ def weight_norm_scale(
 
 
 def weight_norm_scale_grads(
-    grads: Sequence[Tensor], weights: Sequence[Tensor], gains: Sequence[Tensor | None], scale: float = 1.0
+    grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    gains: Sequence[Tensor | None],
+    scale: float | Tensor = 1.0,
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Gradients of weights and gains from `scale` times those of the effective weights.
 
     That is `weight_norm_scale` backwards; the scale is a factor of what it multiplies by anyhow. An element
     that is not finite makes its whole row so, but for rows of zeros.
 
-    Shapes    grads: as the weights, of any dtype of `weight_norm_scale`'s results -> float32, as weights and
-              gains (None where the gain is).
+    Shapes    grads: as the weights, of any dtype of `weight_norm_scale`'s results; scale: a number or [1]
+              -> float32, as weights and gains (None where the gain is).
     """
-    if scale != 1.0 and weights:
+    if weights and (isinstance(scale, Tensor) or scale != 1.0):
         # The weights' gradients are linear in the gain, the gains' do not depend on it.
-        factor = weights[0].new_full((1,), scale)
-        scaled = [factor if gain is None else gain.detach() * scale for gain in gains]
+        factor = scale if isinstance(scale, Tensor) else weights[0].new_full((1,), scale)
+        scaled = [factor if gain is None else gain.detach() * factor for gain in gains]
         grad_weights, grad_gains = weight_norm_scale_grads(grads, weights, scaled)
         return grad_weights, [
-            None if gain is None else grad * scale for grad, gain in zip(grad_gains, gains, strict=True)
+            None if gain is None else grad * factor for grad, gain in zip(grad_gains, gains, strict=True)
         ]
     dtypes = [grad.dtype for grad in grads]
     _check(weights, gains, dtypes)

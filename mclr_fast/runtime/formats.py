@@ -13,6 +13,7 @@ from typing import Any
 from .errors import RunError
 
 CONFIG_FORMAT = SUMMARY_FORMAT = EVALUATION_FORMAT = CFG_FORMAT = GRID_FORMAT = STATE_FORMAT = 2
+IDENTITY_FORMAT = 1
 STATISTICS_FORMAT = 1  # of a reference's .npz, evaluation/statistics_files.py
 
 # Format 1 had one protocol, and these metrics at the top of a row.
@@ -55,6 +56,12 @@ def config(content: Content, file: object = "config.json") -> Content:
     """A run's options by name, "group.name" -> value; those of later versions are missing in older files."""
     number(content, CONFIG_FORMAT, file)
     return {name: value for name, value in content.items() if name != "format"}
+
+
+def identity(content: Content, file: object = "identity.json") -> Content:
+    """What a run began with: younger than format 1 of the other files."""
+    number(content, IDENTITY_FORMAT, file)
+    return content
 
 
 def model(content: Content) -> Content:

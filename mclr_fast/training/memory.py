@@ -80,16 +80,15 @@ class StepMemory:
         rows = self.rows(num_gpus)
         height, width = self.part(num_gpus, micro_batch)
         num_parts = -(-rows // height) * -(-self.num_columns // width)
-        gradients = whole * (num_parts > 1)
+        adds_up = num_parts > 1 or (num_gpus > 1 and not is_sharded)
+        gradients = whole * adds_up
         activations = self.micro_batch_bytes(height, width, is_sharded)
         effective = self.effective
         if is_sharded:
             effective += _bytes(net.parameters())
             reduction = own + 2 * self.largest_group
-        else:  # the sums, in one float32 tensor too if they are reduced, then the parameters' gradients
-            sums = gradients or self.effective
-            casts = whole * (sums != whole)
-            reduction = sums + whole + casts * (num_gpus > 1) - effective - gradients
+        else:  # the sums, or the only micro-batch's own, then the parameters' gradients in the weights' place
+            reduction = whole - effective * adds_up
         activations = max(activations, reduction)
         num_averages = len(train.ema_stds) if train.ema == "power" else 1
         return Memory(
@@ -165,7 +164,7 @@ class StepMemory:
                 else:
                     with weights.held():
                         loss.backward(net, rows)
-                        weights.accumulate()
+                        weights.take()
         net.zero_grad()
 
     def _rows(self, height: int, width: int, law: dict[str, Tensor]) -> Rows:
@@ -177,7 +176,7 @@ class StepMemory:
             position=torch.empty(height, dtype=torch.int64),
             seed=0,
             scale=torch.empty(()),
-            columns=slice(0, width),
+            columns=torch.empty(width, dtype=torch.int64),
             num_columns=self.num_columns,
         )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -43,14 +44,26 @@ class AdamWithAverages(ABC):
         self.exp_avg_sq = {name: torch.zeros_like(p) for name, p in self.params.items()}
 
     @abstractmethod
-    def _update(self, lr: float, images_seen: int, batch_size: int) -> None:
-        """Apply the gradients as step `num_steps`, counted from 1."""
+    def _prepared(self, lr: float, images_seen: int, batch_size: int, step: int) -> Callable[[], None]:
+        """What applies the gradients as step `step`, counted from 1."""
+
+    def prepare(self, lr: float, images_seen: int, batch_size: int) -> Callable[[], None]:
+        """What makes the step of the gradients there are, if it is to be made: before it is known, on a GPU.
+
+        images_seen counts the step being made. It clears the gradients.
+        """
+        update = self._prepared(lr, images_seen, batch_size, self.num_steps + 1)
+
+        def step() -> None:
+            self.num_steps += 1
+            update()
+            self._clear()
+
+        return step
 
     def step(self, lr: float, images_seen: int, batch_size: int) -> None:
-        """Apply the gradients; images_seen counts the step being made. Clears the gradients."""
-        self.num_steps += 1
-        self._update(lr, images_seen, batch_size)
-        self._clear()
+        """Prepare the step and make it."""
+        self.prepare(lr, images_seen, batch_size)()
 
     def skip(self, images_seen: int, batch_size: int) -> None:
         """Drop the gradients: the weights stay, and count in their averages for as long as they do."""
@@ -90,22 +103,18 @@ class AdamWithAverages(ABC):
 class AdamNormEMA(AdamWithAverages):
     """All of it in one pass: `ops.adam_norm_ema_`."""
 
-    def _update(self, lr: float, images_seen: int, batch_size: int) -> None:
-        decays = self.ema.decays(images_seen, batch_size)
-        averages = [_locals(average.values()) for average in self.ema.weights().values()]
+    def _prepared(self, lr: float, images_seen: int, batch_size: int, step: int) -> Callable[[], None]:
         params = self.params.values()
-        ops.adam_norm_ema_(
+        update = ops.prepare_adam_norm_ema_(
             _locals(params),
             _locals(p.grad for p in params),
             _locals(self.exp_avg.values()),
             _locals(self.exp_avg_sq.values()),
-            list(zip(averages, decays, strict=True)),
+            [_locals(average.values()) for average in self.ema.weights().values()],
             self.normalized,
-            step=self.num_steps,
-            lr=lr,
-            betas=self.betas,
-            eps=EPS,
         )
+        decays = self.ema.decays(images_seen, batch_size)
+        return partial(update, decays, step, lr, self.betas, EPS)
 
 
 class LibraryAdam(AdamWithAverages):
@@ -126,13 +135,16 @@ class LibraryAdam(AdamWithAverages):
             step = torch.zeros((), device=p.device)
             self.adam.state[p] = {"exp_avg": first, "exp_avg_sq": second, "step": step}
 
-    def _update(self, lr: float, images_seen: int, batch_size: int) -> None:
+    def _prepared(self, lr: float, images_seen: int, batch_size: int, step: int) -> Callable[[], None]:
+        return partial(self._update, lr, images_seen, batch_size, step)
+
+    def _update(self, lr: float, images_seen: int, batch_size: int, step: int) -> None:
         for group in self.adam.param_groups:
             # torch counts the steps before this one with each parameter, apex with the group.
-            group |= {"lr": lr, "step": self.num_steps - 1}
+            group |= {"lr": lr, "step": step - 1}
         steps = [self.adam.state[p]["step"] for p in self.own]
         torch._foreach_zero_(steps)
-        torch._foreach_add_(steps, self.num_steps - 1)
+        torch._foreach_add_(steps, step - 1)
         for own, p in zip(self.own, self.params.values(), strict=True):
             # apex walks through memory: a gradient must lie as its parameter does.
             own.grad = local(p.grad).contiguous()

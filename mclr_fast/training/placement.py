@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -13,17 +14,21 @@ from torch.distributed.tensor import DTensor
 
 from mclr_fast.models import Family
 from mclr_fast.models.rows import Rows
+from mclr_fast.runtime.graphs import Procedures
 from mclr_fast.runtime.ranks import Ranks
 
 SHARDED_FROM = 1_000_000_000  # parameters
 Sharding = Literal["auto", "replicate", "shard"]
+Scores = tuple[Tensor, Tensor]
+Score = Callable[[Rows], Scores]
+"""Back-propagates a micro-batch; its loss and its energies' sums (`methods.losses.Loss.backward`)."""
 
 
 class Placement(Protocol):
     """A way of spreading a network over ranks. Between steps its parameters hold this rank's part."""
 
-    def over(self, parts: Iterable[Rows], loss_scale: float = 1.0) -> Iterator[Rows]:
-        """The micro-batches of a step, each to be back-propagated before the next is taken.
+    def backward(self, score: Score, parts: Iterable[Rows], loss_scale: float = 1.0) -> Iterator[Scores]:
+        """The scores of a step's micro-batches, each to be read before the next is taken.
 
         After the last, every parameter's gradient is the sum over micro-batches and ranks. `loss_scale` is
         put into the parts, and taken out of the gradients on their way to the parameters: here alone.
@@ -35,10 +40,25 @@ class Placement(Protocol):
         """Whole tensors, on every rank; all ranks must call it."""
         ...
 
+    def forget(self) -> None:
+        """Let go of what was captured: `score` is another from now on."""
+        ...
 
-def place(net: nn.Module, family: Family, ranks: Ranks, sharding: Sharding) -> Placement:
-    """Place a network that every rank holds whole. With one rank there is nothing to shard."""
-    return (Sharded if shards(net, ranks.size, sharding) else Replicated)(net, family, ranks)
+    def make_room(self) -> None:
+        """Others compute now: let go of what was captured where memory is tight."""
+        ...
+
+
+def place(
+    net: nn.Module, family: Family, ranks: Ranks, sharding: Sharding, graphs: Procedures | None = None
+) -> Placement:
+    """Place a network that every rank holds whole. With one rank there is nothing to shard.
+
+    graphs: captures what a rank that holds it whole repeats.
+    """
+    if shards(net, ranks.size, sharding):
+        return Sharded(net, family, ranks)
+    return Replicated(net, family, ranks, graphs or Procedures(None))
 
 
 def shards(net: nn.Module, num_ranks: int, sharding: Sharding) -> bool:
@@ -52,22 +72,86 @@ def shards(net: nn.Module, num_ranks: int, sharding: Sharding) -> bool:
 class Replicated:
     """Every rank has it all. What a step computes with is made once, its gradients reduced as one tensor."""
 
-    def __init__(self, net: nn.Module, family: Family, ranks: Ranks):
+    def __init__(self, net: nn.Module, family: Family, ranks: Ranks, graphs: Procedures):
         """net: on its device; its parameters are held by reference."""
         self.weights = family.step_weights(net)
-        self.reduce = ranks.sum if ranks.size > 1 else None
+        self.ranks = ranks
+        self.graphs = graphs
+        self._sums: GradientSums | None = None
 
-    def over(self, parts: Iterable[Rows], loss_scale: float = 1.0) -> Iterator[Rows]:
-        """As `Placement.over`."""
-        with self.weights.held():
+    def backward(self, score: Score, parts: Iterable[Rows], loss_scale: float = 1.0) -> Iterator[Scores]:
+        """As `Placement.backward`.
+
+        Gradients of one micro-batch on one rank stay as they are; others are added up in float32.
+        """
+        parts = [part.scaled(loss_scale) for part in parts]
+        sums = self._empty_sums() if len(parts) != 1 or self.ranks.size > 1 else None
+        grads: list[Tensor | None] = []
+        with self.weights.held(self.graphs("weights", self.weights.make, is_read=True)):
             for part in parts:
-                yield part.scaled(loss_scale)
-                self.weights.accumulate()
-        self.weights.backward(self.reduce, 1 / loss_scale)
+                loss, energies, *grads = self._micro_batch(score, part, sums)
+                yield loss, energies
+        if sums is not None:
+            self.ranks.sum(sums.flat)
+            grads = sums.parts
+        scale = () if loss_scale == 1 else (grads[0].new_full((1,), 1 / loss_scale, dtype=torch.float32),)
+        self.weights.backward(grads, *scale)
 
     def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `Placement.full`; no copies."""
         return {name: tensor.detach() for name, tensor in tensors.items()}
+
+    def forget(self) -> None:
+        """As `Placement.forget`."""
+        self.graphs.forget()
+
+    def make_room(self) -> None:
+        """As `Placement.make_room`."""
+        self.graphs.make_room()
+
+    def _micro_batch(self, score: Score, part: Rows, sums: GradientSums | None) -> list[Tensor]:
+        """Loss and energies; without sums also the gradients."""
+
+        def procedure(*tensors: Tensor) -> list[Tensor]:
+            self.weights.take()  # what a capture that failed may have left
+            scores = score(part.with_tensors(tensors))
+            grads = self.weights.take()
+            if sums is None:
+                grads = [
+                    torch.zeros_like(like, device=part.x.device) if grad is None else grad
+                    for grad, like in zip(grads, self.weights.like_gradients, strict=True)
+                ]
+                return [*scores, *grads]
+            sums.add_(grads)
+            return [*scores]
+
+        key = part.shared, tuple(part.law), part.seed, part.num_columns, sums is None
+        return self.graphs(key, procedure, *part.tensors)
+
+    def _empty_sums(self) -> GradientSums:
+        if self._sums is None:
+            self._sums = GradientSums(self.weights.like_gradients, self.ranks.device)
+        self._sums.flat.zero_()
+        return self._sums
+
+
+class GradientSums:
+    """Sums of gradients in float32, in one tensor. Attributes: flat; parts, views of it, one a gradient."""
+
+    def __init__(self, like: list[Tensor], device: torch.device):
+        """like: of the gradients' shapes and strides, dense."""
+        self.flat = torch.zeros(sum(tensor.numel() for tensor in like), device=device)
+        pieces = self.flat.split([tensor.numel() for tensor in like])
+        self.parts = [
+            piece.as_strided(tensor.shape, tensor.stride(), piece.storage_offset())
+            for piece, tensor in zip(pieces, like, strict=True)
+        ]
+
+    def add_(self, grads: list[Tensor | None]) -> None:
+        """Add a micro-batch's; None adds nothing."""
+        for part, grad in zip(self.parts, grads, strict=True):
+            if grad is not None:
+                part.add_(grad)
 
 
 class Sharded:
@@ -91,8 +175,8 @@ class Sharded:
         # A network's result may be a view (the rows' columns), which nobody writes to.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
 
-    def over(self, parts: Iterable[Rows], loss_scale: float = 1.0) -> Iterator[Rows]:
-        """As `Placement.over`."""
+    def backward(self, score: Score, parts: Iterable[Rows], loss_scale: float = 1.0) -> Iterator[Scores]:
+        """As `Placement.backward`."""
         parts = list(parts)
         for module in self.net.modules():
             if isinstance(module, FSDPModule):
@@ -102,7 +186,7 @@ class Sharded:
             self.net.set_requires_gradient_sync(is_last)
             self.net.set_reshard_after_backward(is_last)
             self.net.set_is_last_backward(is_last)
-            yield part.scaled(loss_scale)
+            yield score(part.scaled(loss_scale))
 
     def full(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `Placement.full`; gathered one by one, to the CPU."""
@@ -110,3 +194,9 @@ class Sharded:
             name: (tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()).cpu()
             for name, tensor in tensors.items()
         }
+
+    def forget(self) -> None:
+        """As `Placement.forget`: nothing is captured."""
+
+    def make_room(self) -> None:
+        """As `Placement.make_room`."""

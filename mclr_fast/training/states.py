@@ -31,6 +31,13 @@ State = Mapping[str, Mapping[str, Tensor]]
 """Group -> name -> tensor."""
 
 
+class KeptStager(DefaultStager):
+    """DCP's, for all saves of a training: it keeps the memory that tensors are copied to."""
+
+    def close(self) -> None:
+        """Nothing: torch 2.11's DCP closes the caller's stager after its first save."""
+
+
 class TrainingStates:
     """States of one training by images seen, `folder/<images seen>/`.
 
@@ -47,7 +54,7 @@ class TrainingStates:
         self._last: int | None = None  # images seen of the state that was saved or loaded last
         self._pending: Future | None = None
         self._group = ranks.background_group()
-        self._stager = DefaultStager(StagingOptions(ranks.device.type == "cuda", False, False, False))
+        self._stager = KeptStager(StagingOptions(ranks.device.type == "cuda", False, False, False))
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="training-state")
         ranks.at_close(self.settle)
 
@@ -101,10 +108,11 @@ class TrainingStates:
     def load(self, state: State) -> Any:
         """Fill `state`'s tensors, of any sharding, from the newest sound state; returns its meta.
 
-        None where there is none yet. A damaged one is put aside, with a warning, for the one before it.
+        None where there is none yet: one that was cut short before it was complete never was one. A damaged
+        one is put aside, with a warning, for the one before it.
 
-        Errors    ValueError when names or shapes are not `state`'s; RunError when it is another run's, and
-                  when one cannot be read.
+        Errors    ValueError when names or shapes are not `state`'s; RunError when it is another run's, when
+                  one cannot be read, and when there are states and all are damaged.
         """
         try:
             found = self.ranks.on_main(self._newest_sound)
@@ -141,15 +149,37 @@ class TrainingStates:
             )
         for path in self.folder.glob(".*.tmp"):
             shutil.rmtree(path, ignore_errors=True)
+        damaged: dict[Path, DamagedState] = {}
         for folder in reversed(self._folders()):
             try:
-                return folder, read_complete(folder)
+                found = folder, read_complete(folder)
             except DamagedState as damage:
-                aside = folder.with_name(f"damaged-{folder.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-                say(True, f"warning: {folder} is damaged ({damage}): going on from the one before it.")
+                damaged[folder] = damage
+                continue
+            for other, damage in damaged.items():
+                self._put_aside(other, damage)
+            return found
+        self._check_none_lost(damaged)
         return None
+
+    def _put_aside(self, folder: Path, damage: DamagedState) -> None:
+        """Rename a damaged state: there is one before it."""
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        say(True, f"warning: {folder} is damaged ({damage}): going on from the one before it.")
+
+    def _check_none_lost(self, damaged: Mapping[Path, DamagedState]) -> None:
+        """RunError where there were states and none is sound: the run would begin again, unasked."""
+        lost = [f"{folder} is damaged ({damage})" for folder, damage in damaged.items()]
+        aside = sorted(self.folder.glob("damaged-*"), reverse=True)
+        lost += [f"{folder} was put aside as damaged" for folder in aside]
+        if lost:
+            more = f", as {len(lost) - 1} more there" if len(lost) > 1 else ""
+            raise RunError(
+                f"{lost[0]}{more}, and no sound state is left to go on from. Nothing was changed: bring back "
+                f"a whole copy, or, to begin again at 0, remove {self.folder} or choose another --outdir."
+            )
 
     def _complete(self, written: Future, temporary: Path, content: dict) -> None:
         """In the background, once this rank's data are written; rank 0 makes the state count."""

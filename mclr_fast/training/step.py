@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -63,10 +65,16 @@ class Step:
         self.stop = stop
 
     def __call__(self, images_seen: int, loss_scale: float = 1.0) -> StepResult:
-        """Leave the gradients of the step after `images_seen` in the parameters.
+        """Begin the step and wait for it."""
+        return self.begin(images_seen, loss_scale)()
+
+    def begin(self, images_seen: int, loss_scale: float = 1.0) -> Callable[[], StepResult]:
+        """Leave the gradients of the step after `images_seen` in the parameters; what waits for its result.
+
+        Until it is called a GPU may still be at work on them.
 
         loss_scale: what losses are multiplied by for their backward passes, and gradients then divided by.
-        Errors    RunError for a minibatch without negatives, or an image that cannot be read.
+        Errors    RunError for data without negatives, or an image that cannot be read.
         """
         try:
             batch = self.source.draw(images_seen)
@@ -75,17 +83,17 @@ class Step:
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         energy_sums = torch.zeros(batch.num_columns, dtype=torch.float64, device=self.ranks.device)
         parts = batch.micro_batches(self.micro_batch, separable=self.method.separable)
-        for part in self.placement.over(parts, loss_scale):
-            loss, energies = self.loss.backward(self.net, part)
+        score = partial(self.loss.backward, self.net)
+        for loss, energies in self.placement.backward(score, parts, loss_scale):
             loss_sum += loss
             energy_sums += energies
-        return self._result(loss_sum, energy_sums)
-
-    def _result(self, loss_sum: torch.Tensor, energy_sums: torch.Tensor) -> StepResult:
         flags = torch.stack([~self.optimizer.finite(), self._stop_requested()]).double()
         totals = torch.cat([flags, loss_sum[None], energy_sums])
+        return partial(self._result, self.ranks.sum(totals))
+
+    def _result(self, totals: torch.Tensor) -> StepResult:
         # SYNC: loss and gradients decide whether the update may be made.
-        overflows, stops, loss, *energies = self.ranks.sum(totals).tolist()
+        overflows, stops, loss, *energies = totals.tolist()
         num_images = self.source.batch_size
         return StepResult(
             loss=loss / num_images,
@@ -95,4 +103,4 @@ class Step:
         )
 
     def _stop_requested(self) -> torch.Tensor:
-        return torch.tensor(self.stop.requested, device=self.ranks.device)
+        return torch.full((), self.stop.requested, device=self.ranks.device)  # not copied from the host

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from mclr_fast.methods.registry import Needs, make_method
 from mclr_fast.models import Model
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.faults import Fault
+from mclr_fast.runtime.graphs import Procedures, capturer
 from mclr_fast.runtime.logs import RunLog, progress_bar, say
 from mclr_fast.runtime.ranks import Ranks, local
 from mclr_fast.runtime.signals import StopRequest
@@ -75,7 +77,7 @@ class Trainer:
         self.method = make_method(config.objective)
         self.guard = EnergyGuard(self.config.stop_factor)
         self.net = self._prepared(net)
-        self.placement = place(self.net, self.family, ranks, self.config.sharding)
+        self.placement = place(self.net, self.family, ranks, self.config.sharding, self._graphs(config))
         params = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
         self.ema = self._averages(params)
         make_optimizer = OPTIMIZERS[self.config.optimizer]
@@ -105,6 +107,7 @@ class Trainer:
     def use(self, needs: Needs) -> None:
         """Train with this reference, these samples or ratios from here on."""
         self.step.loss = self.method.loss(self.family, needs)
+        self.placement.forget()
         self.source.samples = needs.samples
 
     @property
@@ -124,10 +127,12 @@ class Trainer:
             while self.images_seen < images and not self.stopped:
                 started = time.perf_counter()
                 lr = self.schedule(self.images_seen, config.batch_size)
-                result = self.step(self.images_seen, self.loss_scale.value)
+                wait = self.step.begin(self.images_seen, self.loss_scale.value)
                 before = self.images_seen
                 self.images_seen += config.batch_size
-                bad = self._update(result, lr)
+                update = self.optimizer.prepare(lr, self.images_seen, config.batch_size)
+                result = wait()
+                bad = self._update(result, update)
                 elapsed = time.perf_counter() - started
                 self.seconds += elapsed
                 self.fault.at("update", self.images_seen)
@@ -142,6 +147,7 @@ class Trainer:
                     raise Interrupted
                 if config.checkpoint_every and self._crossed(before, config.checkpoint_every):
                     self.save()
+        self.placement.make_room()
 
     def average_state(self, label: str | None = None) -> dict[str, Tensor]:
         """state_dict of the network with an average (default: the first) in place of the trained parameters.
@@ -176,6 +182,10 @@ class Trainer:
         ops.force_weight_norm_(self.family.normalized(net))
         return net
 
+    def _graphs(self, config: RunConfig) -> Procedures:
+        device = capturer(self.ranks.device) if config.eval.cuda_graphs == "on" else None
+        return Procedures(device, say=partial(say, self.ranks.is_main))
+
     def _averages(self, params: dict[str, nn.Parameter]) -> ParameterEMA:
         if self.config.ema == "power":
             return PowerFunctionEMA(params, self.config.ema_stds)
@@ -195,7 +205,7 @@ class Trainer:
             self.config.flip,
         )
 
-    def _update(self, result: StepResult, lr: float) -> bool:
+    def _update(self, result: StepResult, update: Callable[[], None]) -> bool:
         """Apply the gradients of a step, or leave it out; whether it was bad: nothing would mend it.
 
         Errors    RunError for a bad step that may not be left out.
@@ -203,7 +213,7 @@ class Trainer:
         overflow = not result.finite and math.isfinite(result.loss) and not self.loss_scale.at_lowest
         bad = not (result.finite or overflow)  # a lower loss scale would not mend it
         if result.finite:
-            self.optimizer.step(lr, self.images_seen, self.config.batch_size)
+            update()
         else:
             if bad:
                 self._allow_bad_batch(result.loss)

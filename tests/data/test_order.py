@@ -5,6 +5,7 @@ import pytest
 
 from mclr_fast import ops
 from mclr_fast.data import SampleOrder
+from mclr_fast.data.order import expected_one_class
 
 
 def epoch(order, number):
@@ -71,3 +72,22 @@ def test_an_epochs_permutation_is_drawn_once(monkeypatch):
     for first in range(0, 3000, 64):
         order.indices(np.arange(first, first + 64))
     assert drawn == [(0, 2000), (1, 2000), (2, 2000), (3, 2000)]
+
+
+@pytest.mark.parametrize("counts", [(6, 2), (4, 4), (1, 1, 6), (8,)])
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_minibatches_of_one_class_are_expected_as_often_as_they_come(counts, batch_size):
+    """The expected number is that of 2,000 epochs, within four standard deviations."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    num_steps = 2000 * 8 // batch_size
+    drawn = labels[SampleOrder(8, seed=1).indices(np.arange(2000 * 8))].reshape(num_steps, batch_size)
+    found = int((drawn == drawn[:, :1]).all(axis=1).sum())
+    expected = expected_one_class(labels, batch_size, num_steps)
+    assert abs(found - expected) <= 4 * expected**0.5 * (0 < expected < num_steps)
+
+
+def test_no_minibatch_larger_than_a_class_is_expected_to_hold_it_alone():
+    """Neither where classes are smaller than a minibatch, nor where all of the data are."""
+    assert expected_one_class(np.repeat([0, 1], 5), 6, 10**9) == 0
+    assert expected_one_class(np.repeat([0, 1], 5), 11, 10**9) == 0
+    assert 0 < expected_one_class(np.arange(1000).repeat(1000), 32, 10**6) < 1e-60

@@ -14,7 +14,7 @@ from mclr_fast.experiments.dry_run import dry_run
 from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.models.published import FILES
-from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.errors import Interrupted, RunError
 
 
 @pytest.fixture
@@ -169,6 +169,55 @@ def test_a_classifier_of_other_noise_levels_is_refused(refused, tiny_run, files)
     tiny_run("other", "weighted-mclr", classifier=files / "classifier.safetensors").needs.make()
     words = "--classifier .* was trained for something else: its P_std is 0.5, this run's 0.75"
     refused(words, "weighted-mclr", classifier=files / "classifier.safetensors", P_std=0.75)
+
+
+ONE_CLASS = r"data\.zip has 1 distinct class, 2 .5 images.; {} contrasts at least 2: use data of more classes"
+
+
+@pytest.mark.parametrize("objective", ["mclr", "kl-mclr", "ccdpo", "cca"])
+def test_data_of_one_class_are_refused_by_what_contrasts_classes(refused, files, objective):
+    """Run and dry run say which class it is, how many images it has, and what there is instead."""
+    write_negatives(files / "data.zip", [2] * 5)
+    refused(ONE_CLASS.format(objective), objective)
+
+
+@pytest.mark.parametrize(
+    ("objective", "options"),
+    [("mclr", {"include_own": True}), ("weighted-mclr", {}), ("ddo", {}), ("gft", {}), ("denoising", {})],
+)
+def test_data_of_one_class_are_taken_by_what_does_not_contrast_it(tiny_run, files, objective, options):
+    """Objectives of all labels, of samples or of no negatives have a use for them."""
+    write_negatives(files / "data.zip", [2] * 5)
+    tiny_run("run", objective, **options)
+
+
+LOPSIDED = {"labels": [0] * 17 + [1, 2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "note"), [(2, "about 34 of 48"), (4, "about 12 of 24"), (8, "about 2 of 12")]
+)
+def test_minibatches_of_one_class_are_announced(tiny_run, run_config, files, capsys, batch_size, note):
+    """A run and its dry run say about how many there are, and the run goes to its end, resumed or not."""
+    write_negatives(files / "data.zip", **LOPSIDED)
+    train = {"batch_size": batch_size, "duration": 96, "lr": 1e-4}
+    said = f"{note} minibatches of {batch_size} hold one class alone: their negatives are drawn from all"
+    assert said in dry_run(run_config("run", "ccdpo", train))
+    with pytest.raises(Interrupted):
+        tiny_run("run", "ccdpo", 96 // batch_size // 2, train).execute()
+    assert said in capsys.readouterr().out
+    summary = tiny_run("run", "ccdpo", train=train).execute()
+    assert summary.images_seen == 96
+
+
+@pytest.mark.parametrize(
+    ("objective", "train"),
+    [("mclr", {"batch_size": 18}), ("mclr", {"batch_size": 8, "duration": 8}), ("ddo", {"batch_size": 2})],
+)
+def test_minibatches_of_one_class_are_not_announced_where_none_will_be(run_config, files, objective, train):
+    """Nor where the objective has no use for the others of its minibatch."""
+    write_negatives(files / "data.zip", **LOPSIDED)
+    assert "one class alone" not in dry_run(run_config("run", objective, train))
 
 
 def test_a_dry_run_of_data_that_do_not_fit_is_refused(run_config, files):

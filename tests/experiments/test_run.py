@@ -225,6 +225,28 @@ def test_a_kill_between_the_best_model_and_its_evaluation_loses_nothing(tmp_path
     assert untimed[0] == untimed[1]
 
 
+def test_a_judged_run_that_grew_keeps_the_row_of_its_old_end(tmp_path):
+    """Its evaluation is not made again, and the best model is the one whose row is the best."""
+    outdir = tmp_path / "run"
+    command = ["--outdir", str(outdir), "--num-steps", "2", "--eval-every", "96", "--device", "cpu", *BARE]
+    command += ["--precision", "fp32"]
+    assert train.main([*command, "--duration", "64"]) == 0
+    (kept,) = outdir.glob("evaluations/mclr-*64*")
+    made = kept.stat().st_mtime_ns
+    assert train.main([*command, "--duration", "128"]) == 0
+    summary = json.loads((outdir / "summary.json").read_text())
+    rows = [row for row in summary["rows"] if row["kind"] == "trained"]
+    assert [row["images_seen"] for row in rows] == [64, 96, 128]
+    assert kept.stat().st_mtime_ns == made and summary["images_seen"] == 128
+    assert summary["best"]["fd"] == min(row["fd"] for row in rows)
+    judge = Run(
+        replace(train.parse([*command, "--duration", "128"])), Ranks("cpu"), StopRequest()
+    ).evaluator()
+    judge.choose_grid_seeds(load("mnist16-base"))
+    again = judge.make(load(outdir / "checkpoints" / "best"), "mclr", "trained")
+    assert again.row.fd == pytest.approx(summary["best"]["fd"], rel=1e-3)
+
+
 @pytest.mark.parametrize("name", ["mnist16-autoguidance", "mnist16-cfgrl"])
 def test_plus_minus_recipes_resolve(name, tmp_path, capsys):
     assert train.main(["--recipe", name, "--dry-run", "--outdir", str(tmp_path / "run")]) == 0

@@ -210,12 +210,26 @@ def test_class_indices_are_one_hot_labels():
         (torch.arange(4), r"one-hot, floating [N,label_dim] with at least 2 classes, not torch.int64 [4]"),
         (torch.ones(4, 0), "with at least 2 classes, not torch.float32 [4, 0]"),
         (torch.zeros(4, 4), "some row has not exactly one 1"),
-        (torch.eye(4)[[1, 1, 1, 1]], "labels has 1 distinct class in this minibatch of 4"),
+        (
+            torch.eye(4)[[1, 1, 1, 1]],
+            "labels has 1 distinct class in this minibatch of 4, all that this GPU holds at once; the loss "
+            "contrasts at least 2: raise --batch-gpu (--batch alone",
+        ),
     ],
 )
 def test_labels_that_are_not_one_hot_are_refused(labels, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         MCLRLoss(**NOISE)(net=make_net(), images=torch.randn(4, 1, 8, 8), labels=labels)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_images_of_one_class_on_a_gpu_name_batch_gpu(losses, size):
+    """Each loss that contrasts them stops, and names EDM2's --batch-gpu, for one image as for several."""
+    images, labels = torch.randn(size, 1, 8, 8), torch.eye(NUM_CLASSES)[[2] * size]
+    for name in ("mclr", "ccdpo", "cca"):
+        with pytest.raises(ValueError, match=f"minibatch of {size}, .*: raise --batch-gpu .--batch alone"):
+            losses[name]()(net=make_net(), images=images, labels=labels)
+    assert losses["ddo"]()(net=make_net(), images=images, labels=labels).shape == (size,)
 
 
 @pytest.mark.parametrize(

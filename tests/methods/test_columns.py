@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from mclr_fast.config import ObjectiveConfig
+from mclr_fast.data import SampleOrder, rng
 from mclr_fast.data.samples import ClassSamples
+from mclr_fast.methods import columns
+from mclr_fast.objectives import pair_labels
 
 
 class Marked:
@@ -26,6 +29,14 @@ class Marked:
     def images(self, index):
         marks = (self.first + np.asarray(index)).astype(np.uint8)
         return np.broadcast_to(marks[:, None, None, None], (len(marks), 1, 2, 2)).copy()
+
+
+class Lopsided(Marked):
+    """Images 0 to 15 are of class 0, 16 to 18 of class 1 and 19 of class 2."""
+
+    def __init__(self, first=0):
+        super().__init__(first)
+        self.labels = np.repeat([0, 1, 2], [16, 3, 1])
 
 
 class LatentMarked(Marked):
@@ -114,3 +125,55 @@ def test_a_latent_is_sampled_once_for_all_labels_of_its_row(draw, objective):
         x = x[:, 0]
     assert x.shape == (12, 4, 2, 2)
     assert len(x.unique()) == x.numel()
+
+
+@pytest.fixture
+def one_class():
+    """Images seen before a minibatch of 12 lopsided images that are all of class 0."""
+    labels, order = Lopsided().labels, SampleOrder(20, 3)
+    return next(n for n in range(0, 12_000, 12) if not labels[order.indices(np.arange(n, n + 12))].any())
+
+
+@pytest.mark.parametrize("objective", ["mclr", "kl-mclr", "cca", "ccdpo"])
+def test_a_minibatch_of_one_class_draws_its_negatives_from_all_of_the_data(draw, one_class, objective):
+    """Each of the other classes' images is drawn equally often, by labels as by images."""
+    batch = draw(objective, Lopsided, one_class, num_negatives=1000)
+    negatives = slice(1, 1001)
+    if objective.endswith("mclr"):
+        assert not batch.labels[:, 0].any()
+        found = torch.bincount(batch.labels[:, negatives].flatten(), minlength=3)
+        expected = torch.tensor([0, 9000, 3000])
+    else:
+        found = torch.bincount(marks(batch.x)[:, negatives].flatten(), minlength=20)
+        expected = torch.tensor([0] * 16 + [3000] * 4)
+        assert not batch.labels.any()
+    assert (found - expected).abs().max() < 250 and found.sum() == 12_000
+    assert torch.equal(found > 0, expected > 0)
+
+
+def test_a_minibatch_of_one_class_is_drawn_alike_on_all_ranks(tiny, one_class):
+    """A rank's negatives are its rows of the global minibatch's, and another step's are others."""
+
+    def negatives(rows, images_seen=one_class):
+        index = SampleOrder(20, 3).indices(np.arange(one_class, one_class + 12))
+        data = Lopsided()
+        labels = torch.from_numpy(data.labels[index])
+        share = (tiny.MODEL.codec(data), None, 3, images_seen, index, labels, rows, 4)
+        return columns.Draw(data, *share, False, 0.0, False, torch.device("cpu")).negatives()
+
+    whole = negatives(slice(0, 12))
+    assert np.array_equal(np.concatenate([negatives(slice(0, 5)), negatives(slice(5, 12))]), whole)
+    assert not np.array_equal(negatives(slice(0, 12), images_seen=one_class + 12), whole)
+
+
+@pytest.mark.parametrize("include_own", [False, True])
+def test_negatives_of_any_other_minibatch_are_the_minibatchs(draw, include_own):
+    """As `pair_labels` draws them: what a minibatch of one class does changes no other."""
+    index = SampleOrder(20, 3).indices(np.arange(12))
+    labels = torch.from_numpy(Marked().labels[index])
+    options = {"include_own": include_own, "generator": rng.pairing_generator(3, 0)}
+    places = pair_labels(labels, 3, **options)
+    assert torch.equal(draw("mclr", include_own=include_own).labels[:, 1:], labels[places])
+    assert np.array_equal(
+        marks(draw("ccdpo", include_own=include_own).x)[:, 1:].numpy(), index[places.numpy()]
+    )

@@ -113,7 +113,7 @@ def test_the_exact_ratio_of_a_mixture_plugs_in():
     weight = NoiseLevel(0.0, 0.5).weight(sigma)
     part = Rows(
         x.float().view(6, 2, 1, 1), labels, True, {"sigma": sigma, "weight": weight}, torch.arange(6), 0,
-        torch.tensor(1.0), slice(0, 4), 4,
+        torch.tensor(1.0), torch.arange(4), 4,
     )  # fmt: skip
 
     def exact(x_noisy, sigma, labels):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mclr_fast.ops import adam_norm_ema_, force_weight_norm_
+from mclr_fast.ops import adam_norm_ema_, force_weight_norm_, prepare_adam_norm_ema_
 
 SHAPES = [(5, 3, 3, 3), (4, 7), (1,), (0, 3)]
 LR, BETAS, EPS = 0.02, (0.9, 0.99), 1e-8
@@ -68,6 +68,27 @@ def test_any_number_of_averages(count):
     for average, beta in averages:
         for a, b in zip(average, result, strict=True):
             torch.testing.assert_close(a, (1 - beta) * b, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_prepared_it_is_the_same_to_the_bit(count):
+    """Gradients may still change between the preparation and the update."""
+    outcomes = []
+    for is_prepared in (False, True):
+        torch.manual_seed(0)
+        params, grads, *moments = ([torch.rand(5, 3), torch.rand(2)] for _ in range(4))
+        averages, decays = [[torch.zeros_like(p) for p in params] for _ in range(count)], [0.25] * count
+        if is_prepared:
+            late = [torch.full_like(grad, torch.nan) for grad in grads]
+            update = prepare_adam_norm_ema_(params, late, *moments, averages, [True, False])
+            for value, grad in zip(late, grads, strict=True):
+                value.copy_(grad)
+            update(decays, 3, LR, BETAS, EPS)
+        else:
+            pairs = list(zip(averages, decays, strict=True))
+            adam_norm_ema_(params, grads, *moments, pairs, [True, False], step=3, lr=LR, betas=BETAS, eps=EPS)
+        outcomes.append([*params, *moments[0], *moments[1], *(v for average in averages for v in average)])
+    assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
 
 
 def test_first_step_moves_every_element_by_lr():

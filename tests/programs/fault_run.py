@@ -88,14 +88,21 @@ def result(outdir):
     }
 
 
+def mend(outdir, said):
+    """Remove the states, where the last call's line says so."""
+    if f"remove {outdir / 'checkpoints' / 'mclr-state'} or" in said.splitlines()[-1]:
+        shutil.rmtree(outdir / "checkpoints" / "mclr-state")
+
+
 def suffer(folder, save_every, fault):
-    """Call the run with the fault, then without, until it ends."""
+    """Call the run with the fault, then without, until it ends; mend between calls what they ask for."""
     outdir, said = folder / "run", folder / f"{fault.replace(':', '-')}.txt"
     shutil.rmtree(outdir, ignore_errors=True)
     command, codes = arguments(folder, outdir, save_every), []
     while not codes or (codes[-1] != 0 and len(codes) < MAX_CALLS):
         os.environ["MCLR_FAST_FAULT"] = fault if not codes and fault != "none" else ""
         codes.append(call(command, said))
+        mend(outdir, said.read_text())
     return {"codes": codes, **(result(outdir) if codes[-1] == 0 else {}), "said": said.read_text()}
 
 

@@ -29,6 +29,7 @@ NET = dict(
     attn_resolutions=[4], channels_per_head=8, logvar_channels=8,
 )  # fmt: skip
 MODEL = Model.of(describe(NET))
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TinyData:
@@ -60,14 +61,14 @@ def tiny_net(seed=0, dtype=torch.float32):
     return net
 
 
-def tiny_needs(objective, dtype=torch.float32):
+def tiny_needs(objective, dtype=torch.float32, device="cpu"):
     """Another net as the reference, other images as samples, weights that vary with image and label."""
     method = make_method(objective)
     samples = SampleSources(minus=ClassSamples(TinyData(1)))
     if method.chooses_positives:
         samples = SampleSources(ClassSamples(TinyData(2)), samples.minus)
     return Needs(
-        MODEL.family.frozen(tiny_net(1, dtype)) if method.needs_reference else None,
+        MODEL.family.frozen(tiny_net(1, dtype).to(device)) if method.needs_reference else None,
         samples if method.uses_samples else SampleSources(),
         tiny_ratio if method.needs_ratio else None,
     )
@@ -96,10 +97,10 @@ def tiny_trainer(outdir, config, stop, dataset=None, ranks=None):
     ranks = ranks or Ranks("cpu")
     log = RunLog(Path(outdir) / "log.jsonl" if ranks.is_main else None)
     path = Path(outdir) / "states"
-    dtype = torch.float16 if config.train.precision == "fp16" else torch.float32
+    dtype = DTYPES.get(config.train.precision, torch.float32)
     net, data, run = tiny_net(dtype=dtype), dataset or TinyData(), run_hash(config)
     trainer = Trainer("tiny", config, MODEL, net, data, ranks, log, path, run, stop)
-    trainer.use(tiny_needs(config.objective, dtype))
+    trainer.use(tiny_needs(config.objective, dtype, ranks.device))
     return trainer
 
 

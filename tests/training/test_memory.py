@@ -78,6 +78,7 @@ def test_counted_is_what_a_step_takes(tiny, tmp_path, fused_ops, objective, micr
     config = run_config(tiny, objective, micro_batch, precision=precision)
     counted = StepMemory(config, described(NET)).of(1, micro_batch)
     lasting = counted.parameters + counted.moments + counted.averages + counted.reference
+    lasting += counted.gradients  # the sums, from the first step on
     trainer = make_trainer(tiny, config, NET, Ranks("cpu"), tmp_path)
     skip_where_convolutions_take_buffers(tiny, trainer.net.dtype)
     trainer.train_until(16)  # the first step also sets up

@@ -108,11 +108,55 @@ def test_a_damaged_state_falls_back_to_the_one_before(states, tmp_path, capsys, 
     assert names(tmp_path) == ["000000000001", "000000000002", "damaged-000000000002"]
 
 
-def test_all_states_damaged_is_a_new_beginning(states, tmp_path):
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_all_states_damaged_is_no_new_beginning(states, tmp_path, damage):
+    """The run stops and says which state, why and the mend, each time; removed, the run begins again."""
     save(states(), 1, 2)
     for folder in (tmp_path / "states").iterdir():
-        DAMAGES["one bit"](folder)
+        damage(folder)
+    words = (
+        r"states/0+2 is damaged \(.*\), as 1 more there, and no sound state is left to go on from. Nothing "
+        "was changed: .* to begin again at 0, remove .*/states or choose another --outdir"
+    )
+    for _ in range(2):
+        with pytest.raises(RunError, match=words) as stopped:
+            loaded(states())
+        assert "\n" not in str(stopped.value)
+    assert names(tmp_path) == ["000000000001", "000000000002"]
+    shutil.rmtree(tmp_path / "states")
     assert loaded(states()) is None
+
+
+def test_a_state_put_aside_is_not_forgotten_when_the_one_before_it_goes(states, tmp_path):
+    """The run stops where the state that it fell back to is gone, instead of beginning again."""
+    save(states(), 1, 2)
+    DAMAGES["one bit"](tmp_path / "states" / "000000000002")
+    assert loaded(states()) == {"value": 1}
+    shutil.rmtree(tmp_path / "states" / "000000000001")
+    with pytest.raises(RunError, match=r"damaged-0+2 was put aside as damaged, and no sound state is left"):
+        loaded(states())
+    assert names(tmp_path) == ["damaged-000000000002"]
+
+
+def test_a_whole_copy_brought_back_is_gone_on_from(states, tmp_path):
+    """As the line that a run with damaged states stops with says."""
+    save(states(), 1)
+    state = tmp_path / "states" / "000000000001"
+    shutil.copytree(state, tmp_path / "copy")
+    DAMAGES["cut short"](state)
+    with pytest.raises(RunError, match="bring back a whole copy"):
+        loaded(states())
+    shutil.rmtree(state)
+    (tmp_path / "copy").rename(state)
+    assert loaded(states()) == {"value": 1}
+
+
+def test_a_first_save_that_was_cut_short_is_nothing_lost(states, tmp_path):
+    """It never became a state, so the run begins again without a word."""
+    save(states(), 1)
+    (tmp_path / "states" / "000000000001").rename(tmp_path / "states" / ".000000000001.tmp")
+    assert loaded(states()) is None
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("stray", [".DS_Store", ".nfs0000000000c0ffee", "@eaDir/x", "Thumbs.db"])

@@ -7,7 +7,9 @@ import posixpath
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from .identity import identity_of
 from .labels import Classes, from_folders, from_json
 from .layout import PREPARE, Reading, find_root
 from .names import DATASET_JSON, IMAGE_KINDS, is_image, kind_of, shown, some
@@ -73,6 +75,15 @@ class Source:
         for name in self.names:
             digest.update(f"{name} {self._files[name].stamp()}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As `identity.identity_of`."""
+        try:
+            labels = self.classes.labels
+        except ValueError:  # unlabelled images may be judged
+            labels = None
+        return identity_of(self.names, self._files, labels)
 
     @cached_property
     def notes(self) -> list[str]:

@@ -21,6 +21,11 @@ BEGINNING = 64  # bytes that tell what a file is
 class Stored(Protocol):
     """The bytes of a file. ValueError or OSError, wherever they cannot be had."""
 
+    @property
+    def checksum(self) -> int | None:
+        """Their CRC-32, where it is kept beside them."""
+        ...
+
     def view(self) -> bytes:
         """The bytes; a checksum is not looked at."""
         ...
@@ -39,6 +44,10 @@ class Stored(Protocol):
 
     def stamp(self) -> str:
         """What changes when the bytes do, found without reading them."""
+        ...
+
+    def measure(self) -> tuple[int, int]:
+        """Its size in bytes, and when it was written last, in ns; 0 where a checksum tells more."""
         ...
 
 
@@ -118,6 +127,7 @@ class OnDisk:
     """A file in a folder."""
 
     __slots__ = ("relative", "root")
+    checksum = None
 
     def __init__(self, root: Path, relative: str):
         self.root, self.relative = root, relative
@@ -138,14 +148,20 @@ class OnDisk:
 
     def stamp(self) -> str:
         """Size and time."""
-        stat = os.stat(self.root / self.relative)
-        return f"{stat.st_size} {stat.st_mtime_ns}"
+        return "{} {}".format(*self.measure())
+
+    def measure(self) -> tuple[int, int]:
+        """As `Stored.measure`."""
+        # Not by Path's operator, which takes longer than the system does: there may be millions.
+        stat = os.stat(f"{self.root}{os.sep}{self.relative}")
+        return stat.st_size, stat.st_mtime_ns
 
 
 class Piece:
     """A tar's member: bytes as they are."""
 
     __slots__ = ("file", "offset", "size")
+    checksum = None
 
     def __init__(self, file: DiskFile, offset: int, size: int):
         self.file, self.offset, self.size = file, offset, size
@@ -169,7 +185,11 @@ class Piece:
 
     def stamp(self) -> str:
         """Place and size in an archive of that time."""
-        return f"{self.offset} {self.size} {self.file.stat().st_mtime_ns}"
+        return "{} {} {}".format(self.offset, *self.measure())
+
+    def measure(self) -> tuple[int, int]:
+        """Its size, and the archive's time."""
+        return self.size, self.file.stat().st_mtime_ns
 
 
 class ZipPiece:
@@ -213,6 +233,10 @@ class ZipPiece:
         """The checksum."""
         return str(self.checksum)
 
+    def measure(self) -> tuple[int, int]:
+        """As `Stored.measure`."""
+        return self.size, 0
+
     def window(self) -> Window:
         """The member as a file."""
         start = self._start(self.file.pread(LOCAL_HEADER.size, self.offset))
@@ -229,10 +253,11 @@ class ZipPiece:
 class Packed:
     """A zip's member that is compressed."""
 
-    __slots__ = ("archive", "info")
+    __slots__ = ("archive", "checksum", "info")
 
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo):
         self.archive, self.info = archive, info
+        self.checksum = info.CRC
 
     def view(self) -> bytes:
         """As `Stored.view`; the checksum is looked at all the same."""
@@ -252,11 +277,16 @@ class Packed:
         """The checksum."""
         return str(self.info.CRC)
 
+    def measure(self) -> tuple[int, int]:
+        """As `Stored.measure`."""
+        return self.info.file_size, 0
+
 
 class Unreadable:
     """What is named and cannot be had: a link to nothing."""
 
     __slots__ = ("reason",)
+    checksum = None
 
     def __init__(self, reason: str):
         self.reason = reason
@@ -273,6 +303,10 @@ class Unreadable:
     def stamp(self) -> str:
         """Nothing to change."""
         return "-"
+
+    def measure(self) -> tuple[int, int]:
+        """Nothing to measure."""
+        return 0, 0
 
 
 class Scratch:

@@ -16,6 +16,7 @@ from mclr_fast.runtime.signals import StopRequest
 
 from ..checks import check_options
 from ..claim import claim_outdir
+from ..fingerprints import fingerprints
 from ..reporting import report
 from .cells import Cells, Judged, OutOfTime
 
@@ -36,7 +37,8 @@ def make_table(config: RunConfig, ranks: Ranks, stop: StopRequest) -> TableSumma
     cells = Cells(config, ranks, stop)
     for objective, settings in every_setting(config.table["grid"], config.table["ablations"]):
         cells.config_of(objective, settings, config.proof_seeds[0], tried=True)
-    ranks.on_main(claim_outdir, config.folder, config)
+    # What is done of a table is read and not gone on with, so it cannot grow.
+    ranks.on_main(lambda: claim_outdir(config.folder, config, fingerprints(config), may_grow=False))
     try:
         while (parts := gather(cells)) is None:
             pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,9 +17,9 @@ from .network import Precond
 class EffectiveWeights:
     """What the layers of a network compute with: normalised, scaled by the gain, cast, channels_last.
 
-    Every parameter acts on the network through them alone. So a step makes them once, its micro-batches
-    accumulate gradients into them, ranks reduce those once, and one backward of the normalisation takes
-    them to the parameters.
+    Every parameter acts on the network through them alone. So a step makes them once, its micro-batches have
+    gradients of them, ranks reduce those once, and one backward of the normalisation takes them to the
+    parameters. See `models.step_weights.StepWeights`.
     """
 
     def __init__(self, net: Precond):
@@ -29,12 +29,29 @@ class EffectiveWeights:
         gains |= {id(m.emb_linear): m.emb_gain for m in net.modules() if isinstance(m, Block)}
         self._gains = [gains.get(id(layer)) for layer in self._layers]
         self._dtypes = [net.dtype if layer.weight.ndim == 4 else torch.float32 for layer in self._layers]
-        self._sums: list[Tensor | None] = [None] * len(self._layers)
+
+    @property
+    def like_gradients(self) -> list[Tensor]:
+        """As `StepWeights.like_gradients`: channels_last, of the trained layers."""
+        weights = [layer.weight for layer in self._layers if layer.weight.requires_grad]
+        return [
+            torch.empty_like(
+                weight,
+                device="meta",
+                memory_format=torch.channels_last if weight.ndim == 4 else torch.contiguous_format,
+            )
+            for weight in weights
+        ]
+
+    @torch.no_grad()
+    def make(self) -> list[Tensor]:
+        """As `StepWeights.make`, one of each layer."""
+        return ops.weight_norm_scale([layer.weight for layer in self._layers], self._gains, self._dtypes)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Inside, the network's calls use the weights as they are now."""
-        self._hold()
+    def held(self, made: list[Tensor] | None = None) -> Iterator[None]:
+        """As `StepWeights.held`."""
+        self._hold(self.make() if made is None else made)
         try:
             yield
         finally:
@@ -43,52 +60,29 @@ class EffectiveWeights:
 
     def keep(self) -> None:
         """From now on the network's calls use the weights as they are now; the parameters are dropped."""
-        self._hold()
+        self._hold(self.make())
         for layer in self._layers:
             layer.weight = nn.Parameter(layer.weight.to("meta"), requires_grad=False)
 
-    @torch.no_grad()
-    def _hold(self) -> None:
-        made = ops.weight_norm_scale([layer.weight for layer in self._layers], self._gains, self._dtypes)
+    def _hold(self, made: list[Tensor]) -> None:
         for layer, weight in zip(self._layers, made, strict=True):
             layer.held = weight.requires_grad_(layer.weight.requires_grad)
 
-    def accumulate(self) -> None:
-        """Keep the gradients of one micro-batch; call inside `held`, after its backward pass.
+    def take(self) -> list[Tensor | None]:
+        """As `StepWeights.take`, of the trained layers."""
+        held = [layer.held for layer in self._layers if layer.weight.requires_grad]
+        grads = [weight.grad for weight in held]
+        for weight in held:
+            weight.grad = None
+        return grads
 
-        The first micro-batch's stay as they are; from the second on they are added up in float32.
-        """
-        for i, layer in enumerate(self._layers):
-            grad, layer.held.grad = layer.held.grad, None
-            if self._sums[i] is None:
-                self._sums[i] = grad
-            elif grad is not None:
-                self._sums[i] = self._sums[i].float().add_(grad)
-
-    def backward(self, reduce: Callable[[Tensor], Tensor] | None = None, scale: float = 1.0) -> None:
-        """Set the parameters' gradients: `scale` times what was accumulated.
-
-        `reduce` adds up a flat float32 tensor over ranks, in place.
-        """
+    @torch.no_grad()
+    def backward(self, grads: list[Tensor], scale: float | Tensor = 1.0) -> None:
+        """As `StepWeights.backward`."""
         trained = [i for i, layer in enumerate(self._layers) if layer.weight.requires_grad]
-        layers, gains = [self._layers[i] for i in trained], [self._gains[i] for i in trained]
-        grads = [self._grad(i) for i in trained]
-        self._sums = [None] * len(self._layers)
-        if reduce is not None:
-            # Channels last, a gradient's memory is its flat view.
-            parts = [g.permute(0, 2, 3, 1) if g.ndim == 4 else g for g in grads]
-            flat = reduce(torch.cat([part.reshape(-1).float() for part in parts]))
-            pieces = flat.split([part.numel() for part in parts])
-            parts = [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
-            grads = [part.permute(0, 3, 1, 2) if part.ndim == 4 else part for part in parts]
-        weights = [layer.weight for layer in layers]
-        with torch.no_grad():
-            grad_weights, grad_gains = ops.weight_norm_scale_grads(grads, weights, gains, scale)
-        for parameter, grad in zip([*weights, *gains], [*grad_weights, *grad_gains], strict=True):
-            if parameter is not None:
-                parameter.grad = grad
-
-    def _grad(self, i: int) -> Tensor:
-        """The accumulated gradient; zeros where no micro-batch of this rank used the layer."""
-        weight = self._layers[i].weight
-        return torch.zeros_like(weight, dtype=self._dtypes[i]) if self._sums[i] is None else self._sums[i]
+        weights, gains = [self._layers[i].weight for i in trained], [self._gains[i] for i in trained]
+        made = ops.weight_norm_scale_grads(grads, weights, gains, scale)
+        for parameters, found in zip((weights, gains), made, strict=True):
+            for parameter, grad in zip(parameters, found, strict=True):
+                if parameter is not None:
+                    parameter.grad = grad
