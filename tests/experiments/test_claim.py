@@ -136,7 +136,8 @@ def test_what_nobody_put_there_counts_as_nothing(tmp_path, names):
         (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("said")
     claim_outdir(tmp_path, RunConfig(recipe="mnist16-base"))
     assert (tmp_path / "config.json").exists()
-    assert {entry.name for entry in tmp_path.iterdir()} == {n.rstrip("/") for n in names} | {"config.json"}
+    made = {"config.json", "identity.json"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {name.rstrip("/") for name in names} | made
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -153,7 +154,8 @@ def test_the_commands_own_log_counts_as_nothing(tmp_path, number, name):
         os.dup2(before, number)
         os.close(before)
     assert (tmp_path / "config.json").exists()
-    (tmp_path / "config.json").unlink()
+    for made in ("config.json", "identity.json"):
+        (tmp_path / made).unlink()
     with pytest.raises(RunError, match="is not empty"):  # now it is any other file
         claim_outdir(tmp_path, RunConfig(recipe="mnist16-base"))
 
