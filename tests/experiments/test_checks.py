@@ -97,6 +97,7 @@ def test_training_options_out_of_range_are_refused(refused, train, words):
 
 
 @pytest.mark.parametrize(("batch_size", "num_ranks"), [(1, 2), (4, 5), (12, 64)])
+@pytest.mark.robust("arguments")
 def test_a_batch_that_leaves_a_rank_without_rows_is_refused(run_config, batch_size, num_ranks):
     """A batch of fewer images than there are ranks is refused before the start, with both numbers."""
     config = run_config("run", "mclr", {"batch_size": batch_size})
@@ -110,6 +111,7 @@ def test_a_batch_that_leaves_a_rank_without_rows_is_refused(run_config, batch_si
     "option",
     ["proof_samples", "eval.num_samples", "eval.final_samples", "eval.grid_noises", "train.batch_size"],
 )
+@pytest.mark.robust("arguments")
 def test_counts_that_cannot_be_meant(run_config, option):
     """A count of 10^12 is refused in one line, not by a MemoryError."""
     config = run_config("run", "mclr", {})
@@ -177,6 +179,7 @@ ONE_CLASS = r"data\.zip has 1 distinct class, 2 .5 images.; {} contrasts at leas
 
 
 @pytest.mark.parametrize("objective", ["mclr", "kl-mclr", "ccdpo", "cca"])
+@pytest.mark.robust("batches")
 def test_data_of_one_class_are_refused_by_what_contrasts_classes(refused, files, objective):
     """Run and dry run say which class it is, how many images it has, and what there is instead."""
     write_negatives(files / "data.zip", [2] * 5)
@@ -187,6 +190,7 @@ def test_data_of_one_class_are_refused_by_what_contrasts_classes(refused, files,
     ("objective", "options"),
     [("mclr", {"include_own": True}), ("weighted-mclr", {}), ("ddo", {}), ("gft", {}), ("denoising", {})],
 )
+@pytest.mark.robust("batches")
 def test_data_of_one_class_are_taken_by_what_does_not_contrast_it(tiny_run, files, objective, options):
     """Objectives of all labels, of samples or of no negatives have a use for them."""
     write_negatives(files / "data.zip", [2] * 5)
@@ -199,6 +203,7 @@ LOPSIDED = {"labels": [0] * 17 + [1, 2, 3]}
 @pytest.mark.parametrize(
     ("batch_size", "note"), [(2, "about 34 of 48"), (4, "about 12 of 24"), (8, "about 2 of 12")]
 )
+@pytest.mark.robust("batches")
 def test_minibatches_of_one_class_are_announced(tiny_run, run_config, files, capsys, batch_size, note):
     """A run and its dry run say about how many there are, and the run goes to its end, resumed or not."""
     write_negatives(files / "data.zip", **LOPSIDED)
@@ -216,6 +221,7 @@ def test_minibatches_of_one_class_are_announced(tiny_run, run_config, files, cap
     ("objective", "train"),
     [("mclr", {"batch_size": 18}), ("mclr", {"batch_size": 8, "duration": 8}), ("ddo", {"batch_size": 2})],
 )
+@pytest.mark.robust("batches")
 def test_minibatches_of_one_class_are_not_announced_where_none_will_be(run_config, files, objective, train):
     """Nor where the objective has no use for the others of its minibatch."""
     write_negatives(files / "data.zip", **LOPSIDED)

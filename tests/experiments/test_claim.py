@@ -130,6 +130,7 @@ def test_a_file_beside_lost_and_found_is_somebody_elses(tmp_path):
         [".DS_Store", "Thumbs.db", "@eaDir/", "$RECYCLE.BIN/", "System Volume Information/"],
     ],
 )
+@pytest.mark.robust("arguments")
 def test_what_nobody_put_there_counts_as_nothing(tmp_path, names):
     """An --outdir that holds only logs and what systems and network drives leave counts as empty."""
     for name in names:
@@ -142,6 +143,7 @@ def test_what_nobody_put_there_counts_as_nothing(tmp_path, names):
 
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("name", ["what.it-said", "torchrun/attempt_0/0/said"])
+@pytest.mark.robust("arguments")
 def test_the_commands_own_log_counts_as_nothing(tmp_path, number, name):
     """`> runs/x/what.it-said`: the file that this command's words go to counts as nothing, by any name."""
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -161,6 +163,7 @@ def test_the_commands_own_log_counts_as_nothing(tmp_path, number, name):
 
 
 @pytest.mark.parametrize("name", ["catalog.csv", "logo.png", "results.json", "logs/run.txt", "loginov.docx"])
+@pytest.mark.robust("arguments")
 def test_what_only_looks_like_a_log_is_somebody_elses(tmp_path, name):
     """A folder with any other file in it is refused."""
     (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -83,6 +83,7 @@ def other_net(files):
 
 
 @pytest.mark.parametrize("change", [one_pixel, one_label, fewer, one_weight, other_net])
+@pytest.mark.robust("identity")
 def test_what_was_replaced_since_the_run_stopped_is_refused(go, files, tiny, change):
     """The data or the base: one line with both fingerprints and the mend, and nothing is changed."""
     np.save(files / "pixels.npy", tiny.TinyData().images(range(40)))
@@ -100,6 +101,7 @@ def test_what_was_replaced_since_the_run_stopped_is_refused(go, files, tiny, cha
     assert {path: path.read_bytes() for path in (files / "run").rglob("*") if path.is_file()} == kept
 
 
+@pytest.mark.robust("identity")
 def test_other_files_are_fingerprinted_too(go, files, tiny):
     """Samples that somebody gave, and the model that is compared with, may not be replaced either."""
     shutil.copytree(files / "base", files / "reference")
@@ -152,6 +154,7 @@ def relative(files):
 
 
 @pytest.mark.parametrize("elsewhere", [moved, linked, relative, unzipped, packed_again])
+@pytest.mark.robust("identity")
 def test_the_same_data_elsewhere_are_the_same_run(go, files, capsys, elsewhere):
     """Moved, linked, by a relative path, as a folder, compressed: the run goes on, and says so."""
     go("whole")
@@ -167,6 +170,7 @@ def test_the_same_data_elsewhere_are_the_same_run(go, files, capsys, elsewhere):
 
 
 @pytest.mark.parametrize("spelling", ["copy", "copy/model.safetensors", "relative", "run"])
+@pytest.mark.robust("identity")
 def test_the_same_base_elsewhere_is_the_same_run(go, files, spelling):
     """A copy, its weights' file, a relative path, a run's best model: the losses are the same."""
     go("whole")
@@ -182,6 +186,7 @@ def test_the_same_base_elsewhere_is_the_same_run(go, files, spelling):
     assert column(files / "run", "loss").tolist() == column(files / "whole", "loss").tolist()
 
 
+@pytest.mark.robust("identity")
 def test_a_run_that_moved_with_its_control_goes_on(go, files):
     """Both arms' states are known: the hash in them is of the paths that the run began with."""
     judged = {"eval": EvalConfig(num_steps=2, control="last")}
@@ -193,6 +198,7 @@ def test_a_run_that_moved_with_its_control_goes_on(go, files):
     assert go("run", "cca", files=moved).images_seen == 72  # a third time, by the same other paths
 
 
+@pytest.mark.robust("identity")
 def test_a_base_by_address_is_known_by_its_content_too(go, files, server):
     """A file of the same bytes is the same base; another one in the cache's place is not."""
     arguments = ARGUMENTS | {"img_channels": 1, "label_dim": 4}
@@ -216,6 +222,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("objective", "train"), OPTIONS, ids=["edm2", "hold", "rounds"])
 @pytest.mark.parametrize("first", [36, 30])
+@pytest.mark.robust("identity")
 def test_a_run_may_grow(go, files, capsys, objective, train, first):
     """Trained to 36 images and then to 72 is trained to 72: every loss and every weight."""
     options = {"refresh_every": 12} if objective == "ddo" else {}
@@ -236,6 +243,7 @@ def test_a_run_may_grow(go, files, capsys, objective, train, first):
     go("run", objective, train={**train, "duration": 84}, **options)  # and again
 
 
+@pytest.mark.robust("identity")
 def test_a_run_that_stopped_early_may_grow_too(go, files):
     """Its states' hash is of the shorter duration."""
     go("whole", train={"duration": 72})
@@ -244,6 +252,7 @@ def test_a_run_that_stopped_early_may_grow_too(go, files):
     assert same(weights(files / "run"), weights(files / "whole"))
 
 
+@pytest.mark.robust("identity")
 def test_the_old_end_of_a_run_that_grew_stays_a_mark(run_config):
     """So the best model may be that of the old end, and its row is there; a round may begin there."""
     train = dataclasses.replace(run_config("run").train, duration=72, batch_size=12)
@@ -253,6 +262,7 @@ def test_the_old_end_of_a_run_that_grew_stays_a_mark(run_config):
     assert [mark.images_seen for mark in marks if mark.new_round] == [36]
 
 
+@pytest.mark.robust("identity")
 def test_a_folder_that_kept_no_fingerprints_goes_on_with_a_line(go, files, capsys):
     """What it finds counts from then on."""
     go("whole")
@@ -270,6 +280,7 @@ def test_a_folder_that_kept_no_fingerprints_goes_on_with_a_line(go, files, capsy
     assert same(weights(files / "run"), weights(files / "whole"))
 
 
+@pytest.mark.robust("identity")
 def test_an_identity_that_cannot_be_read_is_one_line(go, files):
     """It says what to do."""
     go("run", stop_after=3)
@@ -283,6 +294,7 @@ def test_an_identity_that_cannot_be_read_is_one_line(go, files):
         go("run")
 
 
+@pytest.mark.robust("identity")
 def test_a_table_may_not_grow(tmp_path):
     """What is done of it is read, not gone on with."""
     config = RunConfig(recipe="table")
@@ -292,6 +304,7 @@ def test_a_table_may_not_grow(tmp_path):
         claim_outdir(tmp_path, longer, may_grow=False)
 
 
+@pytest.mark.robust("identity")
 def test_images_that_were_written_again_are_said(go, files, monkeypatch, capsys):
     """In a folder of more images than are read: their times are others, their contents unknown."""
     monkeypatch.setattr("mclr_fast.data.sources.identity.MOST_IMAGES", 10)
@@ -304,6 +317,7 @@ def test_images_that_were_written_again_are_said(go, files, monkeypatch, capsys)
     assert "written again: not compared are the contents of 30 of its 40 images" in capsys.readouterr().out
 
 
+@pytest.mark.robust("identity")
 def test_every_option_that_names_files_is_looked_at(run_config, files, tmp_path):
     """Those of the evaluation too; what is not there, or is read by address later, has no fingerprint yet."""
     config = run_config("run", "plus-minus", positives=str(files / "data.zip"), negatives=files / "made.zip")

@@ -16,6 +16,7 @@ from mclr_fast.runtime.ranks import Ranks
         (RuntimeError("Can not load\nface"), "Can not load face"),
     ],
 )
+@pytest.mark.robust("talking")
 def test_a_report_that_fails_is_a_line_with_the_command_that_makes_it(tmp_path, capsys, error, said):
     """A report that fails is one line: why, and the command that makes it again."""
 
@@ -29,6 +30,7 @@ def test_a_report_that_fails_is_a_line_with_the_command_that_makes_it(tmp_path, 
     )
 
 
+@pytest.mark.robust("talking")
 def test_a_run_whose_report_fails_is_whole(tiny_run, files, monkeypatch, capsys):
     """A run whose figures cannot be drawn ends well, with its summary, from which the report is made."""
     with monkeypatch.context() as patch:
@@ -42,6 +44,7 @@ def test_a_run_whose_report_fails_is_whole(tiny_run, files, monkeypatch, capsys)
     assert (files / "run" / "report.html").exists()
 
 
+@pytest.mark.robust("talking")
 def test_other_ranks_write_none(tmp_path, capsys):
     """Of several ranks the first writes the report."""
     ranks = Ranks("cpu")

@@ -225,6 +225,7 @@ def test_a_kill_between_the_best_model_and_its_evaluation_loses_nothing(tmp_path
     assert untimed[0] == untimed[1]
 
 
+@pytest.mark.robust("identity")
 def test_a_judged_run_that_grew_keeps_the_row_of_its_old_end(tmp_path):
     """Its evaluation is not made again, and the best model is the one whose row is the best."""
     outdir = tmp_path / "run"

@@ -241,6 +241,7 @@ def test_a_folder_of_other_samples_is_left_alone(folder):
 
 
 @pytest.mark.parametrize("outdir", ["out.zip", "out.npz"])
+@pytest.mark.robust("identity")
 def test_a_file_of_other_samples_is_refused(folder, outdir):
     """An OUT that is there, of other seeds, options or classes, is refused; the same one is left as it is."""
     made = {"seeds": "0-3", "labels": "1", "outdir": outdir}
@@ -261,6 +262,7 @@ def test_a_file_of_other_samples_is_refused(folder, outdir):
 
 
 @pytest.mark.parametrize("outdir", ["out.zip", "out.npz"])
+@pytest.mark.robust("identity")
 def test_a_file_of_an_older_version_is_known_by_what_it_holds(folder, outdir, capsys):
     """Samples of an older version, which bear no mark of their seeds, count where number and classes fit."""
     sample(folder, seeds="0-3", outdir=outdir)
@@ -278,6 +280,7 @@ def test_a_file_of_an_older_version_is_known_by_what_it_holds(folder, outdir, ca
 @pytest.mark.parametrize(
     ("seeds", "count"), [("0-3,2", 4), ("5,5,5", 1), ("0-2,1-4,0", 5), ("7,000,7", 2), ("3-3", 1)]
 )
+@pytest.mark.robust("arguments")
 def test_a_seed_that_is_named_twice_is_one_image(folder, seeds, count):
     """`--seeds 0-3,2` is four images in four files, and says so."""
     assert sample(folder, seeds=seeds) == count == len(list((folder / "out").glob("*.png")))
@@ -286,6 +289,7 @@ def test_a_seed_that_is_named_twice_is_one_image(folder, seeds, count):
 @pytest.mark.parametrize(
     "seeds", ["0-9999999999", "0-99999999999999999999", "1,2-9000000000", "-1", "3-0", ""]
 )
+@pytest.mark.robust("arguments")
 def test_seeds_that_cannot_be_meant(folder, seeds):
     """`--seeds 0-9999999999` is refused in one line before anything is held in memory."""
     words = r"--seeds: '.*' (has more than 10,000,000 integers|is no list of)"

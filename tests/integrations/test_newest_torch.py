@@ -24,6 +24,7 @@ def steps(run, count):
     return [run.step() for _ in range(count)]
 
 
+@pytest.mark.robust("drop-in")
 def test_their_sampler_ends_the_loop_before_its_first_step(make_loss):
     """From torch 2.10 on their InfiniteSampler, unedited, ends the loop before its first step."""
     with pytest.raises(TypeError, match=r"object\.__init__\(\) takes exactly one argument"):
@@ -31,6 +32,7 @@ def test_their_sampler_ends_the_loop_before_its_first_step(make_loss):
     assert next(iter(InfiniteSampler(Images()))) < len(Images())
 
 
+@pytest.mark.robust("drop-in")
 def test_their_loader_refuses_what_their_loop_has_written(tmp_path):
     """From torch 2.6 on their loader, unedited, refuses a state with a learning rate of numpy's."""
     run = Run(make_net(), MCLRLoss(**NOISE), edited=True)
@@ -41,6 +43,7 @@ def test_their_loader_refuses_what_their_loop_has_written(tmp_path):
 
 
 @pytest.mark.parametrize("through", ["__setstate__", "__dict__"])
+@pytest.mark.robust("drop-in")
 def test_with_both_edits_a_run_stops_and_goes_on(tmp_path, make_loss, through):
     """With the README's two edits each loss trains at the newest torch, stops, and goes on the same."""
     whole = steps(Run(make_net(), make_loss(), edited=True), 6)
@@ -52,6 +55,7 @@ def test_with_both_edits_a_run_stops_and_goes_on(tmp_path, make_loss, through):
     assert losses + steps(second, 3) == whole
 
 
+@pytest.mark.robust("drop-in")
 def test_the_file_that_convert_writes_needs_no_edit(tmp_path, write_model):
     """What `convert --to edm2-training-state` writes is read by torch.load as it is."""
     net = write_model()[1]
@@ -61,6 +65,7 @@ def test_the_file_that_convert_writes_needs_no_edit(tmp_path, write_model):
     assert state["net"].keys() == net.state_dict().keys()
 
 
+@pytest.mark.robust("drop-in")
 def test_the_variable_stands_for_the_second_edit(tmp_path):
     """TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 lets the unedited loader read the run's own states."""
     run = Run(make_net(), MCLRLoss(**NOISE), edited=True)
@@ -73,6 +78,7 @@ def test_the_variable_stands_for_the_second_edit(tmp_path):
     assert done.stdout == "12\n", done.stderr
 
 
+@pytest.mark.robust("drop-in")
 def test_the_guide_names_the_versions_and_the_edits():
     """The README says from which torch on which line of theirs needs which edit, as the stand-in has it."""
     rows = re.findall(r"^\| (.*?) \| (2\.\d+) \| (.*?) \|$", README, re.MULTILINE)

@@ -173,6 +173,7 @@ def test_a_pickled_loss_gives_the_same_losses(make_loss):
 
 
 @pytest.mark.parametrize("labels", [torch.eye(4), torch.arange(4), torch.zeros(4, 0)])
+@pytest.mark.robust("batches")
 def test_a_net_without_classes_has_nothing_to_contrast(labels):
     """A net whose label_dim is 0 is an error, not a loss of 0."""
     net = make_net(0).eval()
@@ -223,6 +224,7 @@ def test_labels_that_are_not_one_hot_are_refused(labels, message):
 
 
 @pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.robust("batches")
 def test_images_of_one_class_on_a_gpu_name_batch_gpu(losses, size):
     """Each loss that contrasts them stops, and names EDM2's --batch-gpu, for one image as for several."""
     images, labels = torch.randn(size, 1, 8, 8), torch.eye(NUM_CLASSES)[[2] * size]

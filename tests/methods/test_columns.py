@@ -157,6 +157,7 @@ def one_class():
 
 
 @pytest.mark.parametrize("objective", ["mclr", "kl-mclr", "cca", "ccdpo"])
+@pytest.mark.robust("batches")
 def test_a_minibatch_of_one_class_draws_its_negatives_from_all_of_the_data(draw, one_class, objective):
     """Each of the other classes' images is drawn equally often, by labels as by images."""
     batch = draw(objective, Lopsided, one_class, num_negatives=1000)
@@ -173,6 +174,7 @@ def test_a_minibatch_of_one_class_draws_its_negatives_from_all_of_the_data(draw,
     assert torch.equal(found > 0, expected > 0)
 
 
+@pytest.mark.robust("batches")
 def test_a_minibatch_of_one_class_is_drawn_alike_on_all_ranks(tiny, one_class):
     """A rank's negatives are its rows of the global minibatch's, and another step's are others."""
 

@@ -53,6 +53,7 @@ def saved(folder):
 
 
 @pytest.mark.parametrize("number", [*CANNOT, errno.EPERM, errno.EBADF])
+@pytest.mark.robust("file systems")
 def test_a_folder_that_cannot_be_synced(tmp_path, monkeypatch, number):
     """A disk that syncs files but no folders (EINVAL, ENOTSUP, EPERM...) keeps states like any other."""
     monkeypatch.setattr(os, "fsync", failing(number, is_folder, os.fsync))
@@ -60,6 +61,7 @@ def test_a_folder_that_cannot_be_synced(tmp_path, monkeypatch, number):
 
 
 @pytest.mark.parametrize("number", CANNOT)
+@pytest.mark.robust("file systems")
 def test_a_disk_that_syncs_nothing(tmp_path, monkeypatch, number):
     """A disk without fsync keeps states, files and archives like any other."""
     monkeypatch.setattr(os, "fsync", failing(number))
@@ -72,6 +74,7 @@ def test_a_disk_that_syncs_nothing(tmp_path, monkeypatch, number):
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EISDIR, errno.EINVAL])
+@pytest.mark.robust("file systems")
 def test_a_folder_that_cannot_be_opened(tmp_path, monkeypatch, number):
     """A folder that may be written to but not opened is not synced, and nothing is said."""
     monkeypatch.setattr(os, "open", failing(number, lambda path, *_: path == tmp_path, os.open))
@@ -79,6 +82,7 @@ def test_a_folder_that_cannot_be_opened(tmp_path, monkeypatch, number):
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.robust("file systems")
 def test_a_sync_that_fails_is_no_nicety(tmp_path, monkeypatch, number):
     """Where syncing says that the disk failed or is full, the state was not saved, and the line says so."""
     monkeypatch.setattr(os, "fsync", failing(number))
@@ -89,6 +93,7 @@ def test_a_sync_that_fails_is_no_nicety(tmp_path, monkeypatch, number):
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EROFS, errno.ENOSYS, errno.ENOTSUP])
+@pytest.mark.robust("file systems")
 def test_permissions_that_cannot_be_set(tmp_path, monkeypatch, number):
     """A disk where the owner is another (chmod: EPERM) or has no permissions keeps files like any other."""
     monkeypatch.setattr(os, "chmod", failing(number))
@@ -103,6 +108,7 @@ def unnoted(monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+@pytest.mark.robust("file systems")
 def test_a_disk_without_locks(tmp_path, monkeypatch, capsys, unnoted, number):
     """Where flock gives ENOSYS or ENOLCK the files are written, and one note asks for a single process."""
     monkeypatch.setattr(fcntl, "flock", failing(number))
@@ -121,6 +127,7 @@ def test_a_disk_without_locks(tmp_path, monkeypatch, capsys, unnoted, number):
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EBADF])
+@pytest.mark.robust("file systems")
 def test_a_lock_that_fails_otherwise_is_an_error(tmp_path, monkeypatch, number):
     """An error of flock's that is no lack of locks is not passed over."""
     monkeypatch.setattr(fcntl, "flock", failing(number))
@@ -128,6 +135,7 @@ def test_a_lock_that_fails_otherwise_is_an_error(tmp_path, monkeypatch, number):
         PartialZip(tmp_path / "data.zip", "key")
 
 
+@pytest.mark.robust("file systems")
 def test_a_lock_that_another_holds_is_still_seen(tmp_path):
     """A data set that another process is writing is refused."""
     first = PartialZip(tmp_path / "data.zip", "key")
@@ -137,6 +145,7 @@ def test_a_lock_that_another_holds_is_still_seen(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENODEV, errno.ENOSYS, errno.EINVAL])
+@pytest.mark.robust("file systems")
 def test_a_disk_that_maps_no_file(tmp_path, monkeypatch, tiny, number):
     """Where files cannot be mapped (ENODEV) models and tensors are read instead, the same."""
     net = tiny.tiny_net()
@@ -155,6 +164,7 @@ def test_a_disk_that_maps_no_file(tmp_path, monkeypatch, tiny, number):
         assert torch.equal(value, net.state_dict()[name])
 
 
+@pytest.mark.robust("file systems")
 def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path):
     """A file without its permissions or on a failing disk cannot be read; that is not damage."""
     (tmp_path / "a.safetensors").mkdir()
@@ -180,6 +190,7 @@ CAUSES = {
 
 
 @pytest.mark.parametrize(("number", "mend"), CAUSES.items())
+@pytest.mark.robust("file systems")
 def test_each_cause_has_its_own_mend(tmp_path, number, mend):
     """A file that cannot be written is a line with the system's words and the mend of that cause."""
     with pytest.raises(RunError) as error, replacing(tmp_path / "file"):
@@ -191,12 +202,14 @@ def test_each_cause_has_its_own_mend(tmp_path, number, mend):
 
 
 @pytest.mark.parametrize("number", sorted(errno.errorcode.keys() - SPACE))
+@pytest.mark.robust("file systems")
 def test_space_is_spoken_of_where_it_is_wanting_alone(number):
     """No other error of the system's is answered by "free some space"."""
     error = OSError(number, os.strerror(number))
     assert "space" not in str(disk.cannot_write("x", error)).replace(os.strerror(number), "").lower()
 
 
+@pytest.mark.robust("file systems")
 def test_words_of_other_libraries_are_understood():
     """safetensors' "(os error 28)", or what came of an error of the system's, has its words and mend."""
     told = OSError("I/O error while serializing: No space left on device (os error 28)")
@@ -220,6 +233,7 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.robust("file systems")
 def test_a_limit_of_the_machines_reaches_the_user_through_every_library(tmp_path, small_files):
     """A file that may not be so large (EFBIG) is named so by states, models and archives."""
     big = torch.zeros(1 << 16)
@@ -240,6 +254,7 @@ def test_a_limit_of_the_machines_reaches_the_user_through_every_library(tmp_path
 @pytest.mark.parametrize(
     ("usage", "known"), [((0, 0, 0), None), ((10, 10, 0), 0), (errno.ENOSYS, None), (errno.EACCES, None)]
 )
+@pytest.mark.robust("file systems")
 def test_room_that_a_disk_does_not_tell(tmp_path, monkeypatch, usage, known):
     """A disk that says it has no size at all, or does not say, is not called full."""
 

@@ -46,6 +46,7 @@ def torchrun(monkeypatch, tmp_path):
     return lambda: json.loads(path.read_text())["message"]["extraInfo"] if path.exists() else None
 
 
+@pytest.mark.robust("ranks")
 def test_the_first_of_several_errors_is_said_once(end):
     """Of ranks that fail alike the first says its line; the others say nothing of their own."""
     assert end(2, RunError("image 7\nis damaged.")) == (1, ["error: image 7 is damaged."])
@@ -54,6 +55,7 @@ def test_the_first_of_several_errors_is_said_once(end):
 
 
 @pytest.mark.parametrize("error", [LOST, dist.DistBackendError("NCCL"), Interrupted()])
+@pytest.mark.robust("ranks")
 def test_rank_0_repeats_the_line_of_another(end, error):
     """What rank 0 ends with is the first one's line, whether its collective broke or it was told to stop."""
     end(1, RunError("image 7 is damaged."))
@@ -61,6 +63,7 @@ def test_rank_0_repeats_the_line_of_another(end, error):
     assert end(0, error) == (1, ["error: image 7 is damaged."])
 
 
+@pytest.mark.robust("ranks")
 def test_a_save_that_broke_with_its_rank_is_no_error_of_its_own():
     """A line made of a broken collective's words, or caused by one, is not taken for the first error."""
     caused = RunError("cannot write a state.")
@@ -70,6 +73,7 @@ def test_a_save_that_broke_with_its_rank_is_no_error_of_its_own():
     assert not is_lost(RunError("image 7 is damaged.")) and not is_lost(RuntimeError("shapes"))
 
 
+@pytest.mark.robust("ranks")
 def test_a_rank_that_left_no_word(end):
     """Where a rank was killed, one of the others says that it is gone."""
     code, (line,) = end(2, LOST)
@@ -77,17 +81,20 @@ def test_a_rank_that_left_no_word(end):
     assert end(1, LOST) == (1, [])
 
 
+@pytest.mark.robust("ranks")
 def test_all_told_to_stop(end):
     """Ranks that are told to stop, with no error before, end with 143."""
     assert end(1, Interrupted()) == (143, [])
     assert end(0, Interrupted()) == (143, ["stopped; run the same command again to go on."])
 
 
+@pytest.mark.robust("ranks")
 def test_an_unexpected_error_names_its_rank(end):
     """What is no mistake of the user's keeps its traceback, and ends with the rank and the error."""
     assert end(1, KeyError("a bug")) == (1, ["error: rank 1: KeyError: 'a bug'"])
 
 
+@pytest.mark.robust("ranks")
 def test_a_store_that_went_with_its_rank(end, monkeypatch):
     """Where the rank that kept the store is gone, the one that fails says its own line."""
 
@@ -99,6 +106,7 @@ def test_a_store_that_went_with_its_rank(end, monkeypatch):
     assert end(1, RunError("image 7 is damaged.")) == (1, ["error: image 7 is damaged."])
 
 
+@pytest.mark.robust("ranks")
 def test_torchrun_is_told_the_line_alone(end, torchrun, monkeypatch):
     """torchrun shows the one line, without a traceback, and no rank beside the first one's."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
@@ -110,6 +118,7 @@ def test_torchrun_is_told_the_line_alone(end, torchrun, monkeypatch):
     assert torchrun()["py_callstack"] == "error: image 7 is damaged."
 
 
+@pytest.mark.robust("ranks")
 def test_a_line_before_the_ranks_meet_is_said_once_a_node(torchrun, monkeypatch, capsys):
     """A mistake that all ranks find before they meet is said by the first of a node."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
@@ -123,6 +132,7 @@ def test_a_line_before_the_ranks_meet_is_said_once_a_node(torchrun, monkeypatch,
     assert torchrun()["py_callstack"] == "error: no recipe x."
 
 
+@pytest.mark.robust("ranks")
 def test_under_torchrun_the_last_words_are_the_first_error(on_ranks):
     """torchrun's summary ends with the line of rank 1, lists no other, and the exit code is 1."""
     done = on_ranks(2, program.__file__, "one", 1)
@@ -134,6 +144,7 @@ def test_under_torchrun_the_last_words_are_the_first_error(on_ranks):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["reads", "bug", "all"])
+@pytest.mark.robust("ranks")
 def test_three_ranks_under_torchrun(on_ranks, case):
     """Nor does it matter how many ranks there are, what they do then, or whether all fail."""
     done = on_ranks(3, program.__file__, case, 2)
@@ -144,6 +155,7 @@ def test_three_ranks_under_torchrun(on_ranks, case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case, victim", [("one", 0), ("one", 1), ("bug", 1), ("killed", 1)])
+@pytest.mark.robust("ranks")
 def test_two_ranks_without_torchrun(case, victim):
     """Without torchrun, too, rank 0 ends with the first error, and nobody with a broken collective's."""
     with socket.socket() as free:

@@ -48,6 +48,7 @@ def environment(monkeypatch):
         "LOCAL_RANK=3 LOCAL_WORLD_SIZE=8 MASTER_ADDR=node7",
     ],
 )
+@pytest.mark.robust("environment")
 def test_a_process_alone_is_meant(text):
     """Empty variables, a lone RANK=0 or WORLD_SIZE=1, and leftovers without either mean one process."""
     place = launched(said(text))
@@ -73,6 +74,7 @@ def test_a_process_alone_is_meant(text):
         ("RANK=1 WORLD_SIZE=2 MASTER_ADDR=a MASTER_PORT=70000", "MASTER_PORT=70000 is no port"),
     ],
 )
+@pytest.mark.robust("environment")
 def test_a_place_that_is_none_is_one_line(text, line):
     """Half of a launcher's variables, or values that name no rank, are refused with value and mend."""
     with pytest.raises(RunError, match=line) as caught:
@@ -90,18 +92,21 @@ def test_a_place_that_is_none_is_one_line(text, line):
         ("LOCAL_RANK=one", "LOCAL_RANK=one is not a whole number"),
     ],
 )
+@pytest.mark.robust("environment")
 def test_a_local_place_that_is_none_is_one_line(text, line):
     """Of a rank among others the local variables are looked at too."""
     with pytest.raises(RunError, match=line):
         launched(said(f"RANK=1 WORLD_SIZE=4 {text}") | MEETING)
 
 
+@pytest.mark.robust("environment")
 def test_a_whole_place_is_believed():
     """All of torchrun's variables give rank, size, and both of them on this machine."""
     place = launched(said("RANK=5 WORLD_SIZE=8 LOCAL_RANK=1 LOCAL_WORLD_SIZE=4") | MEETING)
     assert place == Launch(5, 8, 1, 4, local_known=True)
 
 
+@pytest.mark.robust("environment")
 def test_a_leftover_local_rank_silences_nobody(environment):
     """LOCAL_RANK=1 alone does not make a process wait for a first one that there is not."""
     environment("LOCAL_RANK=1")
@@ -109,6 +114,7 @@ def test_a_leftover_local_rank_silences_nobody(environment):
 
 
 @pytest.mark.parametrize("text", ["RANK=1", "WORLD_SIZE=2", "RANK=0 WORLD_SIZE=2", "RANK=x"])
+@pytest.mark.robust("environment")
 def test_a_door_in_half_a_launch_writes_one_line(environment, text, capsys, tmp_path):
     """A door started so ends with exit code 1 and one line, before it makes anything."""
     environment(text)
@@ -120,6 +126,7 @@ def test_a_door_in_half_a_launch_writes_one_line(environment, text, capsys, tmp_
 
 
 @pytest.mark.parametrize("device", ["gpu", "mps", "cpu:0", "cuda:", "cuda:first", "cuda:-1"])
+@pytest.mark.robust("environment")
 def test_no_device_is_one_line(device):
     """--device that is none of auto, cpu, cuda and cuda:NUMBER is refused."""
     with pytest.raises(RunError, match=f"--device {device} is none of auto, cpu, cuda"):
@@ -127,6 +134,7 @@ def test_no_device_is_one_line(device):
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:9"])
+@pytest.mark.robust("environment")
 def test_a_gpu_that_is_not_there_is_one_line(device, monkeypatch, capsys, tmp_path):
     """--device cuda without a driver is one line that names --device cpu."""
 
@@ -152,6 +160,7 @@ def two_gpus(monkeypatch):
     return chosen
 
 
+@pytest.mark.robust("environment")
 def test_a_gpu_by_number(two_gpus):
     """cuda:1 is that GPU, for one process; a rank takes its own, or is told how many there are."""
     assert [choose_device(name, Launch()).index for name in ("cuda:1", "cuda", "auto")] == [1, 0, 0]
@@ -165,12 +174,14 @@ def test_a_gpu_by_number(two_gpus):
         choose_device("cuda:1", Launch(0, 2, 0, 2, local_known=True))
 
 
+@pytest.mark.robust("environment")
 def test_ranks_without_a_local_rank_do_not_share_a_gpu(two_gpus):
     """Ranks that a launcher gave no LOCAL_RANK would all take GPU 0: refused where there are several."""
     with pytest.raises(RunError, match="rank 1 cannot tell which of 2 GPUs"):
         choose_device("cuda", Launch(1, 2))
 
 
+@pytest.mark.robust("environment")
 def test_ranks_that_do_not_meet_are_one_line(environment, monkeypatch, capsys):
     """Where nobody answers, one line says so with the address, after one of who waits where."""
 
@@ -186,6 +197,7 @@ def test_ranks_that_do_not_meet_are_one_line(environment, monkeypatch, capsys):
     assert "The client socket has timed out. Look" in line and "unset RANK" in line
 
 
+@pytest.mark.robust("environment")
 def test_a_door_as_a_process(tmp_path):
     """`RANK=1 python -m mclr_fast.sample` ends with exit code 1 and its line."""
     command = [sys.executable, "-m", "mclr_fast.sample", "mnist16-base", "--outdir", str(tmp_path / "out")]

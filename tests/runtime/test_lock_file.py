@@ -71,6 +71,7 @@ def leave(path, **said):
     path.write_text(json.dumps(usual | said))
 
 
+@pytest.mark.robust("processes")
 def test_the_second_process_is_told_of_the_first(path, own):
     """The second process is refused at once, with the host and process of the first, until that is killed."""
     with subprocess.Popen([sys.executable, "-c", HOLD, path], **PIPES) as first:
@@ -86,6 +87,7 @@ def test_the_second_process_is_told_of_the_first(path, own):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+@pytest.mark.robust("processes")
 def test_a_file_system_without_locks(path, own, without_flock, number):
     """Where flock gives ENOLCK or ENOSYS a lock holds all the same, by its process."""
     without_flock(number)
@@ -100,6 +102,7 @@ def test_a_file_system_without_locks(path, own, without_flock, number):
         own()
 
 
+@pytest.mark.robust("processes")
 def test_a_lock_of_a_process_that_is_gone(path, own, without_flock):
     """A lock whose process is gone, or whose number another process has now, is taken over."""
     with subprocess.Popen(["true"]) as gone:
@@ -114,6 +117,7 @@ def test_a_lock_of_a_process_that_is_gone(path, own, without_flock):
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"pid": 1', "null"])
+@pytest.mark.robust("processes")
 def test_a_lock_file_that_says_nothing(path, own, without_flock, text):
     """An empty or cut lock file is nobody's; where nothing else tells, once it is a few seconds old."""
     path.write_text(text)
@@ -135,6 +139,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(lock_file, "BEAT", 0.05)
 
 
+@pytest.mark.robust("processes")
 def test_another_hosts_lock_that_lives(path, own, quick):
     """A holder on another host that touches its file is named, and what to delete if it is gone."""
     leave(path, host="node7", pid=12)
@@ -150,6 +155,7 @@ def test_another_hosts_lock_that_lives(path, own, quick):
     assert str(caught.value).endswith(f"If that process is gone, delete {path}.")
 
 
+@pytest.mark.robust("processes")
 def test_another_hosts_lock_that_does_not(path, own, quick, capsys):
     """A holder on another host that does not touch its file is waited for a minute, and taken over."""
     leave(path, host="node7", pid=12)
@@ -161,6 +167,7 @@ def test_another_hosts_lock_that_does_not(path, own, quick, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.robust("processes")
 def test_another_hosts_lock_by_a_shared_flock(path, own):
     """Where the file system's locks reach another host its holder is refused at once."""
     leave(path, host="node7", pid=12)
@@ -171,6 +178,7 @@ def test_another_hosts_lock_by_a_shared_flock(path, own):
     assert "delete" not in str(caught.value)
 
 
+@pytest.mark.robust("processes")
 def test_a_lock_that_cannot_be_kept(path, monkeypatch, capsys):
     """Where no lock file can be made the work goes on, and says what will not be seen."""
 
@@ -183,6 +191,7 @@ def test_a_lock_that_cannot_be_kept(path, monkeypatch, capsys):
     assert "cannot be kept (Read-only file system): another process" in capsys.readouterr().err
 
 
+@pytest.mark.robust("processes")
 def test_a_run_in_a_folder_of_a_run(tiny_run, files):
     """A second run in a run's folder is refused before it loads anything, and before its first step."""
     first, second = tiny_run("run"), tiny_run("run")
@@ -194,6 +203,7 @@ def test_a_run_in_a_folder_of_a_run(tiny_run, files):
     assert not (files / "run" / "running.lock").exists()
 
 
+@pytest.mark.robust("processes")
 def test_samples_in_a_folder_of_samples(files, capsys):
     """A second `sample` into a folder or file that one writes is refused; so is a second `prepare`."""
     from mclr_fast import prepare, sample

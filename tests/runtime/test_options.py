@@ -32,11 +32,13 @@ def home(monkeypatch, tmp_path):
         ("~$thesis.docx", "~$thesis.docx"),
     ],
 )
+@pytest.mark.robust("arguments")
 def test_ones_home_is_meant_wherever_a_path_begins(home, argument, read):
     """`--outdir=~/x` is the home's x, as a shell has it after a space; any other ~ stays as it is."""
     assert given([argument]) == [read.format(home=home)]
 
 
+@pytest.mark.robust("arguments")
 def test_the_command_lines_arguments_are_read_alike(home, monkeypatch):
     """A door that is called without arguments reads the command line in the same way."""
     monkeypatch.setattr(sys, "argv", ["sample", "--outdir=~/x", "~/model"])
@@ -53,12 +55,14 @@ def test_the_command_lines_arguments_are_read_alike(home, monkeypatch):
         (ema, ["~/run", "--std", "0.1", "--out=~/x"]),
     ],
 )
+@pytest.mark.robust("arguments")
 def test_every_door_knows_the_home(home, capsys, door, arguments):
     """Each door looks in the home for what `~/` names, and makes no folder of that name."""
     assert door.main(arguments) == 1
     assert home in capsys.readouterr().err and not Path("~").exists()
 
 
+@pytest.mark.robust("arguments")
 def test_a_report_of_a_run_at_home(home, capsys):
     """`python -m mclr_fast.report '~/run'` looks in the home."""
     with pytest.raises(SystemExit):
@@ -66,6 +70,7 @@ def test_a_report_of_a_run_at_home(home, capsys):
     assert f"{home}/run has no summary.json" in capsys.readouterr().err
 
 
+@pytest.mark.robust("arguments")
 def test_the_cache_may_be_at_home(home, monkeypatch):
     """MCLR_FAST_CACHE=~/cache, as files of settings have it, is the home's cache."""
     monkeypatch.setenv("MCLR_FAST_CACHE", "~/cache")

@@ -55,6 +55,7 @@ def test_a_run_under_nohup_outlives_its_terminal():
 
 
 @pytest.mark.parametrize("number", ALL)
+@pytest.mark.robust("processes")
 def test_before_the_first_look_a_blocked_read_ends(number, tmp_path, capsys):
     """A signal while a door waits in a read, with nothing to save yet, ends it there with code 143."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -71,6 +72,7 @@ def test_before_the_first_look_a_blocked_read_ends(number, tmp_path, capsys):
     assert "run the same command again" in capsys.readouterr().out
 
 
+@pytest.mark.robust("processes")
 def test_a_second_ctrl_c_ends_at_once(left, monkeypatch, capfd):
     """The first Ctrl-C says that another ends at once, and another does, by code 130."""
     monkeypatch.setattr(signals, "ONE_KEY", 0.1)
@@ -84,6 +86,7 @@ def test_a_second_ctrl_c_ends_at_once(left, monkeypatch, capfd):
     assert "Ctrl-C again ends at once" in capfd.readouterr().err
 
 
+@pytest.mark.robust("processes")
 def test_one_ctrl_c_that_comes_twice_is_one(left, monkeypatch):
     """Two SIGINTs within half a second, by terminal and launcher, are one; SIGTERMs never end at once."""
     stop = StopRequest()
@@ -97,6 +100,7 @@ def test_one_ctrl_c_that_comes_twice_is_one(left, monkeypatch):
     assert left == []
 
 
+@pytest.mark.robust("processes")
 def test_what_hears_no_signal_is_left(left, monkeypatch):
     """Where the main thread hears no signal and nothing is to be saved yet, one ends the process."""
     monkeypatch.setattr(signals, "UNHEARD", 0.1)
@@ -108,6 +112,7 @@ def test_what_hears_no_signal_is_left(left, monkeypatch):
     assert left == [143]
 
 
+@pytest.mark.robust("processes")
 def test_a_request_that_is_over_ends_nothing(left):
     """Signals that no longer are a door's, after it has ended, do nothing."""
     stop = StopRequest()
@@ -130,6 +135,7 @@ libc.pthread_mutex_lock(mutex)  # for ever, whatever the signal: as in a collect
 """
 
 
+@pytest.mark.robust("processes")
 def test_a_process_that_is_held_by_a_collective():
     """Ctrl-C twice ends a process whose main thread never comes back to Python."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -144,6 +150,7 @@ def test_a_process_that_is_held_by_a_collective():
         assert held.stderr.read() == signals.AT_ONCE
 
 
+@pytest.mark.robust("processes")
 def test_the_interruption_is_no_exception():
     """What is raised in the middle of work is not caught by what catches a damaged file's errors."""
     assert not issubclass(InterruptedAtOnce, Exception)

@@ -55,6 +55,7 @@ def unread_pipe():
 
 @pytest.mark.parametrize("make", [lambda: None, closed, unread_pipe])
 @pytest.mark.parametrize("which", ["stdout", "stderr", "both"])
+@pytest.mark.robust("talking")
 def test_a_stream_that_is_gone_is_passed_over(monkeypatch, make, which):
     """A closed stdout or stderr, or one whose reader has left, takes nothing, and the other one all."""
     streams = {"stdout": io.StringIO(), "stderr": io.StringIO()}
@@ -73,6 +74,7 @@ def test_a_stream_that_is_gone_is_passed_over(monkeypatch, make, which):
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.EBADF])
+@pytest.mark.robust("talking")
 def test_what_a_reader_has_gone_from_is_dropped(monkeypatch, number):
     """After `| head -1` has its line, or the terminal was closed, the rest is dropped."""
     stdout, stderr = Failing(OSError(number, os.strerror(number)), lines=1), io.StringIO()
@@ -82,6 +84,7 @@ def test_what_a_reader_has_gone_from_is_dropped(monkeypatch, number):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.robust("talking")
 def test_what_a_full_disk_does_not_take_is_said_on_stderr(monkeypatch, number):
     """Where stdout is a file on a full disk, a warning says so on stderr, and then what is said."""
     set_streams(monkeypatch, Failing(OSError(number, os.strerror(number)), lines=1), io.StringIO())
@@ -91,6 +94,7 @@ def test_what_a_full_disk_does_not_take_is_said_on_stderr(monkeypatch, number):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.robust("talking")
 def test_letters_that_a_stream_does_not_know_are_spelled(monkeypatch, encoding):
     """An ASCII-only stdout or stderr gets a tick as \\u2713."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for _ in range(2)]
@@ -101,6 +105,7 @@ def test_letters_that_a_stream_does_not_know_are_spelled(monkeypatch, encoding):
     assert [s.buffer.getvalue() for s in streams] == [b"\\u2713 FD\n", b"\\u2717\n"]
 
 
+@pytest.mark.robust("talking")
 def test_a_pipe_that_does_not_block_is_waited_for(monkeypatch):
     """A stdout that another program made non-blocking loses no line, however slowly it is read."""
     read, write = os.pipe()
@@ -117,6 +122,7 @@ def test_a_pipe_that_does_not_block_is_waited_for(monkeypatch):
             assert int(reader.stdout.read()) == 40 * 4096
 
 
+@pytest.mark.robust("talking")
 def test_a_door_works_with_nobody_to_talk_to(monkeypatch, tmp_path):
     """`sample >&- 2>&-` writes its images and ends with 0."""
     set_streams(monkeypatch, None, None)
@@ -125,6 +131,7 @@ def test_a_door_works_with_nobody_to_talk_to(monkeypatch, tmp_path):
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
+@pytest.mark.robust("talking")
 def test_an_error_keeps_its_exit_code_with_nobody_to_talk_to(monkeypatch, tmp_path):
     """A mistake still ends with 1, and a wrong command line with 2."""
     set_streams(monkeypatch, closed(), unread_pipe())
@@ -134,6 +141,7 @@ def test_an_error_keeps_its_exit_code_with_nobody_to_talk_to(monkeypatch, tmp_pa
     assert ended.value.code == 2
 
 
+@pytest.mark.robust("talking")
 def test_the_process_ends_well_when_nobody_reads(tmp_path):
     """`report --help | true` ends with 0 and no word on stderr; no file is given a closed descriptor."""
     read, write = os.pipe()

@@ -252,6 +252,7 @@ def test_only_rank_0_tells(run, server, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["rewind", "log", "evaluated", "close"])
+@pytest.mark.robust("talking")
 def test_a_tracker_that_raises_is_told_no_more_and_the_run_goes_on(tmp_path, capsys, name):
     """Whatever a tracker raises, once a warning says so the run goes on, with all its lines in log.jsonl."""
 
@@ -273,6 +274,7 @@ def test_a_tracker_that_raises_is_told_no_more_and_the_run_goes_on(tmp_path, cap
     assert said.count("warning") == said.count("\n") == 1
 
 
+@pytest.mark.robust("talking")
 def test_a_tracker_that_fails_leaves_the_others_alone(tmp_path, board):
     """TensorBoard is told all that W&B could not be told."""
 
@@ -290,6 +292,7 @@ def test_a_tracker_that_fails_leaves_the_others_alone(tmp_path, board):
 @pytest.mark.parametrize(
     "raised", [TypeError("Descriptors cannot\nbe created directly."), SystemError("initialization failed")]
 )
+@pytest.mark.robust("talking")
 def test_a_broken_package_is_one_clear_line_before_the_run(run, files, monkeypatch, raised):
     """A tensorboard that does not fit its protobuf is refused in one line before the run, where asked for."""
 

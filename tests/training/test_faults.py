@@ -48,6 +48,7 @@ def check(results, save_every):
         assert ("No space left on device" in result["said"]) == (kind == "disk-full"), fault
 
 
+@pytest.mark.robust("states")
 def test_a_fault_of_each_kind_leaves_no_trace(tmp_path):
     """A run whose only state is damaged stops; once that is removed it ends with the same losses."""
     faults = ["0:4:sigkill", "0:5:sigterm", "0:6:disk-full", "0:6:sigkill-written", "0:8:truncate"]

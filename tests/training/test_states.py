@@ -111,6 +111,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(states, tmp_path, capsys, 
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.robust("states")
 def test_all_states_damaged_is_no_new_beginning(states, tmp_path, damage):
     """The run stops and says which state, why and the mend, each time; removed, the run begins again."""
     save(states(), 1, 2)
@@ -129,6 +130,7 @@ def test_all_states_damaged_is_no_new_beginning(states, tmp_path, damage):
     assert loaded(states()) is None
 
 
+@pytest.mark.robust("states")
 def test_a_state_put_aside_is_not_forgotten_when_the_one_before_it_goes(states, tmp_path):
     """The run stops where the state that it fell back to is gone, instead of beginning again."""
     save(states(), 1, 2)
@@ -140,6 +142,7 @@ def test_a_state_put_aside_is_not_forgotten_when_the_one_before_it_goes(states, 
     assert names(tmp_path) == ["damaged-000000000002"]
 
 
+@pytest.mark.robust("states")
 def test_a_whole_copy_brought_back_is_gone_on_from(states, tmp_path):
     """As the line that a run with damaged states stops with says."""
     save(states(), 1)
@@ -153,6 +156,7 @@ def test_a_whole_copy_brought_back_is_gone_on_from(states, tmp_path):
     assert loaded(states()) == {"value": 1}
 
 
+@pytest.mark.robust("states")
 def test_a_first_save_that_was_cut_short_is_nothing_lost(states, tmp_path):
     """It never became a state, so the run begins again without a word."""
     save(states(), 1)

@@ -41,6 +41,7 @@ def model(net, tmp_path):
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.robust("wrappers")
 def test_a_file_of_it_is_converted(net, tmp_path, name):
     """A snapshot or training state without classes becomes a model folder of the same network."""
     (tmp_path / name).write_bytes(FILES[name](net))
@@ -54,6 +55,7 @@ def test_a_file_of_it_is_converted(net, tmp_path, name):
 
 
 @pytest.mark.parametrize("to", ["edm2-state-dict", "edm2-training-state"])
+@pytest.mark.robust("wrappers")
 def test_it_goes_there_and_back(model, net, tmp_path, to):
     """What is written of it for EDM2's programs is read back as the same network."""
     path = str(tmp_path / "training-state-0000000.pt")
@@ -64,6 +66,7 @@ def test_it_goes_there_and_back(model, net, tmp_path, to):
 
 
 @pytest.mark.parametrize("out", ["out", "out.npz"])
+@pytest.mark.robust("wrappers")
 def test_it_is_sampled(model, tmp_path, out):
     """`sample` makes its images, which are of class 0, the only one that a data set of them has."""
     arguments = [model, "--seeds", "0-2", "--num-steps", "3", "--device", "cpu"]
@@ -83,6 +86,7 @@ def test_it_is_sampled(model, tmp_path, out):
         (["--guidance", "2"], "has no classes, so nothing tells it apart from itself without them"),
     ],
 )
+@pytest.mark.robust("wrappers")
 def test_classes_are_not_asked_of_it(model, tmp_path, capsys, arguments, words):
     """--labels, and guidance by itself, are refused in one line that says it has no classes."""
     assert sample.main([model, *arguments, "--outdir", str(tmp_path / "out"), "--device", "cpu"]) == 1
@@ -90,12 +94,14 @@ def test_classes_are_not_asked_of_it(model, tmp_path, capsys, arguments, words):
     assert words in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+@pytest.mark.robust("wrappers")
 def test_a_weaker_one_guides_it(model, tmp_path):
     """Autoguidance needs no classes: --gnet takes another network without them."""
     arguments = [model, "--gnet", model, "--guidance", "2", "--seeds", "0", "--num-steps", "2"]
     assert sample.main([*arguments, "--outdir", str(tmp_path / "out"), "--device", "cpu"]) == 0
 
 
+@pytest.mark.robust("wrappers")
 def test_one_label_an_image_makes_a_column(net):
     """Labels [N,1] give [N,1,...] as of any network; several labels an image, which are one, are an error."""
     x, sigma = torch.randn(2, 3, 8, 8), torch.tensor([0.5, 2.0])
@@ -118,6 +124,7 @@ def unconditional(run_config, files, tiny):
 
 
 @pytest.mark.parametrize("objective", [name for name in METHODS if name != "denoising"])
+@pytest.mark.robust("wrappers")
 def test_contrast_of_classes_is_refused(unconditional, files, tiny, objective):
     """Fine-tuning it by any objective but its own loss is refused in one line, by a dry run too."""
     words = rf"--init .*uncond has no classes \(label_dim 0\), which {objective} needs: give a class-cond"
@@ -128,6 +135,7 @@ def test_contrast_of_classes_is_refused(unconditional, files, tiny, objective):
     assert "\n" not in str(error.value) and not (files / "run").exists()
 
 
+@pytest.mark.robust("wrappers")
 def test_its_own_loss_trains_it(unconditional, files, tiny, monkeypatch):
     """--objective denoising trains it, whatever classes the data have."""
     monkeypatch.setattr(run_module, "write_report", lambda outdir: None)
