@@ -102,8 +102,8 @@ FAULTS = [
     (
         "a micro-batch's columns begin at the first",
         "models/rows.py",
-        "            columns=columns,\n",
-        "            columns=slice(0, columns.stop - columns.start),\n",
+        "columns=self.columns[columns],",
+        "columns=self.columns[: columns.stop - columns.start],",
         "training/test_invariance.py::test_same_losses_in_parts",
     ),
     (
@@ -130,8 +130,8 @@ FAULTS = [
     (
         "a plain network's gradients not divided by the loss scale",
         "models/step_weights.py",
-        "parameter.grad = grad if scale == 1 else grad * scale",
-        "parameter.grad = grad",
+        "p.grad = grad.to(p.dtype) if is_one else (grad * scale).to(p.dtype)",
+        "p.grad = grad.to(p.dtype)",
         "models/test_step_weights.py",
     ),
     (
@@ -229,9 +229,9 @@ FAULTS = [
     ),
     (
         "micro-batches' gradients added up in half precision",
-        "models/edm2/weights.py",
-        "self._sums[i].float().add_(grad)",
-        "self._sums[i].add_(grad)",
+        "training/placement.py",
+        "self.flat = torch.zeros(sum(tensor.numel() for tensor in like), device=device)",
+        "self.flat = torch.zeros(sum(t.numel() for t in like), device=device, dtype=torch.bfloat16)",
         "models/test_step_weights.py",
     ),
 ]

@@ -46,15 +46,15 @@ FAULTS = [
     (
         "CCA's negatives weighed by lambda each, not lambda / K",
         "objectives/cca.py",
-        "weight[1:] = negative_weight / (num_columns - 1)",
-        "weight[1:] = negative_weight",
+        "weight.where(is_positive, negative_weight / (num_columns - 1))",
+        "weight.where(is_positive, negative_weight)",
         "objectives/test_cca.py",
     ),
     (
         "CCA's columns weighed as if every part began at the first",
         "objectives/cca.py",
-        "-weight[columns] * logsigmoid(sign[columns] * objective.beta * gap)",
-        "-weight[:width] * logsigmoid(sign[:width] * objective.beta * gap)",
+        "is_positive = columns == 0",
+        "is_positive = columns == columns[0]",
         "objectives/test_cca.py",
     ),
     (

@@ -39,8 +39,8 @@ FAULTS = [
     (
         "a library's Adam corrects its bias as of the step before",
         "training/optimizer.py",
-        "torch._foreach_add_(steps, self.num_steps - 1)",
-        "torch._foreach_add_(steps, self.num_steps - 2)",
+        "torch._foreach_add_(steps, step - 1)",
+        "torch._foreach_add_(steps, step - 2)",
         "training/test_optimizer.py",
     ),
     (
@@ -60,8 +60,8 @@ FAULTS = [
     (
         "gradients not divided by the loss scale",
         "training/placement.py",
-        "self.weights.backward(self.reduce, 1 / loss_scale)",
-        "self.weights.backward(self.reduce, 1)",
+        "self.weights.backward(grads, *scale)",
+        "self.weights.backward(grads)",
         "training/test_placement.py training/test_loss_scale.py",
     ),
     (
