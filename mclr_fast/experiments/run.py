@@ -37,6 +37,7 @@ from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.runtime.trackers import open_trackers
 from mclr_fast.training.optimizer import check_optimizer
+from mclr_fast.training.placement import capture_words
 
 from .after_training import after_training, final_rows
 from .arm import Arm, Outcome, Plan, control_plan, say_row, trained_plan
@@ -264,11 +265,12 @@ class Run:
 
     def _announce(self) -> None:
         train, num_params = self.config.train, sum(p.numel() for p in self.base.parameters())
+        graphs = capture_words(self.base, self.ranks, train.sharding, self.config.eval.cuda_graphs)
         say(
             self.ranks.is_main,
             f"{self.config.recipe}: {len(self.dataset):,} images of {self.config.data}, "
             f"{num_params / 1e6:.2f}M parameters in {str(self.model.family.dtype(self.base))[6:]} on "
-            f"{describe_device(self.ranks.device)}, {self.ranks.size} rank(s); "
+            f"{describe_device(self.ranks.device)}, {self.ranks.size} rank(s){graphs}; "
             f"{train.duration:,} images in steps of {train.batch_size}. Folder: {self.outdir}",
         )
         notes = [self.config.note] if self.config.note else []

@@ -53,7 +53,6 @@ __all__ = [
 
 OPS = (
     "adam_norm_ema_",
-    "prepare_adam_norm_ema_",
     "contrast_loss",
     "heun_update",
     "modulate_silu",

@@ -69,6 +69,17 @@ def shards(net: nn.Module, num_ranks: int, sharding: Sharding) -> bool:
     return sharding == "shard" or (sharding == "auto" and large)
 
 
+def capture_words(net: nn.Module, ranks: Ranks, sharding: Sharding, cuda_graphs: str) -> str:
+    """How a GPU runs micro-batches, and why, for a run's first line; nothing on a CPU."""
+    if ranks.device.type != "cuda":
+        return ""
+    if cuda_graphs == "off":
+        return ", kernel by kernel (--cuda-graphs off)"
+    if shards(net, ranks.size, sharding):
+        return ", kernel by kernel (FSDP2)"
+    return ", micro-batches as CUDA graphs"
+
+
 class Replicated:
     """Every rank has it all. What a step computes with is made once, its gradients reduced as one tensor."""
 

@@ -1,6 +1,7 @@
 """Micro-batches as graphs: losses and weights of the eager steps to the bit. On the CPU a tape captures."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from mclr_fast.methods.registry import METHODS, make_method
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.training import trainer as trainer_module
 from mclr_fast.training.memory import StepMemory
+from mclr_fast.training.placement import capture_words
 
 STEPS = 4
 
@@ -106,6 +108,20 @@ def test_few_launches_lie_between_graphs(tiny, tmp_path, recording, fused_ops, m
     with Launches() as counted:
         trainer.train_until((STEPS + 1) * tiny.BATCH)
     assert 5 < len(counted.calls) <= 40, counted.calls
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "cuda_graphs", "words"),
+    [
+        ("cpu", 1, "on", ""),
+        ("cuda", 1, "on", ", micro-batches as CUDA graphs"),
+        ("cuda", 2, "on", ", kernel by kernel (FSDP2)"),
+        ("cuda", 2, "off", ", kernel by kernel (--cuda-graphs off)"),
+    ],
+)
+def test_a_runs_first_line_says_how_micro_batches_run(tiny, device, size, cuda_graphs, words):
+    ranks = SimpleNamespace(device=torch.device(device), size=size)
+    assert capture_words(tiny.tiny_net(), ranks, "shard", cuda_graphs) == words
 
 
 @pytest.mark.gpu
