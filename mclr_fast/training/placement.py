@@ -86,6 +86,7 @@ class Replicated:
     def __init__(self, net: nn.Module, family: Family, ranks: Ranks, graphs: Procedures):
         """net: on its device; its parameters are held by reference."""
         self.weights = family.step_weights(net)
+        self.like_gradients = self.weights.like_gradients
         self.ranks = ranks
         self.graphs = graphs
         self._sums: GradientSums | None = None
@@ -130,7 +131,7 @@ class Replicated:
             if sums is None:
                 grads = [
                     torch.zeros_like(like, device=part.x.device) if grad is None else grad
-                    for grad, like in zip(grads, self.weights.like_gradients, strict=True)
+                    for grad, like in zip(grads, self.like_gradients, strict=True)
                 ]
                 return [*scores, *grads]
             sums.add_(grads)
@@ -141,7 +142,7 @@ class Replicated:
 
     def _empty_sums(self) -> GradientSums:
         if self._sums is None:
-            self._sums = GradientSums(self.weights.like_gradients, self.ranks.device)
+            self._sums = GradientSums(self.like_gradients, self.ranks.device)
         self._sums.flat.zero_()
         return self._sums
 
