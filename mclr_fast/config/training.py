@@ -108,6 +108,8 @@ class TrainConfig:
     """Mirror every other image, at random. Latents are mirrored before they are made: prepare --mirror."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """What the U-Net computes in; auto = bf16 where the processor has it. fp16: the loss is scaled."""
+    deterministic: bool = False
+    """Reproducible kernels alone: the same run on the same GPU gives the same weights to the bit."""
     optimizer: Literal["adam-norm-ema", "torch-adam", "apex"] = "adam-norm-ema"
     """Who computes Adam: one pass for it, averages and normalisation; torch; NVIDIA apex's FusedAdam."""
     stop_factor: float = 0.0

@@ -29,6 +29,7 @@ from mclr_fast.models import (
 from mclr_fast.reports.grid import GridEntry, write_grid
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.summary import Summary, write_summary
+from mclr_fast.runtime.deterministic import use_deterministic_kernels
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, write_json
 from mclr_fast.runtime.locks import owned, refuse_if_owned
@@ -61,6 +62,8 @@ class Run:
         check_options(config, ranks.size)
         ranks.on_main(refuse_if_owned, lock_of(self.outdir), self.outdir)
         check_optimizer(config.train.optimizer, ranks.device)
+        if config.train.deterministic:
+            use_deterministic_kernels()
         try:
             self.description = read_config(config.init) if config.init else self._new_description()
             self.model = Model.of(self.description)
