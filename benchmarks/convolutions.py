@@ -157,7 +157,7 @@ def shapes_of_a_step(num_images: int) -> Counter:
     for call in calls:
         if call.op in floor.FORWARD_CONVOLUTION:
             x, weight = call.args[:2]
-            found[(*x.shape[:2], len(weight), *x.shape[2:], weight.shape[-1])] += 1
+            found[(*x.shape[:2], weight.shape[0], *x.shape[2:], weight.shape[-1])] += 1
     return found
 
 

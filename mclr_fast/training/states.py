@@ -13,7 +13,7 @@ from typing import Any
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from mclr_fast.runtime.disk import errno_of, mend, reason, sync_folder
 from mclr_fast.runtime.errors import RunError
@@ -29,13 +29,6 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled", categ
 
 State = Mapping[str, Mapping[str, Tensor]]
 """Group -> name -> tensor."""
-
-
-class KeptStager(DefaultStager):
-    """DCP's, for all saves of a training: it keeps the memory that tensors are copied to."""
-
-    def close(self) -> None:
-        """Nothing: torch 2.11's DCP closes the caller's stager after its first save."""
 
 
 class TrainingStates:
@@ -54,7 +47,8 @@ class TrainingStates:
         self._last: int | None = None  # images seen of the state that was saved or loaded last
         self._pending: Future | None = None
         self._group = ranks.background_group()
-        self._stager = KeptStager(StagingOptions(ranks.device.type == "cuda", False, False, False))
+        # Not DCP's DefaultStager: torch 2.11's is of no more use after one save.
+        self._stager = BlockingAsyncStager(cache_staged_state_dict=ranks.device.type == "cuda")
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="training-state")
         ranks.at_close(self.settle)
 
