@@ -165,29 +165,32 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--only", choices=["doubled", "attention", "convolution"])
     args = parser.parse_args()
     torch.backends.cudnn.benchmark_limit = 0
     rows = []
 
     def keep(row: dict) -> None:
         rows.append(row)
+        print(json.dumps(row), flush=True)
         args.out.write_text(json.dumps(rows, indent=1) + "\n")
 
     for num_images in args.sizes:
-        batch = 4 * num_images
-        for channels, side in ((768, 8), (576, 16), (384, 32)):
-            keep({"N": num_images, "doubled": [batch, channels, side], **doubled(batch, channels, side)})
-        for heads, length in ((9, 256), (12, 64)):
-            keep(
-                {
-                    "N": num_images,
-                    "attention": [batch, heads, length, 64],
-                    **attention(batch, heads, length, 64),
-                }
-            )
-        for shape, calls in sorted(shapes_of_a_step(num_images).items()):
-            keep({"N": num_images, "convolution": shape, "calls": calls, **forms(*shape)})
+        for kind, measure, shapes in work(num_images):
+            if args.only in (None, kind):
+                for shape, calls in shapes().items():
+                    keep({"N": num_images, kind: shape, "calls": calls, **measure(*shape)})
         torch.cuda.empty_cache()
+
+
+def work(num_images: int) -> list:
+    """(kind, what measures a shape, its shapes and their number of calls in a step)."""
+    batch = 4 * num_images
+    return [
+        ("doubled", doubled, lambda: dict.fromkeys([(batch, 768, 8), (batch, 576, 16), (batch, 384, 32)], 1)),
+        ("attention", attention, lambda: {(batch, 9, 256, 64): 7, (batch, 12, 64, 64): 8}),
+        ("convolution", forms, lambda: shapes_of_a_step(num_images)),
+    ]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mclr_fast import ops
 
 from .attention import attention
-from .resample import downsample, upsample
+from .resample import conv_of_doubled, downsample, upsample
 
 
 class DropoutKey(NamedTuple):
@@ -35,11 +35,16 @@ class MPConv(nn.Module):
             return self.held
         return ops.weight_norm_scale([self.weight], [gain], [dtype])[0]
 
-    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
-        """x: [B, in, H, W] or [B, in]; gain: [1] or None = 1 -> [B, out, ...], in x's dtype."""
+    def forward(self, x: Tensor, gain: Tensor | None = None, *, doubled: bool = False) -> Tensor:
+        """x: [B, in, H, W] or [B, in]; gain: [1] or None = 1 -> [B, out, ...], in x's dtype.
+
+        doubled: of x with twice the height and width, by a 3x3 kernel.
+        """
         weight = self.effective(gain, x.dtype)
         if weight.ndim == 2:
             return x @ weight.t()
+        if doubled:
+            return conv_of_doubled(x, weight)
         return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
 
@@ -127,8 +132,8 @@ class Block(nn.Module):
         elif skip is not None:
             x, y = ops.mp_cat_silu(x, skip, concat_balance)
         else:
-            x, y = (upsample(x), upsample(activated)) if self.resample == "up" else (x, activated)
-        y = self.conv_res0(y)
+            x, y = (upsample(x) if self.resample == "up" else x), activated
+        y = self.conv_res0(y, doubled=self.resample == "up")
         dropout = self.dropout if self.training or dropout_key is not None else 0.0
         y = ops.modulate_silu(y, self.emb_linear(emb, self.emb_gain), dropout, dropout_key)
         y = self.conv_res1(y)
