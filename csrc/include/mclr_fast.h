@@ -85,6 +85,14 @@ void mclr_pixel_norm_silu_forward(int64_t dtype, const void* x, void* n, void* y
 void mclr_pixel_norm_silu_backward(int64_t dtype, const void* grad_n, const void* grad_y, const void* x, void* grad_x,
                                    int64_t pixels, int64_t channels);
 
+// out: [images, 2 height, 2 width, channels], pixel (2h + i, 2w + j) being pixel (h, w) of x [images, height, width,
+// channels]; or, if `phases` is 1 and not 0, phase 2i + j of window (h + i, w + j) of x [images, height + 1, width + 1,
+// 4, channels]. All times `scale`; backward alone with `phases` 0 is the sum of every four pixels, times `scale`.
+void mclr_double_pixels_forward(int64_t dtype, const void* x, void* out, int64_t images, int64_t height, int64_t width,
+                                int64_t channels, int64_t phases, float scale);
+void mclr_double_pixels_backward(int64_t dtype, const void* grad, void* grad_x, int64_t images, int64_t height,
+                                 int64_t width, int64_t channels, int64_t phases, float scale);
+
 // q, k, v: [images, heads, pixels, depth], each pixel's channels divided by (1e-4 + their rms).
 // qkv: [images, pixels, heads, depth, 3].
 void mclr_qkv_norm_forward(int64_t dtype, const void* qkv, void* q, void* k, void* v, int64_t images, int64_t heads,

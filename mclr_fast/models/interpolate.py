@@ -61,6 +61,6 @@ def _check_alike(base: nn.Module, tuned: nn.Module) -> None:
     for name, buffer in base.named_buffers():
         # Published files are float16; what was trained from them may hold either.
         if buffer.is_floating_point() and not torch.allclose(
-            buffer.cpu(), own[name].cpu().to(buffer), rtol=2e-3, atol=1e-3
+            buffer.cpu(), own[name].cpu().to(buffer.dtype), rtol=2e-3, atol=1e-3
         ):
             raise ValueError(f"the network was not fine-tuned from this base: their {name!r} differ.")

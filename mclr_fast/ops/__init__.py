@@ -8,6 +8,7 @@ from . import _choice
 from ._choice import Implementation, using
 from .adam_norm_ema_ import adam_norm_ema_, prepare_adam_norm_ema_
 from .contrast_loss import contrast_loss
+from .double_pixels import double_pixels, halve_pixels
 from .heun_update import heun_update
 from .modulate_silu import modulate_silu
 from .mp_cat_silu import mp_cat_silu
@@ -26,7 +27,9 @@ __all__ = [
     "Implementation",
     "adam_norm_ema_",
     "contrast_loss",
+    "double_pixels",
     "force_weight_norm_",
+    "halve_pixels",
     "heun_update",
     "implementations",
     "modulate_silu",
@@ -54,6 +57,7 @@ __all__ = [
 OPS = (
     "adam_norm_ema_",
     "contrast_loss",
+    "double_pixels",
     "heun_update",
     "modulate_silu",
     "mp_cat_silu",

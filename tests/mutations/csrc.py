@@ -79,6 +79,13 @@ FAULTS = [
         "ops/test_pixel_norm_silu.py",
     ),
     (
+        "a window's gradient of a pixel that is another's",
+        "csrc/double_pixels/double_pixels_cpu.cpp",
+        "int64_t h = row - phase / 2, w = column - phase % 2;",
+        "int64_t h = row, w = column;",
+        "ops/test_double_pixels.py",
+    ),
+    (
         "a small network's clip on one side alone",
         "csrc/image_program/image_program_cpu.cpp",
         "value = greater_of(-s.clip, lesser_of(s.clip, value));",

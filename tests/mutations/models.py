@@ -200,10 +200,10 @@ FAULTS = [
         "models/edm2/test_network.py experiments/test_checks.py integrations/test_convert.py",
     ),
     (
-        "doubled rows where columns are meant",
+        "phases of rows where those of columns are meant",
         "models/edm2/resample.py",
-        "doubled = rows.expand(batch, height, 2, width, 2, channels)",
-        "doubled = rows.transpose(2, 3).expand(batch, height, width, 2, 2, channels)",
+        'torch.einsum("iua,jvb->ijuvab", axis, axis)',
+        'torch.einsum("iua,jvb->jiuvab", axis, axis)',
         "models/edm2/test_resample.py",
     ),
     (

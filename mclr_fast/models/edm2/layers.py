@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mclr_fast import ops
 
 from .attention import attention
-from .resample import conv_of_doubled, downsample, upsample
+from .resample import conv_of_doubled
 
 
 class DropoutKey(NamedTuple):
@@ -132,7 +132,7 @@ class Block(nn.Module):
         elif skip is not None:
             x, y = ops.mp_cat_silu(x, skip, concat_balance)
         else:
-            x, y = (upsample(x) if self.resample == "up" else x), activated
+            x, y = (ops.double_pixels(x) if self.resample == "up" else x), activated
         y = self.conv_res0(y, doubled=self.resample == "up")
         dropout = self.dropout if self.training or dropout_key is not None else 0.0
         y = ops.modulate_silu(y, self.emb_linear(emb, self.emb_gain), dropout, dropout_key)
@@ -147,7 +147,7 @@ class Block(nn.Module):
 
     def _enter_encoder(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.resample == "down":
-            x = downsample(x)
+            x = ops.halve_pixels(x)
         if self.conv_skip is not None:
             x = self.conv_skip(x)
         return ops.pixel_norm_silu(x)

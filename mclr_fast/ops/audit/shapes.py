@@ -85,7 +85,10 @@ class Call(NamedTuple):
 
 
 class BlockShape(NamedTuple):
-    """What a block's ops see: rows of its entry, channels, size; skip: (channels, rows) concatenated."""
+    """What a block's ops see: rows of its entry, channels, size; skip: (channels, rows) concatenated.
+
+    doubled, halved: whether it begins with an image of half the size, or of twice it.
+    """
 
     decoder: bool
     rows: int
@@ -95,6 +98,8 @@ class BlockShape(NamedTuple):
     attention: bool
     activates: bool
     skip: tuple[int, int] | None = None
+    doubled: bool = False
+    halved: bool = False
 
 
 def blocks(net: Network, images: int, columns: int) -> list[BlockShape]:
@@ -109,7 +114,8 @@ def blocks(net: Network, images: int, columns: int) -> list[BlockShape]:
             out = width if name == "down" else next_width
             last = level == len(widths) - 1 and name == "block" and len(skips) == BLOCKS * 4 + 3
             attention = name == "block" and size in net.attention
-            found.append(BlockShape(False, rows, width, out, size, attention, last))
+            down = name == "down"
+            found.append(BlockShape(False, rows, width, out, size, attention, last, halved=down))
             rows, width = batch, out
             skips.append((out, batch))
     for level, next_width in reversed(list(enumerate(widths))):
@@ -118,7 +124,7 @@ def blocks(net: Network, images: int, columns: int) -> list[BlockShape]:
             found.append(BlockShape(True, batch, width, width, size, True, True))
             found.append(BlockShape(True, batch, width, width, size, False, False))
         else:
-            found.append(BlockShape(True, batch, width, width, size, False, False))
+            found.append(BlockShape(True, batch, width, width, size, False, False, doubled=True))
         for i in range(BLOCKS + 1):
             activates = i == BLOCKS and level > 0  # the next block starts from it, upsampled
             skip = skips.pop()
@@ -151,7 +157,7 @@ def calls(
         )
 
     for block in blocks(net, images, columns):
-        _, rows, channels_in, channels, size, attention, activates, skip = block
+        _, rows, channels_in, channels, size, attention, activates, skip, doubled, halved = block
         entry = activation(rows, channels, size)
         inner = activation(batch, channels, size)
         if not block.decoder:
@@ -162,6 +168,15 @@ def calls(
             cat = activation(batch, channels_in + skip[0], size)
             add("mp_cat_silu", "forward", a, b, 0.5)
             add("mp_cat_silu", "backward", cat, cat, cat, 0.5, rows, skip[1], channels_in)
+        if halved:
+            add("double_pixels", "halve", activation(rows, channels, 2 * size))
+            add("double_pixels", "halve_backward", entry)
+        if doubled:
+            windows = activation(rows, 4 * channels, size // 2 + 1)
+            add("double_pixels", "forward", activation(rows, channels, size // 2), False)
+            add("double_pixels", "forward", windows, True)
+            add("double_pixels", "backward", entry, False)
+            add("double_pixels", "backward", entry, True)
         emb = Spec((batch, channels))
         add("modulate_silu", "forward", entry, emb, 0.0, 1, 2, None)
         add("modulate_silu", "backward", inner, entry, emb, 0.0, 1, 2, None)

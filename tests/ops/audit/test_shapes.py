@@ -12,6 +12,8 @@ from mclr_fast.ops.audit.shapes import Spec
 NAMES = {"EDM2-S/64": "edm2-img64-s", "EDM2-L/512": "edm2-img512-l"}
 FORWARD = {  # public op: function of its Triton module, and how many tensors it starts with
     "pixel_norm_silu": ("pixel_norm_silu", "forward", 1),
+    "double_pixels": ("double_pixels", "forward", 1),
+    "halve_pixels": ("double_pixels", "halve", 1),
     "modulate_silu": ("modulate_silu", "forward", 2),
     "mp_cat_silu": ("mp_cat_silu", "forward", 2),
     "mp_sum_clip": ("mp_sum_clip", "forward", 2),

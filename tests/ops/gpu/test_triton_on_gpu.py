@@ -12,10 +12,12 @@ import torch
 
 pytest.importorskip("triton")
 
+from mclr_fast.ops.reference.double_pixels import double_pixels as doubled
 from mclr_fast.ops.reference.magnitude_preserving import mp_cat, mp_silu, mp_sum, normalize
 from mclr_fast.ops.reference.philox import random_normal, random_uniform
 from mclr_fast.ops.triton_kernels import (
     contrast_loss,
+    double_pixels,
     heun_update,
     modulate_silu,
     mp_cat_silu,
@@ -103,6 +105,24 @@ def pixel_norm_silu_case(n, channels, size, dtype):
         return pixel_norm_silu.backward(*grads, x)
 
     return Case([activation(n * R, channels, size, dtype)], pixel_norm_silu.forward, backward, formula)
+
+
+def double_pixels_case(n, channels, size, dtype, phases=False):
+    def forward(x):
+        return double_pixels.forward(x, phases)
+
+    def backward(grads, values, x):
+        return double_pixels.backward(*grads, phases)
+
+    def formula(x):
+        return doubled(x, phases)
+
+    x = activation(n * R, channels * (1 + 3 * phases), size // 2 + phases, dtype)
+    return Case([x], forward, backward, formula, read_again=lambda values, inputs: ())
+
+
+def join_phases_case(n, channels, size, dtype):
+    return double_pixels_case(n, channels, size, dtype, phases=True)
 
 
 def modulate_silu_case(n, channels, size, dtype, dropout=0.0):
@@ -267,6 +287,8 @@ def heun_update_case(n, channels, size, dtype):
 CASES = [
     noisy_input_case,
     pixel_norm_silu_case,
+    double_pixels_case,
+    join_phases_case,
     modulate_silu_case,
     modulate_silu_own_case,
     modulate_silu_dropout_case,

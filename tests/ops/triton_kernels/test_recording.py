@@ -8,6 +8,7 @@ pytest.importorskip("triton")
 from mclr_fast.ops.triton_kernels import (
     _common,
     contrast_loss,
+    double_pixels,
     heun_update,
     modulate_silu,
     mp_cat_silu,
@@ -40,6 +41,12 @@ def run_noisy_input():
 def run_pixel_norm_silu():
     n, y = pixel_norm_silu.forward(activation(N))
     assert pixel_norm_silu.backward(n, y, activation(N)).shape == y.shape
+
+
+def run_double_pixels():
+    for phases in (False, True):
+        large = double_pixels.forward(activation(N), phases)
+        assert double_pixels.backward(large, phases).shape == activation(N).shape
 
 
 def run_modulate_silu():
@@ -91,6 +98,7 @@ def run_heun_update():
 RUNS = [
     (run_noisy_input, 1),
     (run_pixel_norm_silu, 2),
+    (run_double_pixels, 4),
     (run_modulate_silu, 3),
     (run_mp_sum_clip, 2),
     (run_mp_cat_silu, 2),
