@@ -159,14 +159,18 @@ def text_table(records: Sequence[dict]) -> str:
     )
 
 
+def markdown_table(records: Sequence[dict]) -> str:
+    """The lines as a Markdown table."""
+    rows = [HEADER, ("---",) * len(HEADER), *map(_cells, lines_of(records))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def markdown(records: Sequence[dict]) -> str:
     """The machine, and the lines as a Markdown table."""
     machine = next((r["extra_info"]["machine"] for r in records if "machine" in r["extra_info"]), {})
     facts = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in machine.items())
-    rows = [HEADER, ("---",) * len(HEADER), *map(_cells, lines_of(records))]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     note = "Contenders are timed in turn within each round; ratios are medians over the rounds of one run."
-    return f"# Benchmarks\n\nMachine: {facts}.\n\n{note}\n\n{table}\n"
+    return f"# Benchmarks\n\nMachine: {facts}.\n\n{note}\n\n{markdown_table(records)}\n"
 
 
 def picture(records: Sequence[dict], path: Path) -> None:
