@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import floor
@@ -56,6 +56,10 @@ class Device:
         self.finish()
         return torch.cuda.max_memory_allocated() / 2**30
 
+    def reserved_GiB(self) -> float:
+        """What the allocator holds; 0 on a CPU."""
+        return torch.cuda.memory_reserved() / 2**30 if self.is_cuda else 0.0
+
 
 class Kernel(NamedTuple):
     """A kernel of a profiled call: its name, and each launch's milliseconds."""
@@ -74,13 +78,13 @@ def profiled(call: Callable[[], object], device: Device, **options) -> profile:
     return found
 
 
-def kernels(found: profile, device: Device) -> list[Kernel]:
-    """What computed: copies to and from the host, which run beside it, and marked ranges are left out.
+def kernels(events: Iterable, device: Device) -> list[Kernel]:
+    """What computed, of a profile's events: not copies to and from the host, which run beside it, nor marks.
 
     On a CPU: operators, the time of those that they call taken off.
     """
     by_name: dict[str, list[float]] = {}
-    for event in found.events():
+    for event in events:
         if device.is_cuda:
             if event.device_type != DeviceType.CUDA or event.is_user_annotation:
                 continue
@@ -103,5 +107,5 @@ def busy_seconds(call: Callable[[], object], device: Device, calls: int = 1) -> 
         for _ in range(calls):
             call()
 
-    found = kernels(profiled(several, device), device)
+    found = kernels(profiled(several, device).events(), device)
     return sum(sum(kernel.milliseconds) for kernel in found) / calls / 1e3

@@ -47,13 +47,13 @@ class Setting:
     rounds: int = 5
     autotune: bool = False
 
-    def shrunk(self) -> Setting:
-        """The same in seconds, to see that everything runs."""
+    def shrunk(self, device: str | None = None) -> Setting:
+        """The same in seconds, to see that everything runs; perhaps on another device."""
         net = self.net | dict(
             img_resolution=8, model_channels=8, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,),
             channels_per_head=8,
         )  # fmt: skip
-        return replace(self, net=net, num_images=4)
+        return replace(self, net=net, num_images=4, device=device or self.device)
 
     @property
     def num_evaluations(self) -> int:

@@ -167,5 +167,5 @@ def test_kernels_leave_out_copies_from_the_host_and_marks():
     ]  # fmt: skip
     device = gpu.Device("cpu")
     device.is_cuda = True
-    found = gpu.kernels(SimpleNamespace(events=lambda: events), device)
+    found = gpu.kernels(events, device)
     assert found == [("gemm", [2.0, 3.0]), ("Memcpy DtoD (Device -> Device)", [0.5])]
