@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import history
 import report
 from suite import Suite
 
@@ -26,6 +27,18 @@ def pytest_addoption(parser):
     parser.addoption(
         "--parts", type=lambda text: text.split(","), help="of bench_step_gpu's rows: floor,nvlabs,plain,..."
     )
+    parser.addoption(
+        "--compare",
+        action="store_true",
+        help="say which rows are slower than those kept of this kind of machine",
+    )
+    parser.addoption("--keep", action="store_true", help="keep this run's times in benchmarks/baselines")
+
+
+def pytest_configure(config):
+    for option in ("--compare", "--keep"):
+        if config.getoption("--quick") and config.getoption(option):
+            raise pytest.UsageError(f"{option}: the times of --quick say nothing; leave one of the two out.")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,3 +65,11 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(report.text_table(suite.records))
         if config.getoption("--quick"):
             terminalreporter.write_line("--quick: these sizes and rounds say nothing about speed")
+        if config.getoption("--compare"):
+            terminalreporter.section("against what was kept")
+            terminalreporter.write_line(history.text(suite.records))
+        if config.getoption("--keep"):
+            paths = (
+                ", ".join(str(path) for path in history.keep(suite.records)) or "nothing: no row was timed"
+            )
+            terminalreporter.write_line(f"kept: {paths}")
