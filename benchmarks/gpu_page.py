@@ -147,6 +147,43 @@ def sampler_table(results: dict) -> str:
     return table(["batch", "ours", "over_eager", "guided / unguided", "over_kernels"], rows)
 
 
+def ranks_table(results: dict) -> str:
+    """What multi_gpu.sh found."""
+    found = results.get("ranks")
+    if not found:
+        return (
+            "Several GPUs have not been seen. `benchmarks/multi_gpu.sh`, on a node of 2 to 8, measures them."
+        )
+    lines = []
+    for part in ("losses", "resume", "scaling", "data"):
+        if "failed" in found.get(part, {}):
+            lines.append(f"{part}: FAILED, {found[part]['failed']}")
+    for sharding in ("replicate", "shard"):
+        if row := found.get("losses", {}).get(sharding):
+            losses = found["losses"]
+            words = f"{sharding}: the losses of {losses['steps']} steps on {losses['ranks']} x "
+            words += f"{losses['machine']['processor']} are one rank's to {row['worst']:.1e} of the energies"
+            lines.append(f"{words} ({'yes' if row['equal'] else 'NO'})")
+        if row := found.get("resume", {}).get(sharding):
+            words = f"{sharding}: killed in step {found['resume']['killed_at_step']} and resumed from "
+            bits = "yes" if row["same_bits"] else "NO"
+            lines.append(
+                f"{words}{row['resumed_from_step']}, the weights of the unbroken run to the bit: {bits}"
+            )
+    text = "\n".join(f"- {line}" for line in lines)
+    if rows := found.get("scaling", {}).get("rows"):
+        cells = []
+        for row in rows:
+            speed = [f"{row['milliseconds']:.1f} ms", f"{row['images_per_second']:,.0f}"]
+            speed.append(f"{row['efficiency']:.0%}")
+            cells.append([row["sharding"], str(row["ranks"]), *speed, f"{row['peak_GiB']:.1f} GiB"])
+        header = ["network", "ranks", "a step", "images a second", "efficiency", "memory"]
+        text += f"\n\n{found['scaling']['images_a_rank']} images a rank, bfloat16:\n\n{table(header, cells)}"
+    for row in found.get("data", {}).get("rows", []):
+        text += f"\n\nDALI on {row['ranks']} ranks: {row['images_per_second']:,.0f} PNG images a second."
+    return text
+
+
 def summary(results: dict) -> str:
     """The README's sentence, of N = 16."""
     info = next(info for info in step_rows(results) if info["row"] == STEP)
@@ -172,6 +209,7 @@ BLOCKS: dict[str, Callable[[dict], str]] = {
     "kernels": kernel_table,
     "bytes": bytes_table,
     "sampler": sampler_table,
+    "ranks": ranks_table,
     "summary": summary,
 }
 
@@ -185,7 +223,7 @@ def with_blocks(text: str, results: dict) -> str:
     return re.sub(r"(<!-- gpu:(\w+) -->)\n.*?\n?(<!-- end -->)", made, text, flags=re.DOTALL)
 
 
-def merged(kept: dict, rows: Path | None, profile: Path | None) -> dict:
+def merged(kept: dict, rows: Path | None, profile: Path | None, ranks: Path | None = None) -> dict:
     """The kept results with those of a new run in place of the same kind's old ones."""
     results = dict(kept)
     if rows is not None:
@@ -198,6 +236,8 @@ def merged(kept: dict, rows: Path | None, profile: Path | None) -> dict:
             results |= {kind: found} if found else {}
     if profile is not None:
         results["profile"] = json.loads(profile.read_text())
+    if ranks is not None:
+        results["ranks"] = json.loads(ranks.read_text())
     return results
 
 
@@ -205,8 +245,9 @@ def main(arguments: Sequence[str] | None = None, kept: Path = RESULTS, pages: Se
     parser = argparse.ArgumentParser(description="Write a GPU's figures into the documents.")
     parser.add_argument("--rows", type=Path, help="file that --rows of the benchmarks wrote")
     parser.add_argument("--profile", type=Path, help="file that profile_step.py wrote")
+    parser.add_argument("--ranks", type=Path, help="file that multi_gpu.sh wrote")
     args = parser.parse_args(arguments)
-    results = merged(json.loads(kept.read_text()), args.rows, args.profile)
+    results = merged(json.loads(kept.read_text()), args.rows, args.profile, args.ranks)
     kept.write_text(json.dumps(results, indent=1) + "\n")
     for page in pages:
         page.write_text(with_blocks(page.read_text(), results))

@@ -126,7 +126,12 @@ class TrainerStep:
         folder: Path,
         micro_batch: int = 0,
         cuda_graphs: Literal["on", "off"] = "on",
+        *,
+        ranks: Ranks | None = None,
+        log: Path | None = None,
+        **train: Any,
     ):
+        """ranks: None, one process; log: a file for its lines; train: further fields of TrainConfig."""
         config = RunConfig(
             recipe="benchmark",
             objective=ObjectiveConfig(num_negatives=setting.num_negatives, P_mean=-0.5, P_std=1.2),
@@ -135,7 +140,7 @@ class TrainerStep:
                 batch_size=setting.num_images,
                 micro_batch=micro_batch,
                 precision="bf16" if setting.dtype == torch.bfloat16 else "fp32",
-                log_every=1 << 40,
+                **{"log_every": 1 << 40} | train,
             ),
             eval=EvalConfig(cuda_graphs=cuda_graphs),
         )
@@ -146,8 +151,8 @@ class TrainerStep:
             Model.of(describe(setting.net)),
             net,
             image_data(setting.net),
-            Ranks(setting.device),
-            RunLog(None),
+            ranks or Ranks(setting.device),
+            RunLog(log),
             folder / "state",
             setting.row,
             never,
