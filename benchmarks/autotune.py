@@ -22,7 +22,7 @@ from interleave import in_turn
 from steps import GPU_SETTINGS, Setting, build_nets, image_data
 
 MOST_COMPILE_SECONDS = 240
-AROUND = 180  # seconds for everything else that the process does
+AROUND = 90  # seconds for everything else that the process does
 
 
 def setting_of(row: str, device: str, shrunk: bool) -> Setting:

@@ -68,6 +68,8 @@ class Row:
         self.device.empty()
         self.ours = TrainerStep(setting, self.net, folder / "ours")
         self.ours(3)  # warm-up, capture, replay
+        self.device.empty()
+        self.info["reserved_GiB"] = self.device.reserved_GiB()  # graphs' memory too; and the plain network's
         self.bandwidth = self.device.copy_bandwidth()
         machine = self.device.facts() | {"copy_GBs": self.bandwidth / 1e9}
         self.info.update(row=setting.row, dtype=str(setting.dtype), num_negatives=setting.num_negatives)

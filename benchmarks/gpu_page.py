@@ -72,7 +72,7 @@ def step_table(results: dict) -> str:
     rows = [
         ["the step", *(f"{i['milliseconds']['ours']:.1f} ms ({i['spread']['ours']:.0%})" for i in infos)],
         ["its floor", *(_milliseconds(i, "floor") for i in infos)],
-        ["memory", *(f"{i['peak_GiB']:.1f} GiB" for i in infos)],
+        ["memory", *(f"{i.get('reserved_GiB', i['peak_GiB']):.1f} GiB" for i in infos)],
         *([name, *(figure(i, key) for i in infos)] for key, name in FIGURES.items()),
     ]
     header = ["EDM2-S, 64x64, K=3, bfloat16", *(f"N={i['num_images']}" for i in infos)]
