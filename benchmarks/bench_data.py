@@ -6,19 +6,16 @@ idles as long as a GPU would take for 2,048 images at 5,000 images a second.
 Run: pytest benchmarks/bench_data.py --benchmark-only
 """
 
-import json
 import time
-import zipfile
 
 import numpy as np
-import PIL.Image
 import pytest
 from baselines.torch_loader import torch_loader
 from interleave import interleave, record_times
+from png_zip import write_png_zip
 
 from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.data import open_dataset
-from mclr_fast.data.prepare import PNG
 from mclr_fast.methods.columns import other_labels
 from mclr_fast.methods.minibatch import MinibatchSource
 from mclr_fast.models import Model, describe
@@ -44,20 +41,8 @@ class NeverStop:
 
 @pytest.fixture(scope="module")
 def img64(tmp_path_factory, suite):
-    """A zip of photograph-like images: smooth, with grain."""
     path = tmp_path_factory.mktemp("data") / "img64.zip"
-    rng = np.random.default_rng(0)
-    labels = []
-    with zipfile.ZipFile(path, "w") as archive:
-        for i in range(256 if suite.quick else NUM_IMAGES):
-            coarse = PIL.Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
-            smooth = np.asarray(coarse.resize((64, 64), PIL.Image.Resampling.BICUBIC)).astype(int)
-            pixels = (smooth + rng.integers(-6, 7, smooth.shape)).clip(0, 255).astype(np.uint8)
-            name = f"{i // 1000:05d}/img{i:08d}.png"
-            with archive.open(zipfile.ZipInfo(name), "w") as file:
-                PIL.Image.fromarray(pixels).save(file, "PNG", **PNG)
-            labels.append([name, i % 10])
-        archive.writestr("dataset.json", json.dumps({"labels": labels}))
+    write_png_zip(path, 256 if suite.quick else NUM_IMAGES)
     return path
 
 

@@ -15,7 +15,7 @@ import torch
 from baselines.algorithm1 import copy_of
 from baselines.plain_sampler import heun, noise_levels
 from bench_step import NETWORK_ERROR, relative_error
-from bench_step_gpu import copy_bandwidth, waited_for
+from gpu import Device, busy_seconds
 from interleave import interleave, record_times
 from steps import PRESET_SHAPE, Setting, build_nets
 
@@ -62,15 +62,6 @@ def at_most(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def kernel_seconds(call):
-    """The GPU's own time of a call's kernels, added up."""
-    activities = [torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
-        call()
-        torch.cuda.synchronize()  # SYNC: the measurement ends here
-    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
-
-
 class Contenders:
     """The samplers of one row, from the same noise and labels; the plain network is float16, as published."""
 
@@ -105,7 +96,7 @@ class Contenders:
 def test_sampler(benchmark, suite, row):
     gc.collect()
     torch.cuda.empty_cache()
-    contenders, info = Contenders(row, suite.quick), benchmark.extra_info
+    contenders, info, device = Contenders(row, suite.quick), benchmark.extra_info, Device("cuda")
     ours, guided = contenders.sampler(), contenders.sampler(GUIDANCE)
     start = contenders.noise, contenders.labels
     with ours.held(), guided.held():
@@ -113,12 +104,12 @@ def test_sampler(benchmark, suite, row):
             found, _ = ours(*start), guided(*start)
         assert relative_error(found, contenders.published()) < NETWORK_ERROR[torch.bfloat16]
         replay, num_bytes = contenders.flops_and_bytes()
-        bandwidth = copy_bandwidth()
+        bandwidth = device.copy_bandwidth()
         info.update(row=f"sampler-gpu-b{row.num_images}", dtype="torch.bfloat16", guidance=GUIDANCE)
-        info.update(machine={"processor": torch.cuda.get_device_name(), "torch": torch.__version__})
+        info.update(machine=device.facts())
         info.update(call_GFLOP=replay.flops / 1e9, call_GB=num_bytes / 1e9)
         info.update(bound_ms=(replay() + num_bytes / bandwidth) * ours.nfe * 1e3)
-        busy = kernel_seconds(lambda: ours(*start))
+        busy = busy_seconds(lambda: ours(*start), device)
         others = {"guided": lambda: guided(*start), "eager": contenders.published}
         if row.compiled:
             mode = None if suite.quick else "max-autotune"
@@ -131,9 +122,8 @@ def test_sampler(benchmark, suite, row):
                 info["compile_seconds"] = time.perf_counter() - began
             except TimeoutError:
                 info["no_compile"] = f"did not finish in {MOST_COMPILE_SECONDS} s"
-        others = {name: waited_for(call) for name, call in others.items()}
         times = interleave(
-            benchmark, waited_for(lambda: ours(*start)), others, rounds=suite.rounds(row.rounds)
+            benchmark, lambda: ours(*start), others, rounds=suite.rounds(row.rounds), finish=device.finish
         )
     if times is None:
         return

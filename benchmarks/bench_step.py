@@ -45,17 +45,19 @@ def compiled_step(setting, plain, data, backend):
     return step
 
 
-def build_floor(ours, setting):
-    """The floor of the package's step, its convolutions' FLOPs held to the architecture's formula.
-
-    With it the share of convolution FLOPs that sharing saves, and the bytes that the fused ops move.
-    """
+def record_step(ours):
+    """Of one of the package's steps: the calls that its floor is made of, and the bytes of the fused ops."""
     with floor.BytesMoved() as moved, floor.record() as calls:
         ours()
+    return calls, moved.total
+
+
+def checked_floor(calls, setting):
+    """The floor, its convolutions' FLOPs held to the architecture's formula; the share that sharing saves."""
     replay = floor.Floor(calls)
     least, everything = floor.network_flops(setting.num_evaluations, setting.num_images, **setting.net)
     assert least <= replay.convolution_flops <= everything
-    return replay, 1 - replay.convolution_flops / everything, moved.total
+    return replay, 1 - replay.convolution_flops / everything
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.row)
@@ -67,7 +69,8 @@ def test_step(benchmark, suite, tmp_path, setting):
     check_networks(net.eval(), plain, data, setting.dtype)
     ours = TrainerStep(setting, net, tmp_path)
     ours()
-    replay, saved, num_bytes = build_floor(ours, setting)
+    calls, num_bytes = record_step(ours)
+    replay, saved = checked_floor(calls, setting)
 
     sizes = (data, setting.num_images, setting.num_negatives)
     others = {"naive": Algorithm1Step(copy_of(plain, torch.float32), *sizes)}

@@ -1,6 +1,5 @@
 """Options, the suite's fixture, and the table that is printed last."""
 
-import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -9,20 +8,37 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import machine
+import history
 import report
+from suite import Suite
 
 from mclr_fast.runtime.host_memory import keep_freed_memory
 
 keep_freed_memory()  # for all that is compared, as the doors do
 
-RECORDS = pytest.StashKey[list]()
+SUITE = pytest.StashKey[Suite]()
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--quick", action="store_true", help="small shapes, few rounds: to see that the benchmarks run"
     )
+    parser.addoption("--rows", type=Path, help="file that gets every result as it comes, a line of JSON each")
+    parser.addoption(
+        "--parts", type=lambda text: text.split(","), help="of bench_step_gpu's rows: floor,nvlabs,plain,..."
+    )
+    parser.addoption(
+        "--compare",
+        action="store_true",
+        help="say which rows are slower than those kept of this kind of machine",
+    )
+    parser.addoption("--keep", action="store_true", help="keep this run's times in benchmarks/baselines")
+
+
+def pytest_configure(config):
+    for option in ("--compare", "--keep"):
+        if config.getoption("--quick") and config.getoption(option):
+            raise pytest.UsageError(f"{option}: the times of --quick say nothing; leave one of the two out.")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,38 +49,27 @@ def _fresh_compiler_cache():
         yield
 
 
-class Suite:
-    """What every benchmark gets: the options, the machine's figures, and where results go."""
-
-    def __init__(self, config):
-        self.quick = config.getoption("--quick")
-        self.backend = "eager" if self.quick else "inductor"
-        self.machine = machine.measure(self.quick)
-        self.records = config.stash.setdefault(RECORDS, [])
-
-    def rounds(self, count):
-        return 2 if self.quick else count
-
-    def record(self, benchmark, ratios):
-        """Ratios of each round -> median and range in extra_info, and a line of the summary."""
-        info = benchmark.extra_info
-        info["ranges"] = {}
-        for key, values in ratios.items():
-            info[key] = statistics.median(values)
-            info["ranges"][key] = [min(values), max(values)]
-        self.records.append({"name": benchmark.name, "extra_info": dict(info)})
-
-
 @pytest.fixture(scope="session")
 def suite(request):
-    return Suite(request.config)
+    option = request.config.getoption
+    made = Suite(option("--quick"), option("--parts"), option("--rows"))
+    request.config.stash[SUITE] = made
+    return made
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter, config):
-    records = config.stash.get(RECORDS, [])
-    if records:
+    suite = config.stash.get(SUITE, None)
+    if suite and suite.records:
         terminalreporter.section("against the baselines")
-        terminalreporter.write_line(report.text_table(records))
+        terminalreporter.write_line(report.text_table(suite.records))
         if config.getoption("--quick"):
             terminalreporter.write_line("--quick: these sizes and rounds say nothing about speed")
+        if config.getoption("--compare"):
+            terminalreporter.section("against what was kept")
+            terminalreporter.write_line(history.text(suite.records))
+        if config.getoption("--keep"):
+            paths = (
+                ", ".join(str(path) for path in history.keep(suite.records)) or "nothing: no row was timed"
+            )
+            terminalreporter.write_line(f"kept: {paths}")

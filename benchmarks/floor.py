@@ -94,7 +94,7 @@ class record(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func in RECORDED:
-            flops = _count(func, args, kwargs, result)
+            flops = count_flops(func, args, kwargs, result)
             kept = tuple((name, _describe(value)) for name, value in sorted(kwargs.items()))
             self.calls.append(Call(func, tuple(map(_describe, args)), kept, int(flops)))
         return result
@@ -118,7 +118,7 @@ class BytesMoved(TorchDispatchMode):
         return result
 
 
-def _count(func, args, kwargs, result) -> int:
+def count_flops(func, args, kwargs, result) -> int:
     """FLOPs of a call: torch's own count, and two that torch has none for on the CPU."""
     if func is aten.linear.default:
         return 2 * args[0].numel() * args[1].shape[0]

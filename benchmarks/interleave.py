@@ -35,6 +35,38 @@ def interquartile_range(values) -> float:
     return third - first
 
 
+def nothing() -> None:
+    """What waits for a device that is never behind."""
+
+
+def seconds_a_call(
+    function: Callable[[], object], calls: int = 1, finish: Callable[[], object] = nothing
+) -> float:
+    """Of several calls, until `finish` has returned; what the function says itself if it returns a float."""
+    start = time.perf_counter()
+    measured = [function() for _ in range(calls)]
+    finish()
+    total = time.perf_counter() - start
+    if isinstance(measured[0], float):
+        total = sum(measured)
+    return total / calls
+
+
+def in_turn(
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    calls: int = 1,
+    finish: Callable[[], object] = nothing,
+) -> dict[str, Times]:
+    """Time the contenders in turn: a round is `calls` calls of each. One round to warm up is dropped."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(1 + rounds):
+        for name, function in contenders.items():
+            seconds[name].append(seconds_a_call(function, calls, finish))
+    return {name: Times(tuple(values[1:])) for name, values in seconds.items()}
+
+
 def interleave(
     benchmark,
     ours: Callable[[], object],
@@ -42,29 +74,18 @@ def interleave(
     *,
     rounds: int,
     calls: int = 1,
+    finish: Callable[[], object] = nothing,
 ) -> dict[str, Times] | None:
-    """Time `ours` (through pytest-benchmark, so that its table shows it) and the others in turn.
-
-    A round is `calls` calls of every contender; times are a call's. A contender that returns a float has
-    measured itself, and that is its time. One round to warm up is dropped. None with --benchmark-disable.
-    """
+    """`in_turn`, with `ours` through pytest-benchmark, so that its table shows it. None if it is disabled."""
     seconds: dict[str, list[float]] = {name: [] for name in others}
     own: list[float] = []
 
     def run_others() -> None:
         for name, function in others.items():
-            start = time.perf_counter()
-            measured = [function() for _ in range(calls)]
-            total = time.perf_counter() - start
-            if isinstance(measured[0], float):
-                total = sum(measured)
-            seconds[name].append(total / calls)
+            seconds[name].append(seconds_a_call(function, calls, finish))
 
     def run_ours() -> None:
-        start = time.perf_counter()
-        for _ in range(calls):
-            ours()
-        own.append((time.perf_counter() - start) / calls)
+        own.append(seconds_a_call(ours, calls, finish))
 
     benchmark.extra_info["calls_a_round"] = calls
     benchmark.pedantic(run_ours, setup=run_others, rounds=rounds, warmup_rounds=1, iterations=1)

@@ -58,6 +58,7 @@ def measure(quick: bool = False) -> dict[str, float | int | str]:
     size, batch = (256, 2) if quick else (2048, 32)
     result: dict[str, float | int | str] = {
         "processor": processor_name(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": torch.get_num_threads(),
         "cache_MiB": cache_bytes() >> 20,
         "torch": torch.__version__,

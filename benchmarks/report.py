@@ -29,6 +29,7 @@ class Target(NamedTuple):
         return value <= self.limit if self.at_most else value >= self.limit
 
 
+AT_MOST = ("over_busy", "over_floor_and_bytes")
 PAST_CACHE = {"row": "pointwise-", "size": "past cache"}
 TARGETS = [
     Target({"row": "step-bf16-k3"}, "over_naive", 3.4),
@@ -39,6 +40,15 @@ TARGETS = [
     Target({"row": "step-fp32-k3"}, "over_compile", 1.08),
     Target({"row": "step-embedded"}, "over_naive", 2.8),
     Target({"row": "step-embedded"}, "over_floor", 1.5, at_most=True),
+    *(
+        Target({"row": "step-gpu-s64-k3", "num_images": num_images}, key, limit, at_most=key in AT_MOST)
+        for num_images, limits in (
+            (4, {"over_busy": 1.06}),
+            (16, {"over_busy": 1.06, "over_floor_and_bytes": 1.1, "over_compile": 1.12, "over_nvlabs": 2.3}),
+            (64, {"over_busy": 1.06, "over_floor_and_bytes": 1.1, "over_compile": 1.1}),
+        )
+        for key, limit in limits.items()
+    ),
     Target({"row": "memory-k15"}, "over_k1", 1.15, at_most=True),
     Target({"row": "contrast-loss", "dtype": "torch.float32"}, "share_of_copy", 0.7),
     Target({"row": "contrast-loss", "dtype": "torch.float32"}, "over_torch", 8),
@@ -74,8 +84,13 @@ RATIOS = (
     "deduplication",
     "fusion",
     "over_compile",
+    "over_autotune",
+    "over_nvlabs",
+    "over_nvlabs_2nk",
+    "over_busy",
     "over_floor",
     "floor_and_bytes",
+    "over_floor_and_bytes",
     "over_k1",
     "over_torch",
     "share_of_copy",
@@ -118,10 +133,12 @@ def lines_of(records: Sequence[dict]) -> list[Line]:
                 met = "yes" if target.met(info[key]) else "NO"
             spread = f"{low:.2f} to {high:.2f}"
             lines.append(Line(info["row"], case, ours, key, info[key], spread, wanted, met))
+        not_run = dict(info.get("not_run", {}))
         if "no_compile" in info:
-            lines.append(
-                Line(info["row"], case, ours, "over_compile", float("nan"), info["no_compile"], "", "")
-            )
+            not_run["over_compile"] = info["no_compile"]
+        lines += [
+            Line(info["row"], case, ours, key, float("nan"), why, "", "") for key, why in not_run.items()
+        ]
     return lines
 
 
@@ -142,14 +159,18 @@ def text_table(records: Sequence[dict]) -> str:
     )
 
 
+def markdown_table(records: Sequence[dict]) -> str:
+    """The lines as a Markdown table."""
+    rows = [HEADER, ("---",) * len(HEADER), *map(_cells, lines_of(records))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def markdown(records: Sequence[dict]) -> str:
     """The machine, and the lines as a Markdown table."""
     machine = next((r["extra_info"]["machine"] for r in records if "machine" in r["extra_info"]), {})
     facts = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in machine.items())
-    rows = [HEADER, ("---",) * len(HEADER), *map(_cells, lines_of(records))]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     note = "Contenders are timed in turn within each round; ratios are medians over the rounds of one run."
-    return f"# Benchmarks\n\nMachine: {facts}.\n\n{note}\n\n{table}\n"
+    return f"# Benchmarks\n\nMachine: {facts}.\n\n{note}\n\n{markdown_table(records)}\n"
 
 
 def picture(records: Sequence[dict], path: Path) -> None:

@@ -31,7 +31,10 @@ EMBEDDED_NET_32 = EMBEDDED_NET | dict(model_channels=32, channels_per_head=32)
 
 @dataclass(frozen=True)
 class Setting:
-    """What a step trains: network, minibatch, dtype; `no_compile`, `no_naive`: why a baseline is left out."""
+    """What a step trains: network, minibatch, dtype.
+
+    no_compile, no_naive: why a baseline is left out; autotune: torch.compile is tried with all that it has.
+    """
 
     row: str
     net: dict[str, Any]
@@ -42,14 +45,15 @@ class Setting:
     no_naive: str = ""
     device: str = "cpu"
     rounds: int = 5
+    autotune: bool = False
 
-    def shrunk(self) -> Setting:
-        """The same in seconds, to see that everything runs."""
+    def shrunk(self, device: str | None = None) -> Setting:
+        """The same in seconds, to see that everything runs; perhaps on another device."""
         net = self.net | dict(
             img_resolution=8, model_channels=8, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,),
             channels_per_head=8,
         )  # fmt: skip
-        return replace(self, net=net, num_images=4)
+        return replace(self, net=net, num_images=4, device=device or self.device)
 
     @property
     def num_evaluations(self) -> int:
@@ -67,7 +71,8 @@ SETTINGS = [
 
 
 PRESET_SHAPE = dict(channel_mult=(1, 2, 3, 4), num_blocks=3, attn_resolutions=(16, 8))
-ELSEWHERE = "another 2 minutes of compiling; see step-gpu-s64-k3"
+AT_16 = "see step-gpu-s64-k3"
+ELSEWHERE = f"another 2 minutes of compiling; {AT_16}"
 GPU_SETTINGS = [
     Setting(
         row,
@@ -77,19 +82,14 @@ GPU_SETTINGS = [
         torch.bfloat16,
         *reasons,
         device="cuda",
+        autotune=row == "step-gpu-s64-k3",
     )
     for row, preset, num_images, num_negatives, *reasons in [
-        ("step-gpu-s64-k3", "edm2-img64-s", 16, 3, ""),
+        ("step-gpu-s64-k3", "edm2-img64-s", 16, 3),
+        ("step-gpu-s64-k3-n4", "edm2-img64-s", 4, 3, "", AT_16),
+        ("step-gpu-s64-k3-n64", "edm2-img64-s", 64, 3, "", "384 float32 evaluations were not tried"),
         ("step-gpu-s64-k7", "edm2-img64-s", 8, 7, ELSEWHERE),
         ("step-gpu-l512-k3", "edm2-img512-l", 8, 3, ELSEWHERE),
-        (
-            "step-gpu-s64-k3-n64",
-            "edm2-img64-s",
-            64,
-            3,
-            ELSEWHERE,
-            "384 float32 evaluations were not tried",
-        ),
     ]
 ]
 
@@ -99,8 +99,13 @@ def image_data(net: dict[str, Any]) -> ImageData:
 
 
 def build_nets(setting: Setting) -> tuple[Precond, PlainNet]:
-    """The package's network in the setting's dtype and the plain one in float32, with the same parameters."""
+    """On its device: the package's network and the plain one (float32), with the same parameters."""
     torch.manual_seed(0)
+    with torch.device(setting.device):
+        return _build_nets(setting)
+
+
+def _build_nets(setting: Setting) -> tuple[Precond, PlainNet]:
     net = Precond(**setting.net, dtype=setting.dtype)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
@@ -121,7 +126,12 @@ class TrainerStep:
         folder: Path,
         micro_batch: int = 0,
         cuda_graphs: Literal["on", "off"] = "on",
+        *,
+        ranks: Ranks | None = None,
+        log: Path | None = None,
+        **train: Any,
     ):
+        """ranks: None, one process; log: a file for its lines; train: further fields of TrainConfig."""
         config = RunConfig(
             recipe="benchmark",
             objective=ObjectiveConfig(num_negatives=setting.num_negatives, P_mean=-0.5, P_std=1.2),
@@ -130,7 +140,7 @@ class TrainerStep:
                 batch_size=setting.num_images,
                 micro_batch=micro_batch,
                 precision="bf16" if setting.dtype == torch.bfloat16 else "fp32",
-                log_every=1 << 40,
+                **{"log_every": 1 << 40} | train,
             ),
             eval=EvalConfig(cuda_graphs=cuda_graphs),
         )
@@ -141,12 +151,14 @@ class TrainerStep:
             Model.of(describe(setting.net)),
             net,
             image_data(setting.net),
-            Ranks(setting.device),
-            RunLog(None),
+            ranks or Ranks(setting.device),
+            RunLog(log),
             folder / "state",
             setting.row,
             never,
         )
+        # What it is compared with lies in the same memory; its graphs are not to be made again for that.
+        self.trainer.placement.make_room = lambda: None
         self.num_images = setting.num_images
 
     def __call__(self, num_steps: int = 1) -> None:

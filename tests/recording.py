@@ -1,9 +1,13 @@
 """A graph on the CPU: what it replays are the operations of one call, on the tensors that were there then."""
 
+import threading
+
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
+
+from mclr_fast.runtime.staging import Staged
 
 SYNCS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
 
@@ -115,3 +119,32 @@ class Launches(TorchDispatchMode):
         if writes or (makes and "empty" not in str(function)):
             self.calls.append(str(function))
         return result
+
+
+class Late:
+    """A `runtime.staging.Staging` whose tensors hold nothing of use until they are taken.
+
+    Attributes: followed, how often; threads, those that brought something.
+    """
+
+    def __init__(self):
+        self.followed, self.threads = 0, set()
+
+    def bring(self, make):
+        self.threads.add(threading.current_thread())
+        value = make()
+        found = [t.untyped_storage() for t in tree_leaves(vars(value)) if isinstance(t, torch.Tensor)]
+        contents = [(storage, storage.clone()) for storage in {s._cdata: s for s in found}.values()]
+        for storage, _ in contents:
+            storage.fill_(7)
+        return Staged(value, contents)
+
+    def take(self, staged, tensors):
+        given = storages(list(tensors))
+        for storage, content in staged.arrived:
+            assert storage._cdata in given, "a tensor that is brought but not waited for"
+            storage.copy_(content)
+        return staged.value
+
+    def follow(self):
+        self.followed += 1

@@ -44,8 +44,7 @@ class Algorithm1Step:
 
     def draw(self) -> Batch:
         """A minibatch on the network's device."""
-        batch = draw_batch(self.data, self.num_images, self.num_negatives)
-        return Batch(*(value.to(self.params[0].device) for value in batch))
+        return draw_batch(self.data, self.num_images, self.num_negatives, device=self.params[0].device)
 
     def __call__(self) -> None:
         batch = self.draw()

@@ -75,11 +75,20 @@ class Block(nn.Module):
             self.attn_qkv = Conv(out_channels, out_channels * 3, 1, 1)
             self.attn_proj = Conv(out_channels, out_channels, 1, 1)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def resampled(self, x: Tensor) -> Tensor:
         if self.resample == "down":
-            x = F.avg_pool2d(x, 2)
-        elif self.resample == "up":
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
+            return F.avg_pool2d(x, 2)
+        if self.resample == "up":
+            return F.interpolate(x, scale_factor=2, mode="nearest")
+        return x
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """All [B,heads,channels,pixels]."""
+        q, k, v = (part.transpose(-1, -2) for part in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        x = self.resampled(x)
         if not self.decoder:
             if self.conv_skip is not None:
                 x = self.conv_skip(x)
@@ -96,8 +105,7 @@ class Block(nn.Module):
         if self.num_heads:
             y = self.attn_qkv(x)
             y = y.reshape(y.shape[0], self.num_heads, -1, 3, y.shape[2] * y.shape[3])
-            q, k, v = (part.transpose(-1, -2) for part in normalize(y, dim=2).unbind(3))
-            y = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
+            y = self.attention(*normalize(y, dim=2).unbind(3))
             x = mp_sum(x, self.attn_proj(y.reshape(x.shape)), self.options["attn_balance"])
         clip = self.options["clip_act"]
         return x if clip is None else x.clip(-clip, clip)
@@ -106,7 +114,7 @@ class Block(nn.Module):
 class UNet(nn.Module):
     def __init__(
         self, img_resolution, img_channels, label_dim, model_channels, channel_mult, num_blocks,
-        attn_resolutions, options,
+        attn_resolutions, options, block_type=Block,
     ):  # fmt: skip
         super().__init__()
         widths = [model_channels * mult for mult in channel_mult]
@@ -120,7 +128,7 @@ class UNet(nn.Module):
         self.enc, self.dec, skips = nn.ModuleDict(), nn.ModuleDict(), []
 
         def block(width_in, width_out, decoder, resample, attention):
-            return Block(width_in, width_out, emb_width, decoder, resample, attention, options)
+            return block_type(width_in, width_out, emb_width, decoder, resample, attention, options)
 
         width = img_channels + 1
         for level, width_out in enumerate(widths):
@@ -172,8 +180,10 @@ class PlainNet(nn.Module):
     """The denoiser D(x; sigma, c) with the published parameter names; loads a published state_dict.
 
     x: float32 [B,C,H,W]; sigma: [B]; one_hot: float32 [B,label_dim] -> float32 [B,C,H,W]. `dtype` is what
-    the U-Net computes in.
+    the U-Net computes in; `block_type` what it is made of.
     """
+
+    block_type = Block
 
     def __init__(
         self,
@@ -198,7 +208,7 @@ class PlainNet(nn.Module):
         )  # fmt: skip
         self.unet = UNet(
             img_resolution, img_channels, label_dim, model_channels, channel_mult, num_blocks,
-            attn_resolutions, defaults | options,
+            attn_resolutions, defaults | options, self.block_type,
         )  # fmt: skip
         self.logvar_fourier = Fourier(logvar_channels)
         self.logvar_linear = Conv(logvar_channels, 1)

@@ -39,14 +39,16 @@ class ImageData:
         return self._images[indices]
 
 
-def draw_batch(data: ImageData, num_images: int, num_negatives: int, sigma_data: float = 0.5) -> Batch:
-    """Images, noise and K wrong labels an image, drawn with torch's generator (Algorithm 1)."""
+def draw_batch(
+    data: ImageData, num_images: int, num_negatives: int, sigma_data: float = 0.5, device: str = "cpu"
+) -> Batch:
+    """Images, noise and K wrong labels an image, drawn with torch's generators (Algorithm 1)."""
     index = torch.randint(len(data), (num_images,)).numpy()
-    x = torch.from_numpy(data.images(index)).float() / 127.5 - 1
-    right = torch.from_numpy(data.labels[index])
+    x = torch.from_numpy(data.images(index)).to(device).float() / 127.5 - 1
+    right = torch.from_numpy(data.labels[index]).to(device)
     others = (right[:, None] != right[None, :]).float()
     wrong = right[torch.multinomial(others, num_negatives, replacement=True)]
-    sigma = (torch.randn(num_images) * 1.2 - 0.5).exp()
+    sigma = (torch.randn(num_images, device=device) * 1.2 - 0.5).exp()
     weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
     x_noisy = x + sigma[:, None, None, None] * torch.randn_like(x)
     return Batch(x, x_noisy, sigma, weight, torch.cat([right[:, None], wrong], dim=1))

@@ -50,7 +50,7 @@ def encode(
 
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:
-    """The tensor there; to a GPU without waiting for what that is doing."""
+    """The tensor there; to a GPU through pinned memory, used again and again, and without waiting for it."""
     if value.device.type == device.type:
         return value
     return value.contiguous().pin_memory().to(device, non_blocking=True)  # pinned memory has no views

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -11,6 +13,7 @@ from mclr_fast.data.samples import to_device
 from mclr_fast.models.family import Law
 from mclr_fast.models.rows import Rows
 from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.staging import Staged, staging
 
 from .columns import Columns, Draw, SampleSources
 from .prefetch import Prefetch
@@ -19,7 +22,7 @@ from .prefetch import Prefetch
 class MinibatchSource:
     """Draws the minibatch of any step: a pure function of (seed, images seen) and of `samples`.
 
-    Those of the next steps are drawn while this one is trained on.
+    Those of the next steps are drawn, and brought to the device, while this one is trained on.
 
     Attributes: samples, which may be replaced between steps; waited, seconds spent waiting for data.
     """
@@ -49,7 +52,8 @@ class MinibatchSource:
         self.flip = flip
         self.order = SampleOrder(len(dataset), seed)
         self._samples = SampleSources()
-        self._next = Prefetch(self._draw, batch_size)
+        self._staging = staging(ranks.device)
+        self._next = Prefetch(self._staged, batch_size)
 
     @property
     def samples(self) -> SampleSources:
@@ -59,6 +63,7 @@ class MinibatchSource:
     @samples.setter
     def samples(self, samples: SampleSources) -> None:
         self._samples = samples
+        self._staging.follow()  # they may just have been computed
         self._next.forget()
 
     @property
@@ -68,7 +73,11 @@ class MinibatchSource:
 
     def draw(self, images_seen: int) -> Rows:
         """This rank's rows of the step after `images_seen`. Labels and pairs are drawn globally."""
-        return self._next(images_seen)
+        staged = self._next(images_seen)
+        return self._staging.take(staged, staged.value.tensors)
+
+    def _staged(self, images_seen: int) -> Staged[Rows]:
+        return self._staging.bring(partial(self._draw, images_seen))
 
     def _draw(self, images_seen: int) -> Rows:
         image_N = self.order.indices(np.arange(images_seen, images_seen + self.batch_size))

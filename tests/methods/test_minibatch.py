@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from recording import Late
 
 from mclr_fast.config import ObjectiveConfig
 from mclr_fast.data import open_dataset, rng
@@ -164,3 +165,23 @@ def test_new_samples_are_used_from_the_next_step_on(folder):
     fresh.samples = columns.SampleSources(minus=classes[1])
     assert torch.equal(running.draw(BATCH).x, fresh.draw(BATCH).x)
     assert not torch.equal(running.draw(0).x[:, 1:], first[:, 1:])
+
+
+def test_every_tensor_of_a_row_is_brought_by_the_thread_and_waited_for(folder):
+    """Until they are taken the tensors hold nothing; the rows are those of a CPU."""
+    running, fresh = (source(open_dataset(folder)) for _ in range(2))
+    running._staging = late = Late()
+    for step in range(3):
+        found, expected = running.draw(step * BATCH), fresh.draw(step * BATCH)
+        for tensor, wanted in zip(found.tensors, expected.tensors, strict=True):
+            assert torch.equal(tensor, wanted)
+    assert late.threads and threading.current_thread() not in late.threads
+
+
+def test_new_samples_are_brought_after_what_computed_them(folder):
+    dataset = open_dataset(folder)
+    running = source(dataset, which=columns.class_samples)
+    running._staging = late = Late()
+    running.samples = columns.SampleSources(minus=ClassSamples(dataset))
+    assert late.followed == 1
+    assert running.draw(0).x.min() >= -1

@@ -120,4 +120,11 @@ FAULTS = [
         "rng.dropped_labels(draw.seed, draw.position_n, draw.labels, 0)",
         "methods/test_columns.py",
     ),
+    (
+        "rows brought that are not waited for",
+        "methods/minibatch.py",
+        "return self._staging.take(staged, staged.value.tensors)",
+        "return self._staging.take(staged, [staged.value.x])",
+        "methods/test_minibatch.py",
+    ),
 ]

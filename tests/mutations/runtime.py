@@ -99,4 +99,18 @@ FAULTS = [
         "if self.total is not None and self.held > self.total:",
         "runtime/test_downloads.py",
     ),
+    (
+        "rows computed with before they have arrived",
+        "runtime/staging.py",
+        "        computing.wait_event(staged.arrived)\n",
+        "",
+        "runtime/test_staging.py",
+    ),
+    (
+        "memory of rows used again while they are computed with",
+        "runtime/staging.py",
+        "            tensor.record_stream(computing)\n",
+        "            pass\n",
+        "runtime/test_staging.py",
+    ),
 ]

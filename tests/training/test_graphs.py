@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from recording import FromTheHost, Launches, NumbersSet, Recording
+from recording import FromTheHost, Late, Launches, NumbersSet, Recording
 from run_log import column
 
 from mclr_fast.config import ObjectiveConfig
+from mclr_fast.methods import minibatch
 from mclr_fast.methods.registry import METHODS, make_method
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.training import trainer as trainer_module
@@ -62,6 +63,18 @@ def test_a_run_in_graphs_is_the_eager_run(tiny, tmp_path, recording, objective, 
 def test_loss_scales_and_masks_change_between_replays(tiny, tmp_path, recording, options):
     assert_equal_runs(tiny, tmp_path, tiny.tiny_config("mclr", 20, **options))
     assert recording.captured == 3
+
+
+@pytest.mark.parametrize("micro_batch", [0, 20])
+def test_graphs_are_given_rows_that_have_arrived(tiny, tmp_path, recording, monkeypatch, micro_batch):
+    """Brought beside the training, ahead of it: the static inputs are filled after the wait."""
+    expected = train(tiny, tmp_path / "host", tiny.tiny_config("mclr", micro_batch))
+    monkeypatch.setattr(minibatch, "staging", lambda device: Late())
+    found = train(tiny, tmp_path / "late", tiny.tiny_config("mclr", micro_batch))
+    losses = [column(tmp_path / folder, "loss").tolist() for folder in ("host", "late")]
+    assert losses[0] == losses[1] and len(losses[0]) == STEPS
+    expected, found = tiny.all_tensors(expected), tiny.all_tensors(found)
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
 def test_other_needs_are_captured_anew(tiny, tmp_path, recording):
