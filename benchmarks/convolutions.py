@@ -1,14 +1,14 @@
 """A GPU's convolutions of EDM2-S's training step one by one: as PyTorch runs them, and in other forms.
 
-Run: python benchmarks/convolutions.py OUT.json [--sizes 16 64]
+Run: python benchmarks/convolutions.py OUT.json [--sizes 16 64] [--only convolution] [--largest]
 
-The forms: `benchmark`, cuDNN's benchmark mode without its limit of ten algorithms; `turned`, the input's
-gradient as a forward convolution with the weight turned by 180 degrees; `product`, a 1x1 convolution as a
-matrix product; `phases`, the convolution of a doubled image as one of 2x2 with four times the outputs.
+The forms: `benchmark`, cuDNN's benchmark mode; `turned`, the input's gradient as a forward convolution with the
+weight turned by 180 degrees; `product`, a 1x1 convolution as a matrix product; `phases`, the convolution of a doubled image as one of 2x2 with four times the outputs.
 """
 
 import argparse
 import json
+import math
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -64,14 +64,15 @@ def rows_of(x: Tensor) -> Tensor:
 def forms(batch: int, num_in: int, num_out: int, height: int, width: int, kernel: int) -> dict:
     """A convolution's three products, each in its forms."""
     x, weight = image(batch, num_in, height, width), image(num_out, num_in, kernel, kernel)
-    grad = image(batch, num_out, height, width)
+    grad = torch.empty_like(F.conv2d(x, weight, padding=kernel // 2)).normal_()
     row = {"fprop": both_modes(lambda: F.conv2d(x, weight, padding=kernel // 2))}
     row["dgrad"] = both_modes(lambda: gradient(grad, x, weight, 0))
     row["wgrad"] = both_modes(lambda: gradient(grad, x, weight, 1))
     other = turned(weight)
-    row["dgrad"]["turned"] = milliseconds(lambda: F.conv2d(grad, other, padding=kernel // 2))
+    padding = kernel - 1 - kernel // 2
+    row["dgrad"]["turned"] = milliseconds(lambda: F.conv2d(grad, other, padding=padding))
     row["turning"] = milliseconds(lambda: turned(weight))
-    expected, found = gradient(grad, x, weight, 0), F.conv2d(grad, other, padding=kernel // 2)
+    expected, found = gradient(grad, x, weight, 0), F.conv2d(grad, other, padding=padding)
     row["turned_error"] = float((expected - found).abs().max() / expected.abs().max())
     if kernel == 1:
         flat = weight.flatten(1)
@@ -166,8 +167,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--only", choices=["doubled", "attention", "convolution"])
+    parser.add_argument("--largest", action="store_true", help="of the convolutions those of most FLOPs")
     args = parser.parse_args()
-    torch.backends.cudnn.benchmark_limit = 0
     rows = []
 
     def keep(row: dict) -> None:
@@ -178,9 +179,15 @@ def main() -> None:
     for num_images in args.sizes:
         for kind, measure, shapes in work(num_images):
             if args.only in (None, kind):
-                for shape, calls in shapes().items():
+                for shape, calls in chosen(shapes(), args.largest):
                     keep({"N": num_images, kind: shape, "calls": calls, **measure(*shape)})
         torch.cuda.empty_cache()
+
+
+def chosen(shapes: dict, largest: bool) -> list:
+    """(shape, calls); the six of most FLOPs alone, or all."""
+    found = sorted(shapes.items(), key=lambda item: -math.prod(item[0]) * item[0][-1])
+    return found[:6] if largest else found
 
 
 def work(num_images: int) -> list:

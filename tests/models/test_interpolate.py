@@ -90,3 +90,13 @@ def test_networks_that_do_not_belong_together_are_refused(nets):
 def test_a_strength_out_of_range_is_refused(nets, strength):
     with pytest.raises(ValueError, match=r"strength must be in \[0, 2\]"):
         interpolate(*nets, strength)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")])
+def test_on_a_gpu_it_lies_where_the_base_does(nets, devices):
+    made = interpolate(*nets, 0.5).state_dict()
+    moved = interpolate(*(net.to(device) for net, device in zip(nets, devices, strict=True)), 0.5)
+    for name, tensor in moved.state_dict().items():
+        assert tensor.device.type == devices[0]
+        torch.testing.assert_close(tensor.cpu(), made[name])
