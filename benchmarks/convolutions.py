@@ -2,8 +2,9 @@
 
 Run: python benchmarks/convolutions.py OUT.json [--sizes 16 64] [--only convolution] [--largest]
 
-The forms: `benchmark`, cuDNN's benchmark mode; `turned`, the input's gradient as a forward convolution with the
-weight turned by 180 degrees; `product`, a 1x1 convolution as a matrix product; `phases`, the convolution of a doubled image as one of 2x2 with four times the outputs.
+The forms: `benchmark`, cuDNN's benchmark mode; `turned`, the input's gradient as a forward convolution with
+the weight turned by 180 degrees; `product`, a 1x1 convolution as a matrix product; `phases`, the convolution
+of a doubled image as one of 2x2 windows with four times the outputs.
 """
 
 import argparse

@@ -94,6 +94,7 @@ def suite_folder(pytester, monkeypatch):
     """A benchmark of one row with the options of benchmarks/conftest.py; times are kept in the folder."""
     monkeypatch.setattr(history, "FOLDER", pytester.path)
     monkeypatch.setattr(host_memory, "keep_freed_memory", lambda: None)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # where tests are shared out nothing is timed
     conftest = (BENCHMARKS / "conftest.py").read_text()
     pytester.makeconftest(conftest.replace("Path(__file__).parent", f"Path({str(BENCHMARKS)!r})"))
     pytester.makepyfile(

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mclr_fast import ops
 
 from .attention import attention
+from .convolution import convolution
 from .resample import conv_of_doubled
 
 
@@ -45,7 +45,7 @@ class MPConv(nn.Module):
             return x @ weight.t()
         if doubled:
             return conv_of_doubled(x, weight)
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        return convolution(x, weight)
 
 
 class MPFourier(nn.Module):
