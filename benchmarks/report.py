@@ -97,6 +97,8 @@ RATIOS = (
     "share_of_bound",
     "images_per_second",
     "wait_share",
+    "microseconds",
+    "over_aten_add",
 )
 
 

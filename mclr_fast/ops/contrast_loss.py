@@ -67,7 +67,7 @@ def _forward_cpu(pred, x, x_noisy, sigma, weight, coefficients, sigma_data, outp
 
 def _made(pred, images):
     """Results without data."""
-    energy = torch.empty(pred.shape[:2], dtype=torch.float32, device=pred.device)
+    energy = pred.new_empty(pred.shape[:2], dtype=torch.float32)
     return energy.new_empty(()), energy, empty_like_pred(pred, images)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _choice, _library, _native
+from ._layout import empty_channels_last
 from .reference.heun_update import heun_update as reference
 
 
@@ -106,12 +107,7 @@ def _forward_fake(
 ):
     images, channels, height, width = x.shape
     x_next = torch.empty_like(x, memory_format=torch.contiguous_format)
-    net_input = torch.empty(
-        (images, channels + 1, height, width),
-        dtype=dtype,
-        device=x.device,
-        memory_format=torch.channels_last,
-    )
+    net_input = empty_channels_last(x, (images, channels + 1, height, width), dtype)
     return x_next, torch.empty_like(x_next), net_input
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import _choice, _library, _native
 from ._checks import check_shared
-from ._layout import channels_last, empty_images, num_pixels
+from ._layout import channels_last, empty_images
 from .reference.mp_cat_silu import mp_cat_silu as reference
 
 
@@ -37,17 +37,17 @@ def mp_cat_silu(a: Tensor, b: Tensor, t: float) -> tuple[Tensor, Tensor]:
 
 def _sizes(cat: Tensor, num_a: int, num_b: int, channels_a: int, t: float) -> tuple[int | float, ...]:
     """images, ..., scale_b, as csrc/include/mclr_fast.h has them."""
-    rows, images, channels = len(cat), min(num_a, num_b), cat.shape[1]
-    channels_b = channels - channels_a
+    rows, channels, height, width = cat.shape
+    images, channels_b = min(num_a, num_b), channels - channels_a
     scale = math.sqrt(channels / ((1 - t) ** 2 + t**2))
     return (
         images,
         rows // images if images else 1,
-        num_pixels(cat),
+        height * width,
         channels_a,
         channels_b,
-        int(num_a < rows),
-        int(num_b < rows),
+        num_a < rows,
+        num_b < rows,
         scale * (1 - t) / math.sqrt(channels_a),
         scale * t / math.sqrt(channels_b),
     )
@@ -55,14 +55,14 @@ def _sizes(cat: Tensor, num_a: int, num_b: int, channels_a: int, t: float) -> tu
 
 def _forward_cpu(a, b, t):
     a, b, (cat, y) = channels_last(a), channels_last(b), _forward_fake(a, b, t)
-    sizes = _sizes(cat, len(a), len(b), a.shape[1], t)
+    sizes = _sizes(cat, a.shape[0], b.shape[0], a.shape[1], t)
     _native.cpu().mp_cat_silu_forward(_native.code(a), a, b, cat, y, *sizes)
     return cat, y
 
 
 def _forward_fake(a, b, t):
-    longer, channels = a if a.shape[0] >= b.shape[0] else b, a.shape[1] + b.shape[1]
-    return empty_images(longer, channels=channels), empty_images(longer, channels=channels)
+    cat = empty_images(a if a.shape[0] >= b.shape[0] else b, channels=a.shape[1] + b.shape[1])
+    return cat, empty_images(cat)
 
 
 def _backward_cpu(grad_cat, grad_y, cat, t, num_a, num_b, channels_a):
