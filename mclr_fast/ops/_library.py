@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -84,10 +85,11 @@ def define(schema: str, *, cpu: Callable, fake: Callable, cuda: str | Callable) 
 def _later(place: str) -> Callable:
     module, function = place.split(":")
 
-    def call(*arguments):
-        return getattr(importlib.import_module(f"{__package__}.{module}"), function)(*arguments)
+    @cache
+    def found() -> Callable:
+        return getattr(importlib.import_module(f"{__package__}.{module}"), function)
 
-    return call
+    return lambda *arguments: found()(*arguments)
 
 
 def differentiable(op: Op, save: Callable, backward: Callable) -> None:
@@ -112,6 +114,17 @@ def differentiable(op: Op, save: Callable, backward: Callable) -> None:
     _LIBRARY.impl(op.overload._schema.name.partition("::")[2], apply, "Autograd")
     for device, launcher in op.launchers.items():
         op._with_gradient[device] = _function(launcher, save, backward)
+
+
+def without_gradient(op: Op) -> None:
+    """Let an op's results never ask for a gradient, whatever its arguments do."""
+
+    def below_autograd(*arguments):
+        with torch._C._AutoDispatchBelowAutograd(), torch.no_grad():
+            return op.overload(*arguments)
+
+    autograd(op, below_autograd)
+    op._with_gradient = op.launchers
 
 
 def _function(run: Callable, save: Callable, backward: Callable) -> Callable:

@@ -100,10 +100,10 @@ def code(x: Tensor) -> int:
     return DTYPES.index(x.dtype)
 
 
-def table(rows: Sequence[Sequence[Tensor | int | None]]) -> Tensor:
+def table(rows: Sequence[Sequence[Tensor | int | None]]) -> ctypes.Array:
     """C structs of pointers and int64_t, one a row; the tensors must outlive the call it is for."""
     fields = [value.data_ptr() if isinstance(value, Tensor) else value or 0 for row in rows for value in row]
-    return torch.tensor(fields, dtype=torch.int64)
+    return (ctypes.c_int64 * len(fields))(*fields)
 
 
 def launch(name: str, device: torch.device, *arguments) -> None:

@@ -12,7 +12,6 @@ from ._layout import empty_channels_last
 from .reference.heun_update import heun_update as reference
 
 
-@torch.no_grad()
 def heun_update(
     pred: Tensor,
     x: Tensor,
@@ -61,7 +60,8 @@ def heun_update(
     arguments = x, sigma, x_hat, sigma_hat, sigma_next, slope, sigma_data, output, dtype
     dtypes = _choice.DTYPES.get(x.device.type, ())
     if x.dtype != torch.float32 or dtype not in dtypes or not _choice.fused("heun_update", pred):
-        return reference(pred, guide, guidance, *arguments)
+        with torch.no_grad():
+            return reference(pred, guide, guidance, *arguments)
     guide = None if guide is None else guide.to(pred.dtype)
     return _forward(pred, guide, float(guidance), *arguments)
 
@@ -119,3 +119,5 @@ _forward = _library.define(
     fake=_forward_fake,
     cuda="triton_kernels.heun_update:forward",
 )
+
+_library.without_gradient(_forward)

@@ -12,7 +12,6 @@ from ._layout import as_float32, empty_channels_last
 from .reference.noisy_input import noisy_input as reference
 
 
-@torch.no_grad()
 def noisy_input(
     x: Tensor,
     sigma: Tensor,
@@ -53,7 +52,8 @@ def noisy_input(
     if position is not None and position.device != x.device:
         position = position.to(x.device)
     if dtype not in _choice.DTYPES.get(x.device.type, ()) or not _choice.fused("noisy_input", x):
-        return reference(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
+        with torch.no_grad():
+            return reference(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
     x, sigma, eps, c_in = as_float32(x, sigma, eps, c_in)
     return _forward(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
 
@@ -96,3 +96,5 @@ _forward = _library.define(
     fake=_forward_fake,
     cuda="triton_kernels.noisy_input:forward",
 )
+
+_library.without_gradient(_forward)

@@ -88,7 +88,7 @@ def _forward_cpu(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_
 
 
 def _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out):
-    return pred.new_empty(pred.shape[:2], dtype=torch.float32)
+    return weight.new_empty(pred.shape[:2])
 
 
 def _backward_cpu(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out):
@@ -112,7 +112,7 @@ def _backward_fake(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, out
 
 def empty_like_pred(pred: Tensor, images: Tensor) -> Tensor:
     """An uninitialised gradient of pred, in the memory order of its images (`images_of`)."""
-    return torch.empty_like(images).view(pred.shape)
+    return torch.empty_like(pred) if images is pred else torch.empty_like(images).view(pred.shape)
 
 
 OPERANDS = "Tensor pred, Tensor x, Tensor x_noisy, Tensor? sigma, Tensor weight"

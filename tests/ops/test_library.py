@@ -1,5 +1,7 @@
 """Who gets an op through torch.library, and that the way past it computes the same."""
 
+import contextlib
+
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -152,6 +154,7 @@ def test_compiled_it_is_the_librarys():
     assert torch.equal(found[0], call(a, b)[0])
 
 
+@pytest.mark.filterwarnings("ignore:.*an autograd kernel was not registered")
 def test_gradients_have_no_gradient(seen):
     """An op's backward is none that can be differentiated, and says so."""
     a, b = (x.requires_grad_() for x in operands())
@@ -159,3 +162,12 @@ def test_gradients_have_no_gradient(seen):
     (grad,) = torch.autograd.grad(out.square().sum(), a, create_graph=True)
     with pytest.raises(RuntimeError):
         torch.autograd.grad(grad.sum(), a)
+
+
+def test_what_has_no_gradient_asks_for_none():
+    x, sigma = torch.randn(2, 3, 4, 4).requires_grad_(), torch.ones(2)
+    for watched in (contextlib.nullcontext(), Dispatches()):
+        with watched:
+            results = ops.noisy_input(x, sigma, eps=torch.zeros(2, 3, 4, 4))
+            results += ops.heun_update(x, x, 1.0, x, 1.0, 0.5)
+        assert not any(result.requires_grad for result in results)
