@@ -35,11 +35,11 @@ class Op:
     def __call__(self, *arguments):
         if _observed():
             return self.overload(*arguments)
-        tensors = [arguments[place] for place in self._tensors]
+        tensors = [arguments[place] for place in self._tensors if arguments[place] is not None]
         for place in self._lists:
-            tensors += arguments[place]
+            tensors += [x for x in arguments[place] if x is not None]
         device = _plain_device(tensors)
-        if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in tensors]):
+        if torch.is_grad_enabled() and any([x.requires_grad for x in tensors]):
             return self._with_gradient.get(device, self.overload)(*arguments)
         return self.launchers.get(device, self.overload)(*arguments)
 
@@ -56,14 +56,13 @@ def _observed() -> bool:
     )
 
 
-def _plain_device(tensors: list[Tensor | None]) -> str:
+def _plain_device(tensors: list[Tensor]) -> str:
     """ "cpu" or "cuda" if all are dense tensors of it, whose memory holds their values; else ""."""
     on_cpu = on_cuda = True
     for x in tensors:
-        if x is not None:
-            if type(x) not in _PLAIN_TYPES or x.layout is not torch.strided or x.is_neg():
-                return ""
-            on_cpu, on_cuda = on_cpu and x.is_cpu, on_cuda and x.is_cuda
+        if type(x) not in _PLAIN_TYPES or x.layout is not torch.strided or x.is_neg():
+            return ""
+        on_cpu, on_cuda = on_cpu and x.is_cpu, on_cuda and x.is_cuda
     return "cpu" if on_cpu else "cuda" if on_cuda else ""
 
 

@@ -117,7 +117,7 @@ def test_a_view_with_the_sign_pending_is_read_with_it(seen):
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_operands_of_several_devices_are_the_librarys(place):
-    tensors = [torch.ones(1), None, torch.ones(1), torch.nn.Parameter(torch.ones(1))]
+    tensors = [torch.ones(1), torch.ones(1), torch.nn.Parameter(torch.ones(1))]
     assert _library._plain_device(tensors) == "cpu"
     tensors[place] = torch.ones(1, device="meta")
     assert _library._plain_device(tensors) == ""
