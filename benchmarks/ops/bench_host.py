@@ -47,6 +47,7 @@ def cases():
         "aten_conv1x1": (torch.nn.functional.conv2d, trained(images(), images(8, 8, 1, 1))),
         "adam_norm_ema_": (adam, tuple([torch.ones(8, 8)] for _ in range(5))),
         "contrast_loss": (ops.contrast_loss, (*evaluations(), torch.ones(1, 2))),
+        "double_pixels": (ops.double_pixels, trained(images())),
         "heun_update": (ops.heun_update, (images(), images(), 1.0, images(), 1.0, 0.5)),
         "modulate_silu": (ops.modulate_silu, trained(images(), torch.randn(1, 8))),
         "mp_cat_silu": (ops.mp_cat_silu, (*pair(), 0.5)),
