@@ -40,6 +40,7 @@ TARGETS = [
     Target({"row": "step-fp32-k3"}, "over_compile", 1.08),
     Target({"row": "step-embedded"}, "over_naive", 2.8),
     Target({"row": "step-embedded"}, "over_floor", 1.5, at_most=True),
+    Target({"row": "step-default"}, "over_compile", 1.3),
     Target({"row": "memory-k15"}, "over_k1", 1.15, at_most=True),
     Target({"row": "contrast-loss", "dtype": "torch.float32"}, "share_of_copy", 0.7),
     Target({"row": "contrast-loss", "dtype": "torch.float32"}, "over_torch", 8),
@@ -97,6 +98,8 @@ RATIOS = (
     "share_of_bound",
     "images_per_second",
     "wait_share",
+    "microseconds",
+    "over_aten_add",
 )
 
 

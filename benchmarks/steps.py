@@ -67,6 +67,8 @@ SETTINGS = [
         "step-bf16-k7", LARGE_NET, 8, 7, torch.bfloat16, "another 2 minutes of compiling; see K=3", rounds=3
     ),
     Setting("step-embedded", EMBEDDED_NET_32, 32, 3, torch.bfloat16, "another minute of compiling; see K=3"),
+    Setting("step-default-fp32", EMBEDDED_NET, 32, 3, torch.float32, rounds=15),  # the recipe mnist16's own
+    Setting("step-default-bf16", EMBEDDED_NET, 32, 3, torch.bfloat16, rounds=15),
 ]
 
 

@@ -49,8 +49,10 @@ def _check_scalings(sigma: Tensor | None, output: str, c_skip: Tensor | None, c_
 
 def check_shared(a: Tensor, b: Tensor) -> None:
     """Rows and dtypes of two operands, one of which may hold one row for several of the other."""
-    few, many = sorted((len(a), len(b)))
-    if few != many and (few == 0 or many % few):
-        raise ValueError(f"a has {len(a)} rows and b {len(b)}: one must have a multiple of the other's.")
+    rows_a, rows_b = a.shape[0], b.shape[0]
+    if rows_a != rows_b:
+        few, many = sorted((rows_a, rows_b))
+        if few == 0 or many % few:
+            raise ValueError(f"a has {rows_a} rows and b {rows_b}: one must have a multiple of the other's.")
     if a.dtype != b.dtype:
         raise ValueError(f"a is {a.dtype} and b {b.dtype}: convert one of them.")

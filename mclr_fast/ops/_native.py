@@ -37,20 +37,20 @@ class Library:
         function = getattr(self._library, f"mclr_{name}")
         result, *kinds = self._functions[name].split()
         function.restype, function.argtypes = KINDS[result], [KINDS[kind] for kind in kinds]
-        pointers = [kind == "pointer" for kind in kinds]
+        count, pointers = len(kinds), [place for place, kind in enumerate(kinds) if kind == "pointer"]
 
         def call(*arguments) -> int | None:
-            if len(arguments) != len(pointers):
+            if len(arguments) != count:
                 raise TypeError(
-                    f"{name} was built with {len(pointers)} arguments, not {len(arguments)}: {BUILD_AGAIN}."
+                    f"{name} was built with {count} arguments, not {len(arguments)}: {BUILD_AGAIN}."
                 )
+            values = list(arguments)
+            for place in pointers:
+                value = values[place]
+                if value is not None and isinstance(value, Tensor):
+                    values[place] = value.data_ptr()
             try:
-                return function(
-                    *[
-                        value.data_ptr() if pointer and isinstance(value, Tensor) else value
-                        for pointer, value in zip(pointers, arguments, strict=True)
-                    ]
-                )
+                return function(*values)
             except ctypes.ArgumentError as error:
                 raise TypeError(f"{name}: {error}") from None
 
@@ -100,10 +100,10 @@ def code(x: Tensor) -> int:
     return DTYPES.index(x.dtype)
 
 
-def table(rows: Sequence[Sequence[Tensor | int | None]]) -> Tensor:
+def table(rows: Sequence[Sequence[Tensor | int | None]]) -> ctypes.Array:
     """C structs of pointers and int64_t, one a row; the tensors must outlive the call it is for."""
     fields = [value.data_ptr() if isinstance(value, Tensor) else value or 0 for row in rows for value in row]
-    return torch.tensor(fields, dtype=torch.int64)
+    return (ctypes.c_int64 * len(fields))(*fields)
 
 
 def launch(name: str, device: torch.device, *arguments) -> None:

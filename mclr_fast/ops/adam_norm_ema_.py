@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 
 import torch
@@ -125,7 +126,8 @@ def _adam(step, lr, beta1, beta2, eps, decays):
     """A `mclr_adam`."""
     bias1, bias2_sqrt = 1 - beta1**step, (1 - beta2**step) ** 0.5
     average_beta = [*decays, 0.0, 0.0][:MOST_AVERAGES]
-    return torch.tensor([lr, beta1, beta2, eps, bias1, bias2_sqrt, *average_beta], dtype=torch.float64)
+    numbers = lr, beta1, beta2, eps, bias1, bias2_sqrt, *average_beta
+    return (ctypes.c_double * len(numbers))(*numbers)
 
 
 def _c_arguments(

@@ -53,7 +53,7 @@ def contrast_loss(
 
 def _forward_cpu(pred, x, x_noisy, sigma, weight, coefficients, sigma_data, output, c_skip, c_out):
     tensors, sizes = operands(pred, x, x_noisy, sigma, c_skip, c_out, weight, coefficients)
-    results = _made(pred, tensors[0])
+    results = _made(pred, coefficients, tensors[0])
     _native.cpu().contrast_loss_forward(
         _native.code(pred),
         *tensors,
@@ -65,9 +65,9 @@ def _forward_cpu(pred, x, x_noisy, sigma, weight, coefficients, sigma_data, outp
     return results
 
 
-def _made(pred, images):
+def _made(pred, coefficients, images):
     """Results without data."""
-    energy = torch.empty(pred.shape[:2], dtype=torch.float32, device=pred.device)
+    energy = torch.empty_like(coefficients, memory_format=torch.contiguous_format)
     return energy.new_empty(()), energy, empty_like_pred(pred, images)
 
 
@@ -75,7 +75,9 @@ _forward = _library.define(
     f"contrast_loss({OPERANDS}, Tensor coefficients, {SCALINGS})"
     " -> (Tensor loss, Tensor energy, Tensor grad_pred)",
     cpu=_forward_cpu,
-    fake=lambda pred, *others: _made(pred, images_of(pred)),
+    fake=lambda pred, x, x_noisy, sigma, weight, coefficients, *others: _made(
+        pred, coefficients, images_of(pred)
+    ),
     cuda="triton_kernels.contrast_loss:forward",
 )
 

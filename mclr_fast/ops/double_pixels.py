@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from . import _choice, _library, _native
-from ._layout import channels_last
+from ._layout import channels_last, empty_channels_last
 from .reference.double_pixels import double_pixels as reference
 from .reference.double_pixels import halve_pixels as reference_halved
 
@@ -56,32 +55,28 @@ def _sizes(image: Tensor, phases: bool) -> tuple[int, ...]:
     return batch, height // 2, width // 2, channels, int(phases)
 
 
-def _large_shape(x: Tensor, phases: bool) -> tuple[int, ...]:
+def _large_shape(x: Tensor, phases: bool) -> tuple[int, int, int, int]:
     batch, channels, height, width = x.shape
     if phases:
         channels, height, width = channels // 4, height - 1, width - 1
     return batch, channels, 2 * height, 2 * width
 
 
-def _small_shape(image: Tensor, phases: bool) -> tuple[int, ...]:
+def _small_shape(image: Tensor, phases: bool) -> tuple[int, int, int, int]:
     batch, channels, height, width = image.shape
     if phases:
         return batch, 4 * channels, height // 2 + 1, width // 2 + 1
     return batch, channels, height // 2, width // 2
 
 
-def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
 def _doubled(x: Tensor, phases: bool, scale: float) -> Tensor:
-    x, out = channels_last(x), _empty(_large_shape(x, phases), x)
+    x, out = channels_last(x), empty_channels_last(x, _large_shape(x, phases), x.dtype)
     _native.cpu().double_pixels_forward(_native.code(x), x, out, *_sizes(out, phases), scale)
     return out
 
 
 def _gathered(grad: Tensor, phases: bool, scale: float) -> Tensor:
-    grad, grad_x = channels_last(grad), _empty(_small_shape(grad, phases), grad)
+    grad, grad_x = channels_last(grad), empty_channels_last(grad, _small_shape(grad, phases), grad.dtype)
     _native.cpu().double_pixels_backward(_native.code(grad), grad, grad_x, *_sizes(grad, phases), scale)
     return grad_x
 
@@ -89,25 +84,25 @@ def _gathered(grad: Tensor, phases: bool, scale: float) -> Tensor:
 _forward = _library.define(
     "double_pixels(Tensor x, bool phases) -> Tensor",
     cpu=lambda x, phases: _doubled(x, phases, 1.0),
-    fake=lambda x, phases: _empty(_large_shape(x, phases), x),
+    fake=lambda x, phases: empty_channels_last(x, _large_shape(x, phases), x.dtype),
     cuda="triton_kernels.double_pixels:forward",
 )
 _backward = _library.define(
     "double_pixels_backward(Tensor grad, bool phases) -> Tensor",
     cpu=lambda grad, phases: _gathered(grad, phases, 1.0),
-    fake=lambda grad, phases: _empty(_small_shape(grad, phases), grad),
+    fake=lambda grad, phases: empty_channels_last(grad, _small_shape(grad, phases), grad.dtype),
     cuda="triton_kernels.double_pixels:backward",
 )
 _halve = _library.define(
     "halve_pixels(Tensor x) -> Tensor",
     cpu=lambda x: _gathered(x, False, 0.25),
-    fake=lambda x: _empty(_small_shape(x, False), x),
+    fake=lambda x: empty_channels_last(x, _small_shape(x, False), x.dtype),
     cuda="triton_kernels.double_pixels:halve",
 )
 _halve_backward = _library.define(
     "halve_pixels_backward(Tensor grad) -> Tensor",
     cpu=lambda grad: _doubled(grad, False, 0.25),
-    fake=lambda grad: _empty(_large_shape(grad, False), grad),
+    fake=lambda grad: empty_channels_last(grad, _large_shape(grad, False), grad.dtype),
     cuda="triton_kernels.double_pixels:halve_backward",
 )
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from . import _choice, _library, _native
+from ._layout import empty_channels_last
 from .reference.heun_update import heun_update as reference
 
 
-@torch.no_grad()
 def heun_update(
     pred: Tensor,
     x: Tensor,
@@ -60,7 +60,8 @@ def heun_update(
     arguments = x, sigma, x_hat, sigma_hat, sigma_next, slope, sigma_data, output, dtype
     dtypes = _choice.DTYPES.get(x.device.type, ())
     if x.dtype != torch.float32 or dtype not in dtypes or not _choice.fused("heun_update", pred):
-        return reference(pred, guide, guidance, *arguments)
+        with torch.no_grad():
+            return reference(pred, guide, guidance, *arguments)
     guide = None if guide is None else guide.to(pred.dtype)
     return _forward(pred, guide, float(guidance), *arguments)
 
@@ -106,12 +107,7 @@ def _forward_fake(
 ):
     images, channels, height, width = x.shape
     x_next = torch.empty_like(x, memory_format=torch.contiguous_format)
-    net_input = torch.empty(
-        (images, channels + 1, height, width),
-        dtype=dtype,
-        device=x.device,
-        memory_format=torch.channels_last,
-    )
+    net_input = empty_channels_last(x, (images, channels + 1, height, width), dtype)
     return x_next, torch.empty_like(x_next), net_input
 
 
@@ -123,3 +119,5 @@ _forward = _library.define(
     fake=_forward_fake,
     cuda="triton_kernels.heun_update:forward",
 )
+
+_library.without_gradient(_forward)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _choice, _library, _native
-from ._layout import channels_last, empty_images, num_pixels
+from ._layout import as_float32, channels_last, empty_images
 from .reference.modulate_silu import modulate_silu as reference
 
 
@@ -28,22 +28,25 @@ def modulate_silu(
     """
     if y.ndim != 4 or emb.ndim != 2 or y.shape[1] != emb.shape[1]:
         raise ValueError(f"y must be [N,C,H,W] and emb [B,C], not {list(y.shape)} and {list(emb.shape)}.")
-    if len(emb) != 1 and (len(emb) % len(y) if len(y) else len(emb)):
-        raise ValueError(f"emb has {len(emb)} rows for {len(y)} images: give one, or as many for each image.")
+    images, rows = y.shape[0], emb.shape[0]
+    if rows != 1 and (rows % images if images else rows):
+        raise ValueError(f"emb has {rows} rows for {images} images: give one, or as many for each image.")
     seed, stream, position = 0, 0, None
     if dropout > 0:
-        rows = max(len(emb), len(y))
-        seed, stream, position = key or (int(torch.randint(2**62, ())), 0, torch.arange(rows))
+        seed, stream, position = key or (int(torch.randint(2**62, ())), 0, torch.arange(max(rows, images)))
         position = position.to(y.device)
     if not _choice.fused("modulate_silu", y):
         return reference(y, emb, dropout, (seed, stream, position))
-    return _forward(y, emb.float(), dropout, seed, stream, position)
+    (emb,) = as_float32(emb)
+    return _forward(y, emb, dropout, seed, stream, position)
 
 
 def _sizes(y: Tensor, emb: Tensor) -> tuple[int, ...]:
     """images, columns, pixels, channels, emb_rows, as csrc/include/mclr_fast.h has them."""
-    columns = max(len(emb) // len(y), 1) if len(y) else 1
-    return len(y), columns, num_pixels(y), y.shape[1], len(emb)
+    images, channels, height, width = y.shape
+    rows = emb.shape[0]
+    columns = max(rows // images, 1) if images else 1
+    return images, columns, height * width, channels, rows
 
 
 def _forward_cpu(y, emb, dropout, seed, stream, position):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from . import _choice, _library, _native
 from ._checks import check_shared
-from ._layout import channels_last, empty_images, num_pixels
+from ._layout import channels_last, empty_images
 from .reference.mp_cat_silu import mp_cat_silu as reference
 
 
@@ -25,7 +26,7 @@ def mp_cat_silu(a: Tensor, b: Tensor, t: float) -> tuple[Tensor, Tensor]:
     Errors    ValueError for shapes or dtypes that do not fit.
     Source    EDM2 (arXiv 2312.02696), eq. 103 and 81.
     """
-    if a.ndim != 4 or b.ndim != 4 or a.shape[2:] != b.shape[2:] or not a.shape[1] or not b.shape[1]:
+    if a.ndim != 4 or b.ndim != 4 or not _fit(*a.shape[1:], *b.shape[1:]):
         raise ValueError(
             f"a must be [B,Ca,H,W] and b [B,Cb,H,W] of one size, not {list(a.shape)} and {list(b.shape)}."
         )
@@ -35,19 +36,24 @@ def mp_cat_silu(a: Tensor, b: Tensor, t: float) -> tuple[Tensor, Tensor]:
     return _forward(a, b, t)
 
 
-def _sizes(cat: Tensor, num_a: int, num_b: int, channels_a: int, t: float) -> tuple[int | float, ...]:
+def _fit(channels_a: int, height_a: int, width_a: int, channels_b: int, height_b: int, width_b: int) -> bool:
+    return channels_a > 0 and channels_b > 0 and height_a == height_b and width_a == width_b
+
+
+@lru_cache
+def _sizes(shape: torch.Size, num_a: int, num_b: int, channels_a: int, t: float) -> tuple[int | float, ...]:
     """images, ..., scale_b, as csrc/include/mclr_fast.h has them."""
-    rows, images, channels = len(cat), min(num_a, num_b), cat.shape[1]
-    channels_b = channels - channels_a
+    rows, channels, height, width = shape
+    images, channels_b = min(num_a, num_b), channels - channels_a
     scale = math.sqrt(channels / ((1 - t) ** 2 + t**2))
     return (
         images,
         rows // images if images else 1,
-        num_pixels(cat),
+        height * width,
         channels_a,
         channels_b,
-        int(num_a < rows),
-        int(num_b < rows),
+        num_a < rows,
+        num_b < rows,
         scale * (1 - t) / math.sqrt(channels_a),
         scale * t / math.sqrt(channels_b),
     )
@@ -55,20 +61,20 @@ def _sizes(cat: Tensor, num_a: int, num_b: int, channels_a: int, t: float) -> tu
 
 def _forward_cpu(a, b, t):
     a, b, (cat, y) = channels_last(a), channels_last(b), _forward_fake(a, b, t)
-    sizes = _sizes(cat, len(a), len(b), a.shape[1], t)
+    sizes = _sizes(cat.shape, a.shape[0], b.shape[0], a.shape[1], t)
     _native.cpu().mp_cat_silu_forward(_native.code(a), a, b, cat, y, *sizes)
     return cat, y
 
 
 def _forward_fake(a, b, t):
-    longer, channels = a if a.shape[0] >= b.shape[0] else b, a.shape[1] + b.shape[1]
-    return empty_images(longer, channels=channels), empty_images(longer, channels=channels)
+    cat = empty_images(a if a.shape[0] >= b.shape[0] else b, channels=a.shape[1] + b.shape[1])
+    return cat, empty_images(cat)
 
 
 def _backward_cpu(grad_cat, grad_y, cat, t, num_a, num_b, channels_a):
     grad_cat, grad_y, cat = channels_last(grad_cat), channels_last(grad_y), channels_last(cat)
     grad_a, grad_b = _backward_fake(grad_cat, grad_y, cat, t, num_a, num_b, channels_a)
-    sizes = _sizes(cat, num_a, num_b, channels_a, t)
+    sizes = _sizes(cat.shape, num_a, num_b, channels_a, t)
     _native.cpu().mp_cat_silu_backward(_native.code(cat), grad_cat, grad_y, cat, grad_a, grad_b, *sizes)
     return grad_a, grad_b
 

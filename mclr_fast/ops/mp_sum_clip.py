@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def mp_sum_clip_silu(a: Tensor, b: Tensor, t: float, clip: float | None = None) 
 
 
 def _check(a: Tensor, b: Tensor, clip: float | None) -> None:
-    if a.shape[1:] != b.shape[1:]:
+    if a.shape != b.shape and a.shape[1:] != b.shape[1:]:
         raise ValueError(f"a and b must agree but for the rows, not {list(a.shape)} and {list(b.shape)}.")
     check_shared(a, b)
     if clip is not None and not clip > 0:
@@ -62,25 +63,26 @@ def _rounded(clip: float | None, dtype: torch.dtype) -> float:
     return math.ldexp(round(mantissa / step) * step, exponent)
 
 
-def _sizes(out: Tensor, num_a: int, num_b: int, t: float) -> tuple[int | float, ...]:
+@lru_cache
+def _sizes(shape: torch.Size, num_a: int, num_b: int, t: float) -> tuple[int | float, ...]:
     """images, columns, size, a_shared, b_shared, weight_a, weight_b, as csrc/include/mclr_fast.h has them."""
-    rows, images = len(out), min(num_a, num_b)
-    norm = math.hypot(1 - t, t)
+    rows, channels, height, width = shape
+    images, norm = min(num_a, num_b), math.hypot(1 - t, t)
     columns = rows // images if images else 1
-    size = out.shape[1:].numel()
-    return images, columns, size, int(num_a < rows), int(num_b < rows), (1 - t) / norm, t / norm
+    size = channels * height * width
+    return images, columns, size, num_a < rows, num_b < rows, (1 - t) / norm, t / norm
 
 
 def _forward_cpu(a, b, t, clip):
     a, b, out = channels_last(a), channels_last(b), _forward_fake(a, b, t, clip)
-    sizes = _sizes(out, len(a), len(b), t)
+    sizes = _sizes(out.shape, a.shape[0], b.shape[0], t)
     _native.cpu().mp_sum_clip_forward(_native.code(a), a, b, out, None, *sizes, clip)
     return out
 
 
 def _forward_silu_cpu(a, b, t, clip):
     a, b, (out, silu) = channels_last(a), channels_last(b), _forward_silu_fake(a, b, t, clip)
-    sizes = _sizes(out, len(a), len(b), t)
+    sizes = _sizes(out.shape, a.shape[0], b.shape[0], t)
     _native.cpu().mp_sum_clip_forward(_native.code(a), a, b, out, silu, *sizes, clip)
     return out, silu
 
@@ -98,9 +100,10 @@ def _backward_cpu(grad, out, t, clip, num_a, num_b):
 
 
 def _backward_silu_cpu(grad, grad_silu, out, t, clip, num_a, num_b):
-    grad, grad_silu, out = (x if x is None else channels_last(x) for x in (grad, grad_silu, out))
+    grad = channels_last(grad)
+    out, grad_silu = (None if x is None else channels_last(x) for x in (out, grad_silu))
     grad_a, grad_b = _backward_fake(grad, out, t, clip, num_a, num_b)
-    sizes = _sizes(grad, num_a, num_b, t)
+    sizes = _sizes(grad.shape, num_a, num_b, t)
     _native.cpu().mp_sum_clip_backward(_native.code(grad), grad, grad_silu, out, grad_a, grad_b, *sizes, clip)
     return grad_a, grad_b
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from . import _choice, _library, _native
-from ._layout import as_float32
+from ._layout import as_float32, empty_channels_last
 from .reference.noisy_input import noisy_input as reference
 
 
-@torch.no_grad()
 def noisy_input(
     x: Tensor,
     sigma: Tensor,
@@ -39,24 +40,27 @@ def noisy_input(
     """
     if (position is None) == (eps is None):
         raise ValueError(f"give position or eps: {'neither' if eps is None else 'both'} was given.")
-    if x.ndim not in (4, 5):
-        raise ValueError(f"x must be [N,C,H,W] or [N,R,C,H,W], not {list(x.shape)}.")
+    shape = x.shape
+    if len(shape) not in (4, 5):
+        raise ValueError(f"x must be [N,C,H,W] or [N,R,C,H,W], not {list(shape)}.")
+    rows = shape[:1]
     for name, value in (("sigma", sigma), ("position", position), ("c_in", c_in)):
-        if value is not None and value.shape != x.shape[:1]:
-            raise ValueError(f"{name} must be [{len(x)}], one a row of x, not {list(value.shape)}.")
-    if eps is not None and eps.shape != (len(x), *x.shape[-3:]):
-        raise ValueError(f"eps must be {[len(x), *x.shape[-3:]]} to go with x, not {list(eps.shape)}.")
-    if position is not None:
+        if value is not None and value.shape != rows:
+            raise ValueError(f"{name} must be [{shape[0]}], one a row of x, not {list(value.shape)}.")
+    if eps is not None and eps.shape != (shape[0], *shape[-3:]):
+        raise ValueError(f"eps must be {[shape[0], *shape[-3:]]} to go with x, not {list(eps.shape)}.")
+    if position is not None and position.device != x.device:
         position = position.to(x.device)
     if dtype not in _choice.DTYPES.get(x.device.type, ()) or not _choice.fused("noisy_input", x):
-        return reference(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
+        with torch.no_grad():
+            return reference(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
     x, sigma, eps, c_in = as_float32(x, sigma, eps, c_in)
     return _forward(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
 
 
 def _forward_cpu(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones):
     x_noisy, net_input = _forward_fake(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones)
-    height, width = x.shape[-2:]
+    images, *columns, channels, height, width = x.shape
     _native.cpu().noisy_input_forward(
         _native.code(net_input),
         x.contiguous(),
@@ -65,9 +69,9 @@ def _forward_cpu(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in,
         None if eps is None else eps.contiguous(),
         x_noisy,
         net_input,
-        x.shape[0],
-        x.shape[1] if x.ndim == 5 else 1,
-        x.shape[-3],
+        images,
+        columns[0] if columns else 1,
+        channels,
         height * width,
         ones,
         sigma_data,
@@ -79,9 +83,9 @@ def _forward_cpu(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in,
 
 
 def _forward_fake(x, sigma, eps, seed, stream, position, sigma_data, dtype, c_in, ones):
-    images = x.shape[0] * x.shape[1] if x.ndim == 5 else x.shape[0]
-    shape = (images, x.shape[-3] + ones, *x.shape[-2:])
-    net_input = torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+    *rows, channels, height, width = x.shape
+    shape = math.prod(rows), channels + ones, height, width
+    net_input = empty_channels_last(x, shape, dtype)
     return torch.empty_like(x, memory_format=torch.contiguous_format), net_input
 
 
@@ -92,3 +96,5 @@ _forward = _library.define(
     fake=_forward_fake,
     cuda="triton_kernels.noisy_input:forward",
 )
+
+_library.without_gradient(_forward)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _choice, _library, _native
-from ._layout import channels_last, empty_images, num_pixels
+from ._layout import channels_last, empty_images
 from .reference.pixel_norm_silu import pixel_norm_silu as reference
 
 
@@ -28,9 +28,15 @@ def pixel_norm_silu(x: Tensor) -> tuple[Tensor, Tensor]:
     return _forward(x)
 
 
+def _sizes(x: Tensor) -> tuple[int, int]:
+    """pixels of all images, channels."""
+    images, channels, height, width = x.shape
+    return images * height * width, channels
+
+
 def _forward_cpu(x):
     x, (n, y) = channels_last(x), _forward_fake(x)
-    _native.cpu().pixel_norm_silu_forward(_native.code(x), x, n, y, len(x) * num_pixels(x), x.shape[1])
+    _native.cpu().pixel_norm_silu_forward(_native.code(x), x, n, y, *_sizes(x))
     return n, y
 
 
@@ -41,9 +47,7 @@ def _forward_fake(x):
 def _backward_cpu(grad_n, grad_y, x):
     grad_n, grad_y, x = channels_last(grad_n), channels_last(grad_y), channels_last(x)
     grad_x = empty_images(x)
-    _native.cpu().pixel_norm_silu_backward(
-        _native.code(x), grad_n, grad_y, x, grad_x, len(x) * num_pixels(x), x.shape[1]
-    )
+    _native.cpu().pixel_norm_silu_backward(_native.code(x), grad_n, grad_y, x, grad_x, *_sizes(x))
     return grad_x
 
 

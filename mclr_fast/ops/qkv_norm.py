@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from . import _choice, _library, _native
@@ -21,7 +22,8 @@ def qkv_norm(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     Errors    ValueError for a number of channels that the heads do not divide.
     Source    EDM2 (arXiv 2312.02696), Figure 21.
     """
-    if qkv.ndim != 4 or num_heads < 1 or not qkv.shape[1] or qkv.shape[1] % (3 * num_heads):
+    shape = qkv.shape
+    if len(shape) != 4 or num_heads < 1 or not shape[1] or shape[1] % (3 * num_heads):
         raise ValueError(
             f"qkv must be [B,C,H,W], C a multiple of 3 num_heads = {3 * num_heads}, not {list(qkv.shape)}."
         )
@@ -43,8 +45,8 @@ def _forward_cpu(qkv, num_heads):
 
 
 def _forward_fake(qkv, num_heads):
-    images, heads, pixels, depth = _sizes(qkv, num_heads)
-    return tuple(qkv.new_empty((images, heads, pixels, depth)) for _ in range(3))
+    q = qkv.new_empty(_sizes(qkv, num_heads))
+    return q, torch.empty_like(q), torch.empty_like(q)
 
 
 def _backward_cpu(grad_q, grad_k, grad_v, qkv, num_heads):
@@ -79,8 +81,7 @@ def _save(ctx, arguments, output):
 
 def _gradient(ctx, *grads):
     (qkv,) = ctx.saved_tensors
-    images, heads, pixels, depth = _sizes(qkv, ctx.num_heads)
-    grads = (qkv.new_zeros((images, heads, pixels, depth)) if grad is None else grad for grad in grads)
+    grads = (qkv.new_zeros(_sizes(qkv, ctx.num_heads)) if grad is None else grad for grad in grads)
     return _backward(*grads, qkv, ctx.num_heads), None
 
 

@@ -185,5 +185,5 @@ class _WeightNormScale(torch.autograd.Function):
 
 
 _library.autograd(
-    "weight_norm_scale", lambda weights, gains, codes: list(_WeightNormScale.apply(codes, *weights, *gains))
+    _forward, lambda weights, gains, codes: list(_WeightNormScale.apply(codes, *weights, *gains))
 )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import _choice, _library, _native
 from ._checks import check_evaluations
-from ._layout import as_float32
+from ._layout import as_float32, channels_last
 from .reference.weighted_sq_error import weighted_sq_error as reference
 
 MOST_PLANES = 5  # what csrc/common/interleave.h turns into pixels in registers
@@ -47,11 +47,11 @@ def weighted_sq_error(
 
 
 def images_of(pred: Tensor) -> Tensor:
-    """pred [N,R,C,H,W] as images [N R,C,H,W], contiguous or channels_last."""
+    """pred [N,R,C,H,W] as it is if contiguous; else as images [N R,C,H,W], contiguous or channels_last."""
+    if pred.is_contiguous():
+        return pred
     images = pred.flatten(0, 1)
-    if images.is_contiguous() or images.is_contiguous(memory_format=torch.channels_last):
-        return images
-    return images.contiguous()
+    return images if images.is_contiguous(memory_format=torch.channels_last) else images.contiguous()
 
 
 def operands(
@@ -60,15 +60,14 @@ def operands(
     """What mclr_fast.h takes: pred, x and x_noisy as images, and the rows' numbers; images, columns, size,
     x_columns, noisy_columns, planes."""
     num_images, num_columns, channels, height, width = pred.shape
-    own = (1 if v.ndim == 4 else num_columns for v in (x, x_noisy))
-    images, sources = images_of(pred), [v if v.ndim == 4 else v.flatten(0, 1) for v in (x, x_noisy)]
-    planes = 1
+    own = [1 if v.ndim == 4 else num_columns for v in (x, x_noisy)]
+    images, sources, planes = images_of(pred), [x, x_noisy], 1
     if images.is_contiguous():
         sources = [v.contiguous() for v in sources]
-    elif channels <= MOST_PLANES and all(v.is_contiguous() for v in sources):
+    elif channels <= MOST_PLANES and x.is_contiguous() and x_noisy.is_contiguous():
         planes = channels
     else:
-        sources = [v.contiguous(memory_format=torch.channels_last) for v in sources]
+        sources = [channels_last(v if v.ndim == 4 else v.flatten(0, 1)) for v in sources]
     values = [None if row is None else row.contiguous() for row in rows]
     sizes = (num_images, num_columns, channels * height * width, *own, planes)
     return [images, *sources, *values], sizes
@@ -89,7 +88,7 @@ def _forward_cpu(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_
 
 
 def _forward_fake(pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out):
-    return torch.empty(pred.shape[:2], dtype=torch.float32, device=pred.device)
+    return weight.new_empty(pred.shape[:2])
 
 
 def _backward_cpu(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, output, c_skip, c_out):
@@ -113,7 +112,7 @@ def _backward_fake(grad_energy, pred, x, x_noisy, sigma, weight, sigma_data, out
 
 def empty_like_pred(pred: Tensor, images: Tensor) -> Tensor:
     """An uninitialised gradient of pred, in the memory order of its images (`images_of`)."""
-    return torch.empty_like(images).unflatten(0, pred.shape[:2])
+    return torch.empty_like(pred) if images is pred else torch.empty_like(images).view(pred.shape)
 
 
 OPERANDS = "Tensor pred, Tensor x, Tensor x_noisy, Tensor? sigma, Tensor weight"
