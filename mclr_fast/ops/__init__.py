@@ -10,6 +10,7 @@ from .adam_norm_ema_ import adam_norm_ema_, prepare_adam_norm_ema_
 from .contrast_loss import contrast_loss
 from .double_pixels import double_pixels, halve_pixels
 from .heun_update import heun_update
+from .linear_cross_entropy import linear_cross_entropy
 from .modulate_silu import modulate_silu
 from .mp_cat_silu import mp_cat_silu
 from .mp_sum_clip import mp_sum_clip, mp_sum_clip_silu
@@ -32,6 +33,7 @@ __all__ = [
     "halve_pixels",
     "heun_update",
     "implementations",
+    "linear_cross_entropy",
     "modulate_silu",
     "mp_cat_silu",
     "mp_fourier",
