@@ -61,6 +61,7 @@ OPS = (
     "contrast_loss",
     "double_pixels",
     "heun_update",
+    "linear_cross_entropy",
     "modulate_silu",
     "mp_cat_silu",
     "mp_sum_clip",
