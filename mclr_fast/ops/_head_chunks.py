@@ -6,7 +6,7 @@ them a device's `Kernels` do in the logits' own place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -61,11 +61,15 @@ class Gradients:
             kernels.add_rows(self.bias, grad_logits)
 
 
-def chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Equal runs of tokens, and where their logits go; the buffer is the same each time."""
+def chunks(hidden: Tensor, weight: Tensor, together: int = 1) -> Iterator[tuple[slice, Tensor]]:
+    """Runs of tokens, and where their logits go, a buffer that is the same each time.
+
+    together: so many tokens are never cut; of one such group all logits exist at once.
+    """
     num_tokens, vocab = len(hidden), len(weight)
-    count = max(1, -(-num_tokens * vocab // CHUNK))
-    size = -(-num_tokens // count)
+    num_groups = num_tokens // max(together, 1)
+    most = max(CHUNK // max(vocab * together, 1), 1)
+    size = -(-num_groups // max(-(-num_groups // most), 1)) * together  # as equal as they can be
     buffer = hidden.new_empty(size, vocab)
     for first in range(0, num_tokens, size or 1):
         rows = slice(first, min(first + size, num_tokens))
@@ -98,6 +102,44 @@ def loss_and_gradients(
         kernels.loss(logits, targets[rows], coefficients[rows], nll[rows], level[:, rows])
         found.add(kernels, rows, logits)
     return nll, found
+
+
+def loss_and_gradients_by_rows(
+    kernels: Kernels,
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    coefficients: Callable[[Tensor, slice], Tensor],
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Gradients]:
+    """The same where a row's nll decide its coefficients: for targets [N, ...]. Returns these too, flat.
+
+    coefficients(nll [n, ...], rows): those of these rows' tokens, or one for several as `every_token` has it.
+    """
+    weight, row = weight.to(hidden.dtype), targets.shape[1:]
+    tokens = targets.reshape(-1)
+    (nll, level), found = _results(tokens), Gradients(hidden, weight, wanted)
+    known = torch.empty_like(nll)
+    for run, logits in chunks(hidden, weight, together=row.numel()):
+        kernels.logits(hidden[run], weight, logits)
+        kernels.loss(logits, tokens[run], None, nll[run], level[:, run])
+        rows = slice(run.start // row.numel(), run.stop // row.numel())
+        known[run] = every_token(coefficients(nll[run].view(-1, *row), rows), targets[rows].shape)
+        kernels.gradient(logits, tokens[run], level[:, run], known[run])
+        found.add(kernels, run, logits)
+    return nll, known, found
+
+
+def every_token(coefficients: Tensor, shape: torch.Size) -> Tensor:
+    """Coefficients of the first dimensions of `shape`, for all tokens: flat."""
+    missing = len(shape) - coefficients.ndim
+    try:
+        return coefficients[(..., *[None] * max(missing, 0))].expand(shape).reshape(-1)
+    except RuntimeError:
+        raise ValueError(
+            f"coefficients must be of the first dimensions of {list(shape)}, as targets are, "
+            f"not {list(coefficients.shape)}."
+        ) from None
 
 
 def gradients(

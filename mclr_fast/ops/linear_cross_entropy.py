@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -20,20 +21,22 @@ def linear_cross_entropy(
     targets: Tensor,
     *,
     bias: Tensor | None = None,
-    coefficients: Tensor | None = None,
+    coefficients: Tensor | Callable[[Tensor, slice], Tensor] | None = None,
 ) -> Tensor:
     """-log softmax(hidden weight^T + bias)[target] of every token, from a chunk of logits at a time.
 
     Shapes    hidden: [..., D], weight: [V,D], targets: int64 [...], bias: [V] -> nll [...]. coefficients:
               d loss / d nll where that is known beforehand, with as many dimensions as targets or fewer,
-              the first ones (one a row: [B] or [B,1] for targets [B,L]).
+              the first ones (one a row: [B] or [B,1] for targets [B,L]). Where it follows from the nll of a
+              row of targets [N, ...], a function: (nll [n, ...], slice of the rows) -> [n] or more.
     Dtypes    hidden floating, and products in its dtype; weight and bias any; nll float32 (float64: float64).
     Formats   contiguous; others are copied.                        Devices   any.
     Gradient  hidden, weight, bias, the last two summed in float32. Without coefficients the backward pass
               makes the logits again. With them the gradients come with nll, and what comes back for nll has
               to be the coefficients times one number: else RuntimeError on the CPU, elsewhere NaN.
     Cost      products of 2 T V D FLOPs: 3 with coefficients, 4 without, forward alone 1. Beside the results
-              24 MiB for a chunk's logits, and weight in hidden's dtype where it has another.
+              24 MiB for a chunk's logits (with a function those of a row at least), and weight in hidden's
+              dtype where it has another.
     Errors    ValueError naming the argument whose shape or dtype does not fit, and for a token that the
               vocabulary does not have (on the CPU; elsewhere its nll and the gradients are NaN).
     Source    section 3.5's exact likelihoods; gradients with the loss, by chunks: Liger (arXiv 2410.10989).
@@ -43,16 +46,25 @@ def linear_cross_entropy(
         return reference(hidden, weight, targets, bias)
     rows, tokens = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     wanted = [x is not None and x.requires_grad for x in (hidden, weight, bias)]
+    is_function = callable(coefficients)
     if coefficients is None or not (torch.is_grad_enabled() and any(wanted)):
         nll, _ = _forward(rows, weight, bias, tokens)
+    elif is_function and (torch.compiler.is_compiling() or hidden.device.type == "meta"):
+        nll, _ = _forward(rows, weight, bias, tokens)  # what is traced calls no function of values
+    elif is_function:
+        nll = _ByRows.apply(rows, weight, bias, targets, coefficients, wanted)
     else:
-        (known,) = as_float32(_every_token(coefficients.detach(), targets))
+        (known,) = as_float32(_head_chunks.every_token(coefficients.detach(), targets.shape))
         nll, *_ = _known(rows, weight, bias, tokens, known, wanted)
     return nll.view(targets.shape)
 
 
 def _check(
-    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, coefficients: Tensor | None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None,
+    coefficients: Tensor | Callable | None,
 ) -> None:
     if weight.ndim != 2 or hidden.ndim == 0 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(
@@ -65,8 +77,11 @@ def _check(
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be [{len(weight)}] to go with weight, not {list(bias.shape)}.")
-    if coefficients is not None:
-        _every_token(coefficients, targets)
+    if callable(coefficients):
+        if targets.ndim == 0:
+            raise ValueError("coefficients can be a function for targets [N, ...] only: these have no rows.")
+    elif coefficients is not None:
+        _head_chunks.every_token(coefficients, targets.shape)
     # What is compiled or lies on a GPU is not looked at: there such a token's results are NaN.
     if not torch.compiler.is_compiling() and type(targets) is Tensor and targets.device.type == "cpu":
         _check_tokens(targets, len(weight))
@@ -81,18 +96,6 @@ def _check_tokens(targets: Tensor, vocab: int) -> None:
             f"targets has token {least if least < 0 else most}, which a vocabulary of {vocab} does not have: "
             f"tokens are 0 to {vocab - 1}."
         )
-
-
-def _every_token(coefficients: Tensor, targets: Tensor) -> Tensor:
-    """coefficients of the first dimensions, for all tokens: flat."""
-    missing = targets.ndim - coefficients.ndim
-    try:
-        return coefficients[(..., *[None] * max(missing, 0))].expand(targets.shape).reshape(-1)
-    except RuntimeError:
-        raise ValueError(
-            f"coefficients must be of the first dimensions of {list(targets.shape)}, as targets are, "
-            f"not {list(coefficients.shape)}."
-        ) from None
 
 
 class _Kernels:
@@ -246,6 +249,24 @@ def _common_factor(grad: Tensor, coefficients: Tensor) -> Tensor | None:
             "gradient is no multiple of them: give it the loss's coefficients, or none."
         )
     return torch.where(fits, factor, torch.nan)
+
+
+class _ByRows(torch.autograd.Function):
+    """Not a registered op: those take no functions."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, coefficients, wanted):
+        kernels = (_gpu if hidden.is_cuda else _Kernels)(bias)
+        nll, known, found = _head_chunks.loss_and_gradients_by_rows(
+            kernels, hidden, weight, targets, coefficients, wanted
+        )
+        ctx.wanted = wanted
+        ctx.save_for_backward(known, *_own_dtypes(found, weight, bias))
+        return nll
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _gradient_known(ctx, grad)
 
 
 _library.differentiable(_forward, _save, _gradient)

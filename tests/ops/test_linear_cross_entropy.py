@@ -1,8 +1,11 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mclr_fast import ops
 from mclr_fast.ops import _head_chunks, linear_cross_entropy
+from mclr_fast.ops.linear_cross_entropy import _Kernels
 
 SHAPES = [  # hidden, vocabulary
     ((0, 5, 8), 7),
@@ -94,6 +97,59 @@ def test_gradients_come_with_known_coefficients(chunks, implementation, shape, d
         scaled = torch.autograd.grad((known * spread).sum() * factor, inputs, retain_graph=True)
         for a, b in zip(scaled, found, strict=True):
             near(a, b * factor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [None, 1, 2 * 4 * 100])
+def test_coefficients_that_a_rows_own_nll_decide(implementation, monkeypatch, chunk, dtype):
+    """CC-DPO's: a row's two columns together, however few logits a chunk has; three chunks, then two."""
+    if chunk:
+        monkeypatch.setattr(_head_chunks, "CHUNK", chunk)
+    hidden, weight, bias, targets = make((3, 2, 4, 17), 100, dtype)
+    inputs, reference = [x.requires_grad_() for x in (hidden, weight, bias)], torch.randn(3, 2)
+    seen = []
+
+    def loss_of(energies, rows=slice(None)):
+        margin = (energies - reference[rows]) @ torch.tensor([-1.0, 1.0])
+        return -torch.nn.functional.logsigmoid(0.1 * margin).sum()
+
+    def coefficients(nll, rows):
+        seen.append((rows.start, rows.stop, nll.shape[1:]))
+        with torch.enable_grad():
+            energies = nll.sum(2).requires_grad_()
+            return torch.autograd.grad(loss_of(energies, rows), energies)[0]
+
+    results = []
+    for given in (None, coefficients):
+        nll = linear_cross_entropy(hidden, weight, targets, bias=bias, coefficients=given)
+        loss = loss_of(nll.sum(2)) * 2
+        results.append([nll.detach(), loss.detach(), *torch.autograd.grad(loss, inputs)])
+    for found, expected in zip(*reversed(results), strict=True):
+        near(found, expected)
+    if implementation == "fused":
+        rows = {None: [(0, 3)], 1: [(0, 1), (1, 2), (2, 3)], 800: [(0, 1), (1, 2), (2, 3)]}[chunk]
+        assert seen == [(*ends, (2, 4)) for ends in rows]
+
+
+def test_a_function_is_not_called_without_gradients():
+    hidden, weight, _, targets = make((2, 3, 4), 5)
+
+    def never(nll, rows):
+        raise AssertionError
+
+    plain = linear_cross_entropy(hidden, weight, targets)
+    near(linear_cross_entropy(hidden, weight, targets, coefficients=never), plain)
+    with torch.no_grad():
+        near(linear_cross_entropy(hidden.requires_grad_(), weight, targets, coefficients=never), plain)
+
+
+@pytest.mark.parametrize("implementation", ["fused"], indirect=True)
+def test_a_function_that_gives_what_does_not_fit(implementation):
+    hidden, weight, _, targets = make((2, 3, 4), 5)
+    with pytest.raises(ValueError, match=r"^coefficients must be of the first dimensions of \[2, 3\]"):
+        linear_cross_entropy(
+            hidden.requires_grad_(), weight, targets, coefficients=lambda nll, rows: nll.sum(0)
+        )
 
 
 def test_coefficients_of_nothing_but_zeros():
@@ -267,3 +323,32 @@ def test_targets_of_another_dtype():
     hidden, weight, _, targets = make((2, 3, 4), 5)
     with pytest.raises(ValueError, match=r"^targets must be int64 \[2, 3\] .* not torch.int32"):
         linear_cross_entropy(hidden, weight, targets.int())
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor that is made inside, in elements."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            self.numel = max(self.numel, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return result
+
+
+@pytest.mark.parametrize("implementation", ["fused"], indirect=True)
+def test_no_more_logits_than_a_chunks(implementation):
+    """VAR's vocabulary and five images' tokens: the ops' own tensors, seen from inside."""
+    tokens, vocab, width = 5 * 680, 4096, 8
+    hidden, weight, bias, targets = make((tokens, width), vocab, torch.bfloat16)
+    kernels, wanted, coefficients = _Kernels(bias), [True] * 3, torch.ones(tokens)
+    with Largest() as largest:
+        _, level = _head_chunks.loss(kernels, hidden, weight, targets)
+        _head_chunks.gradients(kernels, coefficients, hidden, weight, targets, level, wanted)
+        _head_chunks.loss_and_gradients(kernels, hidden, weight, targets, coefficients, wanted)
+        by_rows = (hidden, weight, targets.view(5, 680), lambda nll, rows: torch.ones(len(nll)), wanted)
+        _head_chunks.loss_and_gradients_by_rows(kernels, *by_rows)
+    assert 680 * vocab <= largest.numel <= _head_chunks.CHUNK < tokens * vocab

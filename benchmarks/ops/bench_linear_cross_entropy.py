@@ -1,0 +1,161 @@
+"""linear_cross_entropy at VAR-d16's head, forward and backward: the matrix products alone are the floor."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from head_memory_probe import Head
+from interleave import interleave, record_times
+from pointwise import dtypes
+from torch.nn import functional
+
+from mclr_fast import ops
+
+ROUNDS = 9
+BETA = 0.02
+PROBE = Path(__file__).parents[1] / "head_memory_probe.py"
+WAYS = {"head-one-pass": 3, "head-two-passes": 4}  # products
+
+
+def head_of(suite, dtype):
+    return Head(dtype, small=suite.quick)
+
+
+class Products:
+    """As many products of the head's three shapes as an op makes of them, and nothing else."""
+
+    def __init__(self, head, count):
+        self.hidden = head.hidden.detach().flatten(0, 1)
+        self.weight, self.count = head.weight.detach(), count
+        self.logits = torch.randn(len(self.hidden), len(self.weight)).to(self.hidden.dtype)
+
+    def __call__(self):
+        for _ in range(self.count - 2):
+            self.hidden @ self.weight.t()
+        return self.logits @ self.weight, self.logits.t() @ self.hidden
+
+
+def check(head, dtype):
+    """Loss and gradients of both ways are the eager ones, to a few roundings."""
+    with ops.using("reference"):
+        expected = head.step(False)
+    for known in (False, True):
+        for found, truth in zip(head.step(known), expected, strict=True):
+            limit = 16 * torch.finfo(dtype).eps * truth.abs().max()
+            assert (found - truth).abs().max() <= limit
+
+
+@dtypes
+@pytest.mark.parametrize("way", WAYS)
+def test_head(benchmark, suite, dtype, way):
+    head, known = head_of(suite, dtype), way == "head-one-pass"
+    check(head, dtype)
+    torch._dynamo.reset()
+    compiled = torch.compile(head.reference_loss, dynamic=False, backend=suite.backend)
+    contenders = {
+        "floor": Products(head, WAYS[way]),
+        "torch": lambda: head.back(head.reference_loss()),
+        "compiled": lambda: head.back(compiled()),
+    }
+    info = benchmark.extra_info
+    info.update(row=way, dtype=str(dtype), case=head.name, machine=suite.machine)
+    times = interleave(benchmark, lambda: head.step(known), contenders, rounds=suite.rounds(ROUNDS))
+    if times is None:
+        return
+    record_times(benchmark, times)
+    ratios = {"over_floor": times["ours"].ratios(times["floor"])}
+    for key, name in (("over_torch", "torch"), ("over_compile", "compiled")):
+        ratios[key] = times[name].ratios(times["ours"])
+    suite.record(benchmark, ratios)
+
+
+@dtypes
+@pytest.mark.parametrize("way", WAYS)
+def test_memory(benchmark, suite, dtype, way):
+    """At the fullest moment, beside operands, loss and gradients; each in a process of its own."""
+
+    def probe(implementation):
+        command = [sys.executable, str(PROBE), implementation, way, str(dtype).removeprefix("torch.")]
+        command += ["--quick"] * suite.quick
+        run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert run.returncode == 0, run.stderr[-2000:]
+        return json.loads(run.stdout.splitlines()[-1])
+
+    info = benchmark.extra_info
+    info.update(row=way.replace("head", "head-memory"), dtype=str(dtype), machine=suite.machine)
+    ours = benchmark.pedantic(probe, args=("auto",), rounds=1)
+    eager = probe("reference")
+    info["case"] = f"{ours / 1e6:.0f} MB, eager {eager / 1e6:.0f} MB"
+    suite.record(benchmark, {"memory_over_torch": [ours / max(eager, 1)]})
+
+
+class CCDPO:
+    """The loss of pairs (chosen rows, then rejected ones) under a frozen head that is evaluated too."""
+
+    def __init__(self, head):
+        self.head, self.num_pairs = head, len(head.targets) // 2
+        self.inputs = head.inputs
+        noise = 0.01 * torch.randn(head.hidden.shape)
+        self.frozen = (head.hidden + noise).to(head.hidden.dtype).detach(), head.weight.detach()
+        self.frozen_bias = head.bias.detach()
+
+    def loss(self, energies, frozen):
+        """Of energies [n,2]: eq. 156 with K = 1, its sum over rows over all rows."""
+        margin = (energies - frozen) @ torch.tensor([-1.0, 1.0])
+        return -functional.logsigmoid(BETA * margin).sum() / self.num_pairs
+
+    def ours(self):
+        """A row is a pair, so that its coefficients are known when both have been scored."""
+
+        def pairs(x):
+            return torch.stack(x.chunk(2), dim=1)
+
+        targets = pairs(self.head.targets)
+        hidden, weight = self.frozen
+        with torch.no_grad():
+            scored = ops.linear_cross_entropy(pairs(hidden), weight, targets, bias=self.frozen_bias)
+            frozen = scored.sum(2)
+
+        def coefficients(nll, rows):
+            with torch.enable_grad():
+                energies = nll.sum(2).requires_grad_()
+                return torch.autograd.grad(self.loss(energies, frozen[rows]), energies)[0]
+
+        hidden, weight, bias = self.inputs
+        nll = ops.linear_cross_entropy(pairs(hidden), weight, targets, bias=bias, coefficients=coefficients)
+        return self.head.back(self.loss(nll.sum(2), frozen))
+
+    def ligers(self, compiled):
+        """Liger-Kernel's, whose chunk is a pair."""
+        fused = pytest.importorskip("liger_kernel.chunked_loss").LigerFusedLinearDPOLoss
+        module = fused(beta=BETA, compiled=compiled)
+        hidden, weight, bias = self.inputs
+        frozen = (*self.frozen, self.frozen_bias)
+
+        def run():
+            loss, _ = module(weight, hidden, self.head.targets, bias, *frozen)
+            return self.head.back(loss)
+
+        return run
+
+
+@dtypes
+def test_cc_dpo(benchmark, suite, dtype):
+    case = CCDPO(head_of(suite, dtype))
+    contenders = {"liger": case.ligers(not suite.quick), "liger_eager": case.ligers(False)}
+    contenders["floor"] = Products(case.head, 4)
+    for found, truth in zip(case.ours(), contenders["liger_eager"](), strict=True):
+        limit = 32 * torch.finfo(dtype).eps * truth.abs().max()
+        assert (found - truth).abs().max() <= limit
+    info = benchmark.extra_info
+    info.update(row="head-cc-dpo", dtype=str(dtype), case=case.head.name, machine=suite.machine)
+    times = interleave(benchmark, case.ours, contenders, rounds=suite.rounds(ROUNDS))
+    if times is None:
+        return
+    record_times(benchmark, times)
+    ratios = {"over_liger": times["liger"].ratios(times["ours"])}
+    ratios["over_floor"] = times["ours"].ratios(times["floor"])
+    suite.record(benchmark, ratios)
