@@ -6,6 +6,7 @@ function here chooses it; `implementations()` says what is in use and why.
 
 from . import _choice
 from ._choice import Implementation, using
+from ._library import FLOPS
 from .adam_norm_ema_ import adam_norm_ema_, prepare_adam_norm_ema_
 from .contrast_loss import contrast_loss
 from .double_pixels import double_pixels, halve_pixels
@@ -25,6 +26,7 @@ from .weight_norm_scale import weight_norm_scale, weight_norm_scale_grads
 from .weighted_sq_error import weighted_sq_error
 
 __all__ = [
+    "FLOPS",
     "Implementation",
     "adam_norm_ema_",
     "contrast_loss",

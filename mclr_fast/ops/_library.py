@@ -9,6 +9,8 @@ import torch
 
 NAMESPACE = "mclr_fast"
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+FLOPS: dict[torch._ops.OpOverloadPacket, Callable[..., int]] = {}
+"""Of ops that multiply matrices, as FlopCounterMode's custom_mapping: the operands' shapes -> operations."""
 
 
 def define(schema: str, *, cpu: Callable, fake: Callable, cuda: str | Callable) -> torch._ops.OpOverload:

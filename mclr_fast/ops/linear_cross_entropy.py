@@ -269,5 +269,22 @@ class _ByRows(torch.autograd.Function):
         return _gradient_known(ctx, grad)
 
 
+def _forward_flops(hidden, weight, *_, **__) -> int:
+    return 2 * hidden[0] * weight[0] * weight[1]
+
+
+def _known_flops(hidden, weight, bias, targets, coefficients, wanted, **_) -> int:
+    return (1 + sum(wanted[:2])) * _forward_flops(hidden, weight)
+
+
+def _backward_flops(grad, hidden, weight, bias, targets, level, wanted, **_) -> int:
+    return (1 + sum(wanted[:2])) * _forward_flops(hidden, weight)
+
+
+_library.FLOPS |= {
+    _forward.overloadpacket: _forward_flops,
+    _known.overloadpacket: _known_flops,
+    _backward.overloadpacket: _backward_flops,
+}
 _library.differentiable(_forward, _save, _gradient)
 _library.differentiable(_known, _save_known, _gradient_known)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from mclr_fast import ops
 from mclr_fast.ops import _head_chunks, linear_cross_entropy
@@ -323,6 +324,20 @@ def test_targets_of_another_dtype():
     hidden, weight, _, targets = make((2, 3, 4), 5)
     with pytest.raises(ValueError, match=r"^targets must be int64 \[2, 3\] .* not torch.int32"):
         linear_cross_entropy(hidden, weight, targets.int())
+
+
+@pytest.mark.parametrize("implementation", ["fused"], indirect=True)
+@pytest.mark.parametrize(("known", "frozen", "products"), [(0, 0, 4), (1, 0, 3), (0, 1, 3), (1, 1, 2)])
+def test_products_are_counted_on_the_meta_device(implementation, known, frozen, products):
+    with torch.device("meta"):
+        hidden, weight = torch.empty(2, 3, 16, requires_grad=True), torch.empty(50, 16)
+        weight.requires_grad_(not frozen)
+        targets, coefficients = torch.empty(2, 3, dtype=torch.int64), torch.empty(2)
+        with FlopCounterMode(display=False, custom_mapping=ops.FLOPS) as counted:
+            given = coefficients if known else None
+            linear_cross_entropy(hidden, weight, targets, coefficients=given).sum().backward()
+    assert hidden.grad.shape == hidden.shape
+    assert counted.get_total_flops() == products * 2 * 6 * 50 * 16
 
 
 class Largest(TorchDispatchMode):
