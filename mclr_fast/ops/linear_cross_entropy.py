@@ -35,7 +35,7 @@ def linear_cross_entropy(
               makes the logits again. With them the gradients come with nll, and what comes back for nll has
               to be the coefficients times one number: else RuntimeError on the CPU, elsewhere NaN.
     Cost      products of 2 T V D FLOPs: 3 with coefficients, 4 without, forward alone 1. Beside the results
-              24 MiB for a chunk's logits (with a function those of a row at least), and weight in hidden's
+              16 MiB for a chunk's logits (with a function those of a row at least), and weight in hidden's
               dtype where it has another.
     Errors    ValueError naming the argument whose shape or dtype does not fit, and for a token that the
               vocabulary does not have (on the CPU; elsewhere its nll and the gradients are NaN).

@@ -16,7 +16,7 @@ BLOCKS = 3  # a level
 HEAD = 64  # channels of an attention head
 CLIP, BALANCE = 256.0, 0.3
 IMAGES, COLUMNS = 8, 4  # a micro-batch: images and labels of each
-VOCABULARY, TOKENS = 4096, 48  # of VAR's head; tokens an evaluation that make a chunk of logits
+VOCABULARY, TOKENS = 4096, 32  # of VAR's head; tokens an evaluation that make a chunk of logits
 
 
 class Network(NamedTuple):
