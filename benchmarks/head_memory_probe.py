@@ -15,14 +15,14 @@ IMAGES, TOKENS, VOCABULARY, WIDTH = 4, 680, 4096, 1024
 
 
 class Head:
-    """Operands of a head's step, MCLR's coefficients with K = 3."""
+    """Operands of a head's step, with MCLR's coefficients for K = 3. Parameters are float32, as VAR's are."""
 
     def __init__(self, dtype: torch.dtype, small: bool = False):
         tokens, vocabulary, width = (20, 64, 32) if small else (TOKENS, VOCABULARY, WIDTH)
         self.name = f"{IMAGES}x{tokens}x{width} {vocabulary}"
         self.hidden = torch.randn(IMAGES, tokens, width).to(dtype).requires_grad_()
-        self.weight = (torch.randn(vocabulary, width) / width**0.5).to(dtype).requires_grad_()
-        self.bias = torch.randn(vocabulary).to(dtype).requires_grad_()
+        self.weight = (torch.randn(vocabulary, width) / width**0.5).requires_grad_()
+        self.bias = torch.randn(vocabulary).requires_grad_()
         self.inputs = (self.hidden, self.weight, self.bias)
         self.targets = torch.randint(vocabulary, (IMAGES, tokens))
         self.coefficients = torch.tensor([1.0] + [-1 / 3] * 3)
