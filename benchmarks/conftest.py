@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import history
+import interleave
 import report
 from suite import Suite
 
@@ -33,9 +35,16 @@ def pytest_addoption(parser):
         help="say which rows are slower than those kept of this kind of machine",
     )
     parser.addoption("--keep", action="store_true", help="keep this run's times in benchmarks/baselines")
+    parser.addoption(
+        "--cpu-time",
+        action="store_true",
+        help="times are the process's CPU time: for OMP_NUM_THREADS=1 on a machine that others use too",
+    )
 
 
 def pytest_configure(config):
+    if config.getoption("--cpu-time"):
+        interleave.clock = time.process_time
     for option in ("--compare", "--keep"):
         if config.getoption("--quick") and config.getoption(option):
             raise pytest.UsageError(f"{option}: the times of --quick say nothing; leave one of the two out.")

@@ -6,10 +6,12 @@ function here chooses it; `implementations()` says what is in use and why.
 
 from . import _choice
 from ._choice import Implementation, using
+from ._library import FLOPS
 from .adam_norm_ema_ import adam_norm_ema_, prepare_adam_norm_ema_
 from .contrast_loss import contrast_loss
 from .double_pixels import double_pixels, halve_pixels
 from .heun_update import heun_update
+from .linear_cross_entropy import linear_cross_entropy
 from .modulate_silu import modulate_silu
 from .mp_cat_silu import mp_cat_silu
 from .mp_sum_clip import mp_sum_clip, mp_sum_clip_silu
@@ -24,6 +26,7 @@ from .weight_norm_scale import weight_norm_scale, weight_norm_scale_grads
 from .weighted_sq_error import weighted_sq_error
 
 __all__ = [
+    "FLOPS",
     "Implementation",
     "adam_norm_ema_",
     "contrast_loss",
@@ -32,6 +35,7 @@ __all__ = [
     "halve_pixels",
     "heun_update",
     "implementations",
+    "linear_cross_entropy",
     "modulate_silu",
     "mp_cat_silu",
     "mp_fourier",
@@ -59,6 +63,7 @@ OPS = (
     "contrast_loss",
     "double_pixels",
     "heun_update",
+    "linear_cross_entropy",
     "modulate_silu",
     "mp_cat_silu",
     "mp_sum_clip",

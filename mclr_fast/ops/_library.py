@@ -16,6 +16,8 @@ from torch import Tensor
 NAMESPACE = "mclr_fast"
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+FLOPS: dict[torch._ops.OpOverloadPacket, Callable[..., int]] = {}
+"""Of ops that multiply matrices, as FlopCounterMode's custom_mapping: the operands' shapes -> operations."""
 
 
 class Op:

@@ -19,6 +19,7 @@ from mclr_fast.methods.registry import Needs, make_method
 from mclr_fast.models import Model
 from mclr_fast.models.family import Frozen
 from mclr_fast.models.rows import Rows
+from mclr_fast.ops import FLOPS
 
 from .placement import shards
 
@@ -141,7 +142,7 @@ class StepMemory:
     @cached_property
     def flops(self) -> tuple[int, int]:
         """Floating-point operations of an image's part of a step, and of a network call that samples one."""
-        step, call = FlopCounterMode(display=False), FlopCounterMode(display=False)
+        step, call = (FlopCounterMode(display=False, custom_mapping=FLOPS) for _ in range(2))
         self._micro_batch(1, self.num_columns, False, step)
         law = self.model.law(self.config.objective)(0, torch.arange(1))
         with torch.device("meta"), torch.no_grad(), call:

@@ -49,6 +49,10 @@ def test_every_target_has_a_row_that_is_written():
     sampled = {f"sampler-b{n}-fp32" for n in (1, 8, 64, 250)} | {"sampler-b64-bf16"}
     sampled |= {f"sampler-gpu-b{n}" for n in (1, 8, 64)}
     assert {target.where["row"] for target in report.TARGETS} == rows | sampled | {
+        "head-cc-dpo",
+        "head-memory",
+        "head-one-pass",
+        "head-two-passes",
         "optimizer",
         "pointwise-",
         "data-png",

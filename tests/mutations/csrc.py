@@ -99,4 +99,18 @@ FAULTS = [
         "Element<T>* to = scratch + y * padded;",
         "ops/test_image_program.py",
     ),
+    (
+        "of a row's last tokens only the first in the sum of exponentials",
+        "csrc/linear_cross_entropy/linear_cross_entropy_cpu.cpp",
+        "for (int64_t j = 0; j < length(part); ++j) last += e[j];",
+        "last += e[0];",
+        "ops/test_linear_cross_entropy.py",
+    ),
+    (
+        "a bias's gradient without the rows after the last whole group",
+        "csrc/linear_cross_entropy/linear_cross_entropy_cpu.cpp",
+        "closes = r % kGroup == kGroup - 1 || r == rows - 1;",
+        "closes = r % kGroup == kGroup - 1;",
+        "ops/test_linear_cross_entropy.py",
+    ),
 ]

@@ -46,14 +46,15 @@ def _results(op, inputs, cotangents):
 
 @pytest.fixture
 def assert_same(implementation):
-    """assert_same(op, formula, *inputs): results and gradients of `op` are those of `formula`.
+    """assert_same(op, formula, *inputs, unit=None): results and gradients of `op` are those of `formula`.
 
     `formula` is written independently, and it and its gradients are evaluated in float64 at the values
     that the inputs have in their own dtype. The reference may be off by ULPS; a fused implementation by
-    twice what the reference is off, and one unit in the last place.
+    twice what the reference is off, and one unit in the last place. unit: the dtype whose last place that is,
+    where products in between are rounded to a shorter one than the result's.
     """
 
-    def assert_same(op, formula, *inputs):
+    def assert_same(op, formula, *inputs, unit=None):
         with ops.using("reference"):
             eager, eager_grads, cotangents = _results(op, inputs, None)
         exact, exact_grads, _ = _results(
@@ -65,7 +66,7 @@ def assert_same(implementation):
             assert value.shape == truth.shape and value.dtype == plain.dtype
             if not truth.numel():
                 continue
-            ulp = torch.finfo(value.dtype).eps * truth.abs().amax()
+            ulp = torch.finfo(unit or value.dtype).eps * truth.abs().amax()
             limit = ULPS * ulp if implementation == "reference" else 2 * (plain - truth).abs().amax() + ulp
             assert bool(((value.double() - truth).abs() <= limit).all()), (value - truth).abs().max()
 

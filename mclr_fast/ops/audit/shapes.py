@@ -1,4 +1,4 @@
-"""Every distinct shape at which the GPU ops run in a training step, for two of EDM2's presets.
+"""Every distinct shape at which the GPU ops run in a training step of two EDM2 presets, and of VAR's head.
 
 The networks' own code is not imported here (ops know no models); a test holds this table to it.
 """
@@ -16,6 +16,7 @@ BLOCKS = 3  # a level
 HEAD = 64  # channels of an attention head
 CLIP, BALANCE = 256.0, 0.3
 IMAGES, COLUMNS = 8, 4  # a micro-batch: images and labels of each
+VOCABULARY, TOKENS = 4096, 32  # of VAR's head; tokens an evaluation that make a chunk of logits
 
 
 class Network(NamedTuple):
@@ -213,6 +214,12 @@ def calls(
     guide = network_input
     add("heun_update", "forward", guide, guide, 2.0, *heun, y, 0.5, "network", dtype)
     add("heun_update", "forward", guide, None, 1.0, *heun, None, 0.5, "network", dtype)
+    tokens = (TOKENS * batch,)
+    logits, targets = Spec((*tokens, VOCABULARY), dtype), Spec(tokens, torch.int64)
+    given, made = Spec(tokens), Spec(tokens, read=False)
+    for coefficients in (None, given):
+        add("linear_cross_entropy", "forward", logits, targets, coefficients, made, made, made)
+    add("linear_cross_entropy", "backward", given, logits, targets, given, given)
     return list(found)
 
 

@@ -10,6 +10,7 @@ from mclr_fast.ops.triton_kernels import (
     contrast_loss,
     double_pixels,
     heun_update,
+    linear_cross_entropy,
     modulate_silu,
     mp_cat_silu,
     mp_sum_clip,
@@ -95,6 +96,14 @@ def run_heun_update():
     heun_update.forward(pred, pred, 1.5, image, 2.0, image, 2.0, 1.0, image, 0.5, "network", torch.bfloat16)
 
 
+def run_linear_cross_entropy():
+    logits, targets = numbers(N, 4096, dtype=torch.bfloat16), numbers(N, dtype=torch.int64)
+    level, coefficients = (numbers(N), numbers(N), numbers(N)), numbers(N)
+    assert len(linear_cross_entropy.forward(logits, targets, None, *level)) == 3
+    assert linear_cross_entropy.forward(logits, targets, coefficients, *level)[3] is logits
+    assert linear_cross_entropy.backward(coefficients, logits, targets, *level[1:]) is logits
+
+
 RUNS = [
     (run_noisy_input, 1),
     (run_pixel_norm_silu, 2),
@@ -106,6 +115,7 @@ RUNS = [
     (run_weighted_sq_error, 3),
     (run_contrast_loss, 3),
     (run_heun_update, 1),
+    (run_linear_cross_entropy, 3),
 ]
 
 
