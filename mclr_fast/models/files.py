@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,20 @@ from mclr_fast.runtime.tensor_files import read_tensors
 from . import published
 from .family import Model
 from .pickled import SUFFIXES, read_pickled
+from .var import VQVAE
 
 OURS = ("config.json", "model.safetensors")
 SHIPPED = Path(__file__).parent.parent / "assets"
 
 
 def model_from_config(config: dict[str, Any], **overrides: Any) -> nn.Module:
-    """Build {"family": "edm2", "net": constructor arguments}, with overrides (dtype, dropout)."""
-    model = Model.of(config)
+    """Build {"family": "edm2", "net": constructor arguments}, with overrides (dtype, dropout).
+
+    A "vqvae" is of no family: it belongs to VAR's models.
+    """
+    build = partial(VQVAE, **config["net"]) if config.get("family") == "vqvae" else Model.of(config).build
     try:
-        return model.build(**overrides)
+        return build(**overrides)
     except (TypeError, RuntimeError, OverflowError, IndexError, ZeroDivisionError) as error:
         raise ValueError(
             f"the configuration does not describe an {config['family']} network: {error}."

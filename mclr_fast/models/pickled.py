@@ -17,8 +17,7 @@ from mclr_fast.pickles import reading
 
 from .contents import CARRIED, Found, Node, choose, networks, state_dicts
 from .edm2 import snapshot as edm2
-from .var import state_dict as var
-from .var import vqvae
+from .var import snapshot as var
 
 SUFFIXES = (".pkl", ".pt", ".pth")
 ALSO_CARRIED = ("licence", "null_label", "sampler")  # of config.json, beside the network's arguments
@@ -111,9 +110,8 @@ def _contents(
     notes = _undone(network)
     shapes = {name: node["shape"] for name, node in network.node.items()}
     if network.kind == "vqvae":
-        return Contents(
-            "vqvae", "var-vqvae-pth", vqvae.arguments_of(shapes), network.node, {}, notes, network.said
-        )
+        known, taken = _vqvae_arguments(network.said.get("net"), shapes)
+        return Contents("vqvae", "var-vqvae-pth", known, network.node, {}, notes + taken, network.said)
     if network.kind == "var":
         read = lambda node: reading.tensor(path, node)  # noqa: E731
         known = network.said.get("net") or _var_arguments(network.node, read)
@@ -214,6 +212,13 @@ def _var_arguments(nodes: dict, read: Callable[[dict], Tensor]) -> dict[str, Any
     scales = read(nodes["lvl_1L"]).flatten().long()
     if (scales.diff() < 0).any() or (scales < 0).any() or (scales >= len(scales)).any():
         raise ValueError("its lvl_1L does not count scales.")
-    return var.arguments_of(
+    return var.transformer_arguments(
         {name: node["shape"] for name, node in nodes.items()}, torch.bincount(scales).tolist()
     )
+
+
+def _vqvae_arguments(said: Any, shapes: var.Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(constructor arguments, notes): those its file carries, else those shapes tell."""
+    if isinstance(said, dict):
+        return said, ()
+    return var.vqvae_arguments(shapes), (var.TAKEN,)

@@ -1,0 +1,37 @@
+"""-log p of tokens from hidden states, a part of the logits at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 1024  # tokens whose logits exist at once
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    coefficients: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of hidden @ weight.T + bias, which is never stored whole.
+
+    Shapes    hidden [T,C]; weight [V,C]; targets int64 [T]; bias [V]; coefficients [T] -> float32 [T].
+    Dtypes    the product is in hidden's, its logarithm of the sum of exponentials in float32.
+    Gradient  hidden, weight, bias; logits are made a second time for it.
+
+    coefficients: what the result's gradient will be, where it is known. Nothing is made of them here.
+    """
+    weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+
+    def nll(part: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(part, weight, bias).float(), wanted, reduction="none")
+
+    parts = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    return torch.cat(
+        [checkpoint(nll, part, weight, bias, wanted, use_reentrant=False) for part, wanted in parts]
+    )
