@@ -22,9 +22,9 @@ class Cache:
     end: int = 0
 
     @classmethod
-    def empty(cls, batch: int, num_heads: int, length: int, head_width: int, like: Tensor) -> Cache:
+    def empty(cls, batch: int, length: int, attention: SelfAttention, like: Tensor) -> Cache:
         """Room for `length` tokens, on like's device, in its dtype."""
-        shape = (batch, num_heads, length, head_width)
+        shape = (batch, attention.num_heads, length, attention.head_width)
         return cls(like.new_empty(shape), like.new_empty(shape))
 
     def extended(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,10 +47,11 @@ class SelfAttention(nn.Module):
     def __init__(self, embed_dim: int, num_heads: int, *, l2_norm: bool):
         super().__init__()
         self.num_heads = num_heads
+        self.head_width = embed_dim // num_heads
         self.l2_norm = l2_norm
         if l2_norm:
             self.scale_mul_1H11 = nn.Parameter(torch.full((1, num_heads, 1, 1), INITIAL_SCALE))
-        self.scale = 1.0 if l2_norm else 0.25 / math.sqrt(embed_dim // num_heads)
+        self.scale = 1.0 if l2_norm else 0.25 / math.sqrt(self.head_width)
         self.q_bias = nn.Parameter(torch.zeros(embed_dim))
         self.v_bias = nn.Parameter(torch.zeros(embed_dim))
         self.register_buffer("zero_k_bias", torch.zeros(embed_dim))

@@ -69,7 +69,7 @@ class Block(nn.Module):
             self.ada_lin = AdaLN(embed_dim, 6)
 
     def vectors(self, cond: Tensor) -> Tensor:
-        """cond [B,C], or the shared vectors [B,6,C] -> float32 [B,6,C]: gamma1, gamma2, scale1, scale2, shifts."""
+        """cond [B,C], or the shared vectors [B,6,C] -> [B,6,C]: gamma1, gamma2, scale1, scale2, shifts."""
         return cond + self.ada_gss[0] if self.shared_aln else self.ada_lin(cond)
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor, dtype: torch.dtype, rows: int = 1) -> Tensor:

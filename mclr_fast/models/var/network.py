@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .head import linear_cross_entropy
+from .inference import generate
 from .layers import AdaLN, Block, HeadNorm
 from .quantizer import check_range
 from .scales import PATCH_NUMS, checked, spans
@@ -29,8 +30,8 @@ class VAR(nn.Module):
             `family.VARFamily.own_loss`). A call drops none: likelihoods are of the labels that are given.
         attn_l2_norm, shared_aln: as `SelfAttention`'s l2_norm, and `Block`'s.
         patch_nums: side of each scale's token map, coarsest first.
-        dtype: what blocks and, for likelihoods, the head compute in; the residual stream, norms, embeddings and
-            what labels give stay float32, and so do parameters.
+        dtype: what blocks and, for likelihoods, the head compute in; the residual stream, norms, embeddings
+            and what labels give stay float32, and so do parameters.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class VAR(nn.Module):
         if num_heads < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim = {embed_dim} cannot be cut into num_heads = {num_heads} heads.")
         self.vocab_size = vocab_size
+        self.z_channels = z_channels
         self.num_classes = num_classes
         self.cond_drop_rate = cond_drop_rate
         self.dtype = dtype
@@ -121,8 +123,8 @@ class VAR(nn.Module):
                   coefficients: [N] or [N,R], what the result's gradient will be where it is known: then the
                   head's is made in the same pass.
         Gradient  the parameters.
-        Cost      token embeddings once an image of N, all else once an evaluation of N R. With targets, logits
-                  are never stored.
+        Cost      token embeddings once an image of N, all else once an evaluation of N R. With targets,
+                  logits are never stored.
         Errors    ValueError for labels or tokens out of range (on the CPU), or inputs of other scales.
         """
         rows = labels[:, None] if labels.ndim == 1 else labels
@@ -144,7 +146,7 @@ class VAR(nn.Module):
         return nll.view(-1, self.length).sum(dim=1).view(labels.shape)
 
     def log_prob(self, tokens: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
-        """log p of images: tokens [B,L], labels [B], inputs as `forward` -> float32 [B]. Not for wrapped nets."""
+        """log p of images: tokens [B,L], labels [B], inputs as `forward` -> [B]. Not of wrapped nets."""
         return -self(labels, inputs, tokens)
 
     def contrast_log_prob(self, tokens: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
@@ -162,8 +164,6 @@ class VAR(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Tokens of new images, int64 [B,L]: `inference.generate`, drawn from one generator."""
-        from .inference import generate
-
         return generate(self, labels, quantizer, cfg=cfg, top_k=top_k, top_p=top_p, generator=generator)
 
     def condition(self, labels: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class VAR(nn.Module):
 
     def _hidden(self, labels_NR: Tensor, inputs: Tensor) -> Tensor:
         """What the head is given: float32 [N R, L, C]."""
-        num_rows, num_columns = labels_NR.shape
+        num_columns = labels_NR.shape[1]
         cond, positions = self.condition(labels_NR), self.positions()
         num_first = self.pos_start.shape[1]
         first = cond.unsqueeze(2) + (self.pos_start + positions[:, :num_first])
@@ -193,11 +193,11 @@ class VAR(nn.Module):
 
     def _check(self, labels_NR: Tensor, inputs: Tensor, targets: Tensor | None) -> None:
         num_rows, num_columns = labels_NR.shape
-        wanted = (self.length - self.pos_start.shape[1], self.word_embed.in_features)
+        wanted = (self.length - self.pos_start.shape[1], self.z_channels)
         if inputs.shape not in ((num_rows, *wanted), (num_rows, num_columns, *wanted)):
             raise ValueError(
-                f"the inputs are {list(inputs.shape)}; {num_rows} images of scales {list(self.patch_nums)} have "
-                f"{[num_rows, *wanted]}: they are another VQVAE's, or of images of another size."
+                f"the inputs are {list(inputs.shape)}; {num_rows} images of scales {list(self.patch_nums)} "
+                f"have {[num_rows, *wanted]}: they are another VQVAE's, or of images of another size."
             )
         if targets is not None and targets.shape not in (
             (num_rows, self.length),

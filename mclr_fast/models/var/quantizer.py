@@ -78,7 +78,7 @@ class Quantizer(nn.Module):
         return sum(self.features(each, k) for k, each in enumerate(tokens))
 
     def next_input(self, fhat: Tensor, scale: int) -> Tensor:
-        """The features after `scale` as the next one's input [B, p^2, Cv]: averaged over each token's area."""
+        """The features after `scale` as the next one's input [B, p^2, Cv]: the mean of each token's area."""
         side = self.patch_nums[scale + 1]
         return F.interpolate(fhat, (side, side), mode="area").flatten(2).transpose(1, 2)
 
@@ -112,12 +112,12 @@ class Quantizer(nn.Module):
         return distance.argmin(-1)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *arguments: object) -> None:
-        """How often entries were hit is counted a scale: of a file with other scales nothing of it is kept."""
+        """How often entries were hit is counted a scale: of a file with other scales it is not kept."""
         name = f"{prefix}ema_vocab_hit_SV"
         hits = state_dict.get(name)
-        if hits is not None and hits.ndim == 2 and hits.shape[1] == self.vocab_size:
-            if len(hits) != len(self.patch_nums):
-                state_dict[name] = torch.zeros_like(self.ema_vocab_hit_SV)
+        own = self.ema_vocab_hit_SV
+        if hits is not None and hits.ndim == 2 and hits.shape[1] == own.shape[1] and len(hits) != len(own):
+            state_dict[name] = torch.zeros_like(own)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 

@@ -1,8 +1,9 @@
-"""The pyramid of token maps: where each scale's tokens lie, and which of the shared convolutions follows it."""
+"""The pyramid of token maps: where each scale's tokens lie, which shared convolution follows it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +18,7 @@ def checked(sides: Sequence[int]) -> tuple[int, ...]:
         raise ValueError(
             f"patch_nums {list(sides)} are no sides of token maps: give whole numbers from 1 on."
         )
-    if any(later < side for side, later in zip(sides, sides[1:], strict=False)):
+    if any(later < side for side, later in pairwise(sides)):
         raise ValueError(f"patch_nums {list(sides)} do not rise: give the coarsest scale first.")
     return sides
 

@@ -20,8 +20,8 @@ Shapes = dict[str, list[int]]
 HEAD_WIDTH = 64  # of published models, where shapes do not show it
 MAX_DEPTH = 1024  # blocks that are counted
 TAKEN = (
-    "a VQVAE's tensors tell how many scales it was trained with, and not their sides: of ten they are taken to be "
-    "VAR's for 256x256 images, of fewer 1, 2, 3 and so on. Beside a transformer its scales are the transformer's."
+    "a VQVAE's tensors tell how many scales it was trained with, and not their sides: of ten they are taken "
+    "to be VAR's for 256x256 images, of others 1, 2, 3 and so on. Beside a transformer they are that one's."
 )
 
 
@@ -99,6 +99,5 @@ def _compare(shapes: Shapes, network: type[nn.Module], arguments: dict[str, Any]
         raise ValueError(f"its tensors do not describe {whose}: {error}.") from None
     for name in sorted(expected.keys() | shapes.keys()):
         if expected.get(name) != shapes.get(name):
-            raise ValueError(
-                f"its {name!r} is {shapes.get(name, 'missing')}, and {expected.get(name, 'unknown')} in {whose}."
-            )
+            theirs, known = shapes.get(name, "missing"), expected.get(name, "unknown")
+            raise ValueError(f"its {name!r} is {theirs}, and {known} in {whose}.")
