@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Draw = Callable[[Tensor, int], Tensor]
-"""(probabilities float32 [b,l,V], how many of an image's tokens are drawn) -> tokens int64 [b,l]."""
+"""(probabilities float32 [b,l,V], number of tokens drawn before) -> tokens int64 [b,l]."""
 
 
 def kept(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
