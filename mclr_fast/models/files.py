@@ -124,7 +124,15 @@ def read_config(path_or_name: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON {_instead(path, error)}") from None
     if not isinstance(config, dict) or "net" not in config:
         raise ValueError(f"{path} does not describe a model: it has no 'net'.")
-    return formats.model(config)
+    return _located(formats.model(config), path.parent)
+
+
+def _located(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same, a VQVAE that lies in the model's folder named by its whole path."""
+    vqvae = config["net"].get("vqvae") if isinstance(config["net"], dict) else None
+    if not isinstance(vqvae, str) or not vqvae or not (folder / vqvae).exists():
+        return config
+    return config | {"net": config["net"] | {"vqvae": str((folder / vqvae).absolute())}}
 
 
 def identity(path_or_name: str | Path) -> dict[str, Any]:
@@ -162,6 +170,21 @@ def _instead(path: Path, error: Exception) -> str:
     with open(path, "rb") as file:
         kind = foreign(file.read(LOOK), path.stat().st_size)
     return f"but {kind}" if kind and not kind.startswith(("JSON", "safetensors")) else f"({error})."
+
+
+def read_vqvae(path_or_name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """As `read_state`, of VAR's VQVAE: a training checkpoint of VAR's holds one beside its transformer.
+
+    Errors    ValueError where there is none.
+    """
+    path = resolve(path_or_name)
+    config = read_config(path)
+    if config["family"] == "var" and path.is_file():
+        model = read_pickled(path, part="vae_local")
+        return model.config, model.state()
+    if config["family"] != "vqvae":
+        raise ValueError(f"{path_or_name} is no VQVAE but a model of family {config['family']!r}.")
+    return read_state(path)
 
 
 def load(path_or_name: str | Path, **overrides: Any) -> nn.Module:

@@ -18,8 +18,8 @@ Draw = Callable[[Tensor, int], Tensor]
 def kept(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
     """Logits [...,V], with -inf in place of those that are not to be drawn.
 
-    top_k: those below the k-th largest go, ties with it stay; then top_p: of the rest, sorted upwards, those go
-    whose probabilities add up to at most 1 - top_p, but for the largest. 0 switches either off.
+    top_k: those below the k-th largest go, ties with it stay; then top_p: of the rest, sorted upwards, those
+    go whose probabilities add up to at most 1 - top_p, but for the largest. 0 switches either off.
     """
     if top_k > 0:
         least = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[..., -1:]

@@ -131,8 +131,9 @@ def test_var(tmp_path, l2_norm, shared, nested):
     assert config["family"] == "var" and config["format"] == "var-pth" and config["licence"] == "unknown"
     assert config["net"] == VAR | dict(attn_l2_norm=l2_norm, shared_aln=shared)
     assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
-    with pytest.raises(ValueError, match="model family 'var' is unknown; known: edm2"):
-        load(path)
+    net = load(path, dtype=torch.bfloat16)
+    assert same(net, state) and net.dtype == torch.bfloat16 and not net.training
+    assert net.description["net"] == config["net"]
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,8 @@ def image_shape(
     decode: Callable[[Tensor], Tensor], model: Model, device: torch.device
 ) -> tuple[int, int, int]:
     """(C, H, W) of the images that are decoded of what the model gives."""
-    return tuple(decode(torch.zeros(1, *model.facts.shape, device=device)).shape[1:])
+    one = torch.zeros(1, *model.facts.shape, dtype=model.facts.dtype, device=device)
+    return tuple(decode(one).shape[1:])
 
 
 def _times(shape: tuple[int, ...]) -> str:

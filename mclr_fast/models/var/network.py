@@ -16,6 +16,7 @@ from .scales import PATCH_NUMS, checked, spans
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer
+    from .tokenizer import Tokenizer
 
 
 class VAR(nn.Module):
@@ -26,13 +27,15 @@ class VAR(nn.Module):
         num_classes: labels are 0 to num_classes - 1; -1 and num_classes are none.
         depth, embed_dim, num_heads, mlp_ratio, norm_eps: of the blocks.
         drop_path_rate: how often the last block's branches are left out in training; it rises from 0.
-        cond_drop_rate: how often an image's label is left out in training by the network's own loss (see
-            `family.VARFamily.own_loss`). A call drops none: likelihoods are of the labels that are given.
+        cond_drop_rate: how often a base's labels were left out while it was trained. A call leaves out none,
+            in training either: likelihoods are of the labels that are given, and training says which.
         attn_l2_norm, shared_aln: as `SelfAttention`'s l2_norm, and `Block`'s.
         patch_nums: side of each scale's token map, coarsest first.
         dtype: what blocks and, for likelihoods, the head compute in; the residual stream, norms, embeddings
             and what labels give stay float32, and so do parameters.
     """
+
+    tokenizer: Tokenizer  # of a model whose family built it: its VQVAE
 
     def __init__(
         self,
