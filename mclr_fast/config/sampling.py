@@ -81,8 +81,8 @@ class SampleConfig(HeunConfig):
     """Classes, used in turn, like 3 or 0-9; default: the model's way, drawn by seed or all in turn."""
     balance: bool = False
     """All classes (or --labels) in turn, each as often as any other."""
-    guidance: float = 1.0
-    """EDM2's guidance g against the net's own zero label vector; 1 = none. Or against --gnet."""
+    guidance: float | None = None
+    """EDM2's guidance g against the net's own zero label vector, or --gnet; 1 = none. VAR's t; 0 = none."""
     gnet: str | None = None
     """Model that guides: a weaker one (autoguidance), or one without classes."""
     strength: float | None = None

@@ -142,7 +142,7 @@ class Judging:
         """How its models are judged, for their config.json: `evaluate` takes that unless told otherwise."""
         options, seeds = self.config.eval, self.final_seeds or self.seeds
         counts = {"num_samples": len(seeds), "first_seed": seeds.start}
-        numbers = options.numbers
+        numbers = self.model.sampler_options(options).numbers
         known = {name: numbers[name] for name in numbers if name in self.model.sampler_defaults}
         own = own_data(self.names)
         sources = {} if own else {"ref": [_absolute(source) for source in self.panel.sources]}

@@ -76,13 +76,14 @@ class Family(ABC):
             where inputs are noised: then `inputs` has x_noisy and sigma.
         sampler_defaults: a sampler's numbers, by option, and "classes": "random" (by seed) or "in turn".
         image_arguments: the arguments that say which images and classes a network is for.
-        unguided: the strength of guidance that is none.
+        unguided: the strength of guidance that is none; guided: what rows of others are called before it.
     """
 
     gives: frozenset[str] = frozenset({"energies"})
     sampler_defaults: Mapping[str, Any] = {"classes": "in turn"}
     image_arguments: tuple[str, ...] = ()
     unguided: float = 1.0
+    guided: str = "cfg"
 
     @abstractmethod
     def build(self, arguments: Arguments, *, dtype: torch.dtype, dropout: float = 0.0) -> nn.Module:

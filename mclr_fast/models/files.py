@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -172,19 +172,19 @@ def _instead(path: Path, error: Exception) -> str:
     return f"but {kind}" if kind and not kind.startswith(("JSON", "safetensors")) else f"({error})."
 
 
-def read_vqvae(path_or_name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """As `read_state`, of VAR's VQVAE: a training checkpoint of VAR's holds one beside its transformer.
+def find_vqvae(path_or_name: str | Path) -> tuple[dict[str, Any], Callable[[], dict[str, Tensor]]]:
+    """(config, what reads the tensors) of a VQVAE: VAR's training checkpoints hold one beside a transformer.
 
-    Errors    ValueError where there is none.
+    Errors    as `resolve` and `read_config`; ValueError where there is none.
     """
     path = resolve(path_or_name)
     config = read_config(path)
     if config["family"] == "var" and path.is_file():
         model = read_pickled(path, part="vae_local")
-        return model.config, model.state()
+        return model.config, model.state
     if config["family"] != "vqvae":
         raise ValueError(f"{path_or_name} is no VQVAE but a model of family {config['family']!r}.")
-    return read_state(path)
+    return config, lambda: read_state(path)[1]
 
 
 def load(path_or_name: str | Path, **overrides: Any) -> nn.Module:

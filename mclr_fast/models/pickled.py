@@ -129,7 +129,8 @@ def _contents(
         read = lambda node: reading.tensor(path, node)  # noqa: E731
         known = network.said.get("net") or _var_arguments(network.node, read)
         known = _with_vqvae(known, path, any(each.kind == "vqvae" for each in found))
-        return Contents("var", "var-pth", known, network.node, {}, notes, network.said)
+        said = {"null_label": True, **network.said}  # VAR's training drops labels
+        return Contents("var", "var-pth", known, network.node, {}, notes, said)
     known, taken = _edm2_arguments(network, arguments)
     return Contents("edm2", "edm2-state-dict", known, network.node, {}, notes + taken, network.said)
 

@@ -70,7 +70,7 @@ class Autoregressive(Family):
 
     gives = frozenset({"energies"})
     sampler_defaults = SAMPLER
-    unguided = AutoregressiveSampler.unguided
+    unguided, guided = AutoregressiveSampler.unguided, "varcfg"
     image_arguments = ("patch_nums", "vocab_size", "z_channels", "num_classes")
 
     def build(self, arguments: Arguments, *, dtype: torch.dtype, dropout: float = 0.0) -> VAR:
@@ -92,8 +92,9 @@ class Autoregressive(Family):
         return json.loads(json.dumps({name: v for name, v in known if name not in NOT_ARCHITECTURE}))
 
     def codec(self, arguments: Arguments, dataset: Dataset | None = None) -> Codec:
-        """As `Family.codec`. ValueError for stored images of another size."""
+        """As `Family.codec`. ValueError for a wrong VQVAE, and for stored images of another size."""
         tokenizer, (length,) = self._tokenizer(arguments), self.facts(arguments).shape
+        tokenizer.check()
         if dataset is None or len(dataset.image_shape) == 1:
             return TokenCodec(tokenizer, length if dataset is None else dataset.image_shape[0])
         side = DOWNSAMPLING * tokenizer.patch_nums[-1]

@@ -40,8 +40,8 @@ def generate(
 
     generator: of the draws; None is torch's own. draw: another way of drawing, in its place.
     """
-    if not (math.isfinite(cfg) and cfg >= 0):
-        raise ValueError(f"cfg must be at least 0 (0 = no guidance), not {cfg}.")
+    if not math.isfinite(cfg):
+        raise ValueError(f"cfg must be finite (0 = no guidance), not {cfg}.")
     check_kept(top_k, top_p)
     check_quantizer(net, quantizer)
     net.check_labels(labels)
