@@ -20,7 +20,8 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of hidden @ weight.T + bias, which is never stored whole.
 
-    Shapes    hidden [T,C]; weight [V,C]; targets int64 [T]; bias [V]; coefficients [T] -> float32 [T].
+    Shapes    hidden [...,C]; weight [V,C]; targets int64 [...]; bias [V]; coefficients of targets' first
+              dimensions -> float32 [...].
     Dtypes    the product is in hidden's, its logarithm of the sum of exponentials in float32.
     Gradient  hidden, weight, bias; logits are made a second time for it.
 
@@ -31,7 +32,7 @@ def linear_cross_entropy(
     def nll(part: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
         return F.cross_entropy(F.linear(part, weight, bias).float(), wanted, reduction="none")
 
-    parts = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
-    return torch.cat(
-        [checkpoint(nll, part, weight, bias, wanted, use_reentrant=False) for part, wanted in parts]
-    )
+    rows, tokens = hidden.flatten(0, -2), targets.flatten()
+    parts = zip(rows.split(CHUNK), tokens.split(CHUNK), strict=True)
+    made = [checkpoint(nll, part, weight, bias, wanted, use_reentrant=False) for part, wanted in parts]
+    return torch.cat(made).view(targets.shape)

@@ -136,17 +136,14 @@ class VAR(nn.Module):
         if targets is None:
             return self.head(hidden).unflatten(0, labels.shape)
         wanted = targets[:, None] if targets.ndim == 2 else targets
-        per_token = None
-        if coefficients is not None:
-            per_token = coefficients.reshape(-1).repeat_interleave(self.length)
         nll = linear_cross_entropy(
-            hidden.to(self.dtype).flatten(0, 1),
+            hidden.to(self.dtype),
             self.head.weight,
-            wanted.expand(*rows.shape, -1).flatten(),
+            wanted.expand(*rows.shape, -1).flatten(0, 1),
             bias=self.head.bias,
-            coefficients=per_token,
+            coefficients=None if coefficients is None else coefficients.flatten(),
         )
-        return nll.view(-1, self.length).sum(dim=1).view(labels.shape)
+        return nll.sum(dim=1).view(labels.shape)
 
     def log_prob(self, tokens: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
         """log p of images: tokens [B,L], labels [B], inputs as `forward` -> [B]. Not of wrapped nets."""
