@@ -82,7 +82,7 @@ class SampleConfig(HeunConfig):
     balance: bool = False
     """All classes (or --labels) in turn, each as often as any other."""
     guidance: float | None = None
-    """EDM2's guidance g against the net's own zero label vector, or --gnet; 1 = none. VAR's t; 0 = none."""
+    """EDM2's guidance g against the net's own zero label vector; 1 = none; or --gnet. VAR's t: 0 = none."""
     gnet: str | None = None
     """Model that guides: a weaker one (autoguidance), or one without classes."""
     strength: float | None = None
