@@ -81,7 +81,7 @@ class Judging:
         """Checks what needs no loading; dtype: of the networks. RunError, ValueError or OSError."""
         self.config, self.model, self.dtype, self.ranks, self.stop = config, model, dtype, ranks, stop
         self.names = judging_protocols(config)
-        is_image = dataset.image_shape[0] in RGB_OR_GREY
+        is_image = len(dataset.image_shape) == 3 and dataset.image_shape[0] in RGB_OR_GREY
         options = config.eval
         self.panel = panel_of(
             self.names,

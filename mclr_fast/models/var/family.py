@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from .tokenizer import Tokenizer
 if TYPE_CHECKING:
     from mclr_fast.config import SamplerConfig
 
+NUM_LOOKED_AT = 16  # stored images whose tokens are looked at
 SAMPLER: Mapping[str, Any] = {"top_k": 0, "top_p": 0.0, "classes": "in turn"}
 NOT_ARCHITECTURE = ("dtype", "drop_path_rate", "cond_drop_rate", "vqvae")
 
@@ -95,8 +97,11 @@ class Autoregressive(Family):
         """As `Family.codec`. ValueError for a wrong VQVAE, and for stored images of another size."""
         tokenizer, (length,) = self._tokenizer(arguments), self.facts(arguments).shape
         tokenizer.check()
-        if dataset is None or len(dataset.image_shape) == 1:
-            return TokenCodec(tokenizer, length if dataset is None else dataset.image_shape[0])
+        if dataset is None:
+            return TokenCodec(tokenizer, length)
+        if len(dataset.image_shape) == 1:
+            _check_stored(dataset, tokenizer.sizes[0])
+            return TokenCodec(tokenizer, dataset.image_shape[0])
         side = DOWNSAMPLING * tokenizer.patch_nums[-1]
         if tuple(dataset.image_shape) != (3, side, side):
             raise ValueError(
@@ -166,6 +171,17 @@ class Autoregressive(Family):
         known = _with_defaults(arguments)
         sizes = (known["patch_nums"], known["vocab_size"], known["z_channels"])
         return Tokenizer(arguments.get("vqvae"), *sizes)
+
+
+def _check_stored(dataset: Dataset, vocab_size: int) -> None:
+    """ValueError for a token among the first that the vocabulary lacks: on a GPU it would end the process."""
+    some = np.asarray(dataset.images(np.arange(min(len(dataset), NUM_LOOKED_AT))))
+    if some.min() < 0 or some.max() >= vocab_size:
+        wrong = some.min() if some.min() < 0 else some.max()
+        raise ValueError(
+            f"the data hold token {wrong}, and the network's are 0 to {vocab_size - 1}: they are of another "
+            "VQVAE."
+        )
 
 
 def _with_defaults(arguments: Arguments) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """VAR as training, sampling and evaluation know it; and the VQVAE that a model names."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from mclr_fast import prepare
 from mclr_fast.config import ObjectiveConfig, SamplerConfig
+from mclr_fast.data import open_dataset
 from mclr_fast.models import Model, describe, load, save_model
 from mclr_fast.models.rows import Rows
 from mclr_fast.models.var import VQVAE
@@ -62,6 +66,9 @@ class Stored:
 
     def __init__(self, arrays):
         self.arrays, self.image_shape = arrays, arrays.shape[1:]
+
+    def __len__(self):
+        return len(self.arrays)
 
     def images(self, indices):
         return self.arrays[indices]
@@ -201,6 +208,54 @@ def test_images_of_another_size(model):
 def test_tokens_of_another_length(model):
     """The check of data and network compares the shapes (`experiments.checks`)."""
     assert model.codec(Stored(np.zeros((1, 680), np.int16))).shape != model.facts.shape
+
+
+@pytest.mark.parametrize("wrong", [16, -1])
+def test_tokens_out_of_the_vocabulary(model, wrong):
+    """Before any of them is on a device, where the process would end."""
+    tokens = np.zeros((3, 14), np.int16)
+    tokens[1, 5] = wrong
+    with pytest.raises(ValueError, match=f"hold token {wrong}, and the network's are 0 to 15"):
+        model.codec(Stored(tokens))
+
+
+def test_prepared_tokens(folder, model, vqvae, tmp_path):
+    """Of both mirror images, made once; they are what the codec makes of the pixels."""
+    for i in range(4):
+        (tmp_path / "raw" / f"{i % 2}").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "raw" / f"{i % 2}" / f"{i}.png")
+    options = ["--resolution", "48", "--mirror", "--device", "cpu"]
+    assert prepare.main([str(tmp_path / "raw"), str(tmp_path / "rgb.zip"), *options]) == 0
+    made = [str(tmp_path / "raw"), str(tmp_path / "tokens.zip"), *options, "--tokens", str(folder)]
+    assert prepare.main([*made, "--verify"]) == 0
+    pixels, tokens = open_dataset(str(tmp_path / "rgb.zip")), open_dataset(str(tmp_path / "tokens.zip"))
+    stored = tokens.images(range(8))
+    assert tokens.image_shape == (14,) and stored.dtype == np.int16
+    assert tokens.labels.tolist() == pixels.labels.tolist() and tokens.names[7].endswith(
+        "tokens-00000007.npy"
+    )
+    own = model.codec(pixels).encode(torch.from_numpy(pixels.images(range(8)).copy()))
+    assert torch.equal(model.codec(tokens).encode(torch.from_numpy(stored)), own)
+    assert not np.array_equal(stored[:4], stored[4:])
+    assert prepare.main(made) == 0  # it is there
+    assert prepare.main(made[:-2]) == 1  # and not of pixels
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--resolution", "64"), r"images are \[3, 64, 64\]"),
+        (("--tokens", "mnist16-base"), "is trained on no tokens"),
+        (("--latents", "vae"), "--latents or --tokens"),
+    ],
+)
+def test_tokens_that_cannot_be_made(folder, tmp_path, capsys, options, message):
+    (tmp_path / "0").mkdir()
+    Image.new("RGB", (48, 48)).save(tmp_path / "0" / "0.png")
+    arguments = [str(tmp_path), str(tmp_path / "out.zip"), "--resolution", "48", "--tokens", str(folder)]
+    assert prepare.main([*arguments, *options, "--device", "cpu"]) == 1
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_a_folder_names_its_vqvae_wherever_it_is_moved(folder, tmp_path):
