@@ -233,14 +233,13 @@ def _var_arguments(nodes: dict, read: Callable[[dict], Tensor]) -> dict[str, Any
 
 
 def _with_vqvae(arguments: dict[str, Any], path: Path, inside: bool) -> dict[str, Any]:
-    """With the VQVAE that the transformer's tokens are of: named, in the same file, beside it, or VAR's."""
+    """With the VQVAE that the transformer's tokens are of, where it is in the same file or beside it."""
     if "vqvae" in arguments:
         return arguments
     beside = path.parent / f"{VQVAE}.pth"
     if inside or beside.is_file():
         return arguments | {"vqvae": str((path if inside else beside).absolute())}
-    published = (arguments["vocab_size"], arguments["z_channels"]) == (4096, 32)
-    return arguments | ({"vqvae": VQVAE} if published else {})
+    return arguments
 
 
 def _vqvae_arguments(said: Any, shapes: var.Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mclr_fast.models import load, published, read_config, resolve
+from mclr_fast.models import Model, load, published, read_config, resolve
 from mclr_fast.models.edm2 import PRESETS
 from mclr_fast.models.pickled import NVIDIA_FILES, VAR_FILES
 from mclr_fast.models.published import FILES, find, local, to_download
@@ -156,7 +156,8 @@ def test_var_by_its_name_has_its_vqvae_by_its_own(server, tmp_path, monkeypatch)
     server.content = (tmp_path / "var_d16.pth").read_bytes()
     monkeypatch.setitem(FILES, "var_d16", replace(FILES["var_d16"], address=f"{server.address[:-4]}.pth"))
     found = read_config("var_d16")["net"]
-    assert found["vqvae"] == "vae_ch160v4096z32" and found["patch_nums"] == [1, 2]
+    assert "vqvae" not in found and found["patch_nums"] == [1, 2]
+    assert Model.of(read_config("var_d16")).codec().tokenizer.source == "vae_ch160v4096z32"
     assert len(server.asked) == 1 and to_download("vae_ch160v4096z32") is not None
     (tmp_path / "vae_ch160v4096z32.pth").write_bytes(b"")
     beside = read_config(tmp_path / "var_d16.pth")["net"]["vqvae"]

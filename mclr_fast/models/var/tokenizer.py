@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mclr_fast.models import files
+from mclr_fast.models import files, published
 
+from .presets import VQVAE_ARGUMENTS as PUBLISHED
 from .quantizer import Quantizer
 from .vqvae import VQVAE
 
@@ -24,18 +25,24 @@ class Tokenizer:
     """A transformer's VQVAE by its source: checked by its description, read at the first use, kept by device.
 
     Args:
-        source: a folder of ours, a .pth (VAR's training checkpoints hold one too), or a published name.
+        source: a folder of ours, a .pth (VAR's training checkpoints hold one too), or a published name; None:
+            VAR's own, where the sizes are its.
         patch_nums, vocab_size, z_channels: the transformer's.
     """
 
     def __init__(self, source: str | None, patch_nums: Sequence[int], vocab_size: int, z_channels: int):
-        self.source = source
+        own = (vocab_size, z_channels) == (PUBLISHED["vocab_size"], PUBLISHED["z_channels"])
+        self.source = source or (published.VQVAE if own else None)
         self.patch_nums = tuple(patch_nums)
         self.sizes = (vocab_size, z_channels)
 
     def check(self) -> None:
-        """ValueError, before anything large is read, for no VQVAE or one that does not go with it."""
-        self._described()
+        """ValueError, before anything large is read, for no VQVAE or one that does not go with it.
+
+        Nothing is downloaded for that.
+        """
+        if published.to_download(self.source) is None:
+            self._described()
 
     def quantizer(self, device: torch.device) -> Quantizer:
         """What makes a transformer's inputs of tokens; on the meta device one without weights."""
