@@ -257,10 +257,10 @@ FAULTS = [
     ),
     (
         "VAR's branches left out label by label",
-        "models/var/layers.py",
-        "torch.rand(len(x) // rows, 1, 1, device=x.device)",
-        "torch.rand(len(x), 1, 1, device=x.device)",
-        "models/var/test_network.py",
+        "models/var/network.py",
+        "each = kept.repeat_interleave(num_columns, dim=0).unbind(1)",
+        "each = kept.repeat(num_columns, 1, 1).unbind(1)",
+        "models/var/test_network.py models/var/test_training.py",
     ),
     (
         "GELU's other form in VAR",

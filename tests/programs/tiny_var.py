@@ -55,27 +55,36 @@ def tiny_model(outdir):
     return Model.of(describe(NET | {"vqvae": str(Path(outdir) / "vqvae")}, "var"))
 
 
-def tiny_net(model, seed=0):
+def tiny_net(model, seed=0, dropout=0.0):
     """A net whose output depends on its label from the start."""
     torch.manual_seed(seed)
-    net = model.build()
+    net = model.build(dropout=dropout)
     with torch.no_grad():
         for weight in net.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
     return net
 
 
-def tiny_trainer(outdir, objective, micro_batch=0, stop_after=0, sharding="auto", ranks=None):
+def tiny_trainer(outdir, objective, micro_batch=0, stop_after=0, sharding="auto", ranks=None, dropout=0.0):
     """The trainer of OUTDIR/OBJECTIVE; its reference is another net."""
     outdir, ranks = Path(outdir), ranks or Ranks("cpu")
-    config = tiny_config(objective, micro_batch, STEPS, sharding=sharding)
+    config = tiny_config(objective, micro_batch, STEPS, sharding=sharding, dropout=dropout)
     model, places = tiny_model(outdir), outdir / objective
     places.mkdir(parents=True, exist_ok=True)
     log = RunLog(places / "log.jsonl" if ranks.is_main else None)
+    net = tiny_net(model, dropout=dropout)
     trainer = Trainer(
-        "tiny", config, model, tiny_net(model), TinyTokens(), ranks, log, places / "states", "a run",
+        "tiny",
+        config,
+        model,
+        net,
+        TinyTokens(),
+        ranks,
+        log,
+        places / "states",
+        "a run",
         StopAfter(stop_after),
-    )  # fmt: skip
+    )
     needs_reference = make_method(config.objective).needs_reference
     reference = model.family.frozen(tiny_net(model, 1)) if needs_reference else None
     trainer.use(replace(Needs(), reference=reference))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mclr_fast.data import Codec, Dataset
+from mclr_fast.data import Codec, Dataset, rng
 from mclr_fast.models.family import Arguments, Facts, Family
 from mclr_fast.models.rows import Rows
 from mclr_fast.sampling.autoregressive import AutoregressiveSampler, Draw
@@ -35,11 +35,12 @@ NOT_ARCHITECTURE = ("dtype", "drop_path_rate", "cond_drop_rate", "vqvae")
 class TokenInputs:
     """What all evaluations of some rows share.
 
-    Attributes: tokens int64 [n,L] or [n,w,L]; inputs float32, as `VAR.forward` takes them.
+    Attributes: tokens int64 [n,L] or [n,w,L]; inputs and kept, as `VAR.forward` takes them.
     """
 
     tokens: Tensor
     inputs: Tensor
+    kept: Tensor | None = None
 
 
 class TokenCodec:
@@ -111,20 +112,26 @@ class Autoregressive(Family):
         return TokenCodec(tokenizer, length)
 
     def inputs(self, net: VAR, rows: Rows) -> TokenInputs:
-        """As `Family.inputs`: what is known of an image while each of its tokens is predicted."""
+        """As `Family.inputs`: what is known of an image while each of its tokens is predicted.
+
+        With dropout also which branches a row goes without, under all its labels and in the reference.
+        """
         tokens = rows.x
         quantizer = net.tokenizer.quantizer(tokens.device)
         with torch.no_grad():
             inputs = quantizer.teacher_inputs(tokens.flatten(0, -2))
-        return TokenInputs(tokens, inputs.unflatten(0, tokens.shape[:-1]))
+        kept = None
+        if net.drop_path_rate > 0:
+            kept = net.kept_branches(rng.branch_uniforms(rows.seed, rows.position, 2 * len(net.blocks)))
+        return TokenInputs(tokens, inputs.unflatten(0, tokens.shape[:-1]), kept)
 
     def energies(self, net: VAR, inputs: TokenInputs, labels_NR: Tensor) -> Tensor:
         """As `Family.energies`: exact."""
-        return net(labels_NR, inputs.inputs, inputs.tokens)
+        return net(labels_NR, inputs.inputs, inputs.tokens, kept=inputs.kept)
 
     def contrast(self, net: VAR, inputs: TokenInputs, labels_NR: Tensor, coefficients_NR: Tensor) -> Tensor:
         """As `Family.contrast`; the head's gradient is made in its forward pass."""
-        energy = net(labels_NR, inputs.inputs, inputs.tokens, coefficients=coefficients_NR)
+        energy = net(labels_NR, inputs.inputs, inputs.tokens, coefficients=coefficients_NR, kept=inputs.kept)
         (energy * coefficients_NR).sum().backward()
         return energy.detach()
 

@@ -42,7 +42,6 @@ class Block(nn.Module):
 
     Args:
         hidden_dim: of the feed-forward layer.
-        drop_path: how often a branch is left out in training, an image.
         shared_aln: whether the six vectors are the model's, to which the block adds its own.
     """
 
@@ -53,13 +52,11 @@ class Block(nn.Module):
         hidden_dim: int,
         *,
         norm_eps: float,
-        drop_path: float,
         l2_norm: bool,
         shared_aln: bool,
     ):
         super().__init__()
         self.norm_eps = norm_eps
-        self.drop_path = drop_path
         self.shared_aln = shared_aln
         if shared_aln:
             self.ada_gss = nn.Parameter(torch.randn(1, 1, 6, embed_dim) / embed_dim**0.5)
@@ -72,12 +69,17 @@ class Block(nn.Module):
         """cond [B,C], or the shared vectors [B,6,C] -> [B,6,C]: gamma1, gamma2, scale1, scale2, shifts."""
         return cond + self.ada_gss[0] if self.shared_aln else self.ada_lin(cond)
 
-    def forward(self, x: Tensor, cond: Tensor, mask: Tensor, dtype: torch.dtype, rows: int = 1) -> Tensor:
+    def forward(
+        self, x: Tensor, cond: Tensor, mask: Tensor, dtype: torch.dtype, kept: Tensor | None = None
+    ) -> Tensor:
         """x float32 [B,l,C], cond as `vectors` takes it -> float32 [B,l,C]; branches are computed in `dtype`.
 
-        rows: that many elements of the batch in turn are of one image, whose branches are left out together.
+        kept: [B,2], what the branches are multiplied by: 0 leaves one out.
         """
-        return self.compute(x, self.vectors(cond), dtype, mask=mask, rows=rows)
+        vectors = self.vectors(cond)
+        if kept is not None:
+            vectors = torch.cat([vectors[:, :2] * kept.unsqueeze(2), vectors[:, 2:]], dim=1)
+        return self.compute(x, vectors, dtype, mask=mask)
 
     def compute(
         self,
@@ -87,21 +89,13 @@ class Block(nn.Module):
         *,
         mask: Tensor | None = None,
         cache: Cache | None = None,
-        rows: int = 1,
     ) -> Tensor:
         """The block, its vectors made; mask and cache: as `SelfAttention`."""
         gamma1, gamma2, scale1, scale2, shift1, shift2 = vectors.unsqueeze(2).unbind(1)  # [B,1,C]
         y = self.attn(modulated(x, scale1, shift1, self.norm_eps).to(dtype), mask, cache)
-        x = x + self._kept(x, rows) * gamma1 * y
+        x = x + gamma1 * y
         y = self.ffn(modulated(x, scale2, shift2, self.norm_eps).to(dtype))
-        return x + self._kept(x, rows) * gamma2 * y
-
-    def _kept(self, x: Tensor, rows: int) -> Tensor | float:
-        """What a branch is multiplied by: 1, or [B,1,1], 0 or 1 / (1 - drop_path) in training."""
-        if not self.training or self.drop_path == 0:
-            return 1.0
-        kept = torch.rand(len(x) // rows, 1, 1, device=x.device) >= self.drop_path
-        return (kept / (1 - self.drop_path)).repeat_interleave(rows, dim=0)
+        return x + gamma2 * y
 
 
 class HeadNorm(nn.Module):

@@ -85,12 +85,12 @@ class VAR(nn.Module):
                 num_heads,
                 round(embed_dim * mlp_ratio),
                 norm_eps=norm_eps,
-                drop_path=drop_path_rate * i / max(depth - 1, 1),
                 l2_norm=attn_l2_norm,
                 shared_aln=shared_aln,
             )
-            for i in range(depth)
+            for _ in range(depth)
         )
+        self.drop_path_rate = drop_path_rate
         self.head_nm = HeadNorm(embed_dim, norm_eps)
         self.head = nn.Linear(embed_dim, vocab_size)
         self._initialize(small)
@@ -117,6 +117,7 @@ class VAR(nn.Module):
         targets: Tensor | None = None,
         *,
         coefficients: Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
         """Logits of every token, each given the coarser scales of its image; or -log p of an image's tokens.
 
@@ -124,7 +125,8 @@ class VAR(nn.Module):
                   [N, R, L - p_0^2, Cv] where a row's images differ -> logits float32 [N,L,V] or [N,R,L,V].
                   targets: the tokens, int64 [N,L] or [N,R,L] -> float32 [N] or [N,R], summed over an image's.
                   coefficients: [N] or [N,R], what the result's gradient will be where it is known: then the
-                  head's is made in the same pass.
+                  head's is made in the same pass. kept: as `kept_branches` gives it; None: in training, of
+                  torch's own draws, else all branches are.
         Gradient  the parameters.
         Cost      token embeddings once an image of N, all else once an evaluation of N R. With targets,
                   logits are never stored.
@@ -132,7 +134,9 @@ class VAR(nn.Module):
         """
         rows = labels[:, None] if labels.ndim == 1 else labels
         self._check(rows, x_BLCv_wo_first_l, targets)
-        hidden = self._hidden(rows, x_BLCv_wo_first_l)
+        if kept is None and self.training and self.drop_path_rate > 0:
+            kept = self.kept_branches(torch.rand(len(rows), 2 * len(self.blocks), device=rows.device))
+        hidden = self._hidden(rows, x_BLCv_wo_first_l, kept)
         if targets is None:
             return self.head(hidden).unflatten(0, labels.shape)
         wanted = targets[:, None] if targets.ndim == 2 else targets
@@ -174,7 +178,15 @@ class VAR(nn.Module):
         """What a token's place and scale add to it, [1,L,C]."""
         return self.lvl_embed(self.lvl_1L) + self.pos_1LC
 
-    def _hidden(self, labels_NR: Tensor, inputs: Tensor) -> Tensor:
+    def kept_branches(self, uniforms: Tensor) -> Tensor:
+        """What the blocks' branches of an image are multiplied by, for all its labels: 0 leaves one out.
+
+        uniforms: in [0, 1), [N, 2 depth] -> float32 [N, depth, 2], of mean 1.
+        """
+        rates = torch.linspace(0, self.drop_path_rate, len(self.blocks), device=uniforms.device)[:, None]
+        return (uniforms.unflatten(1, (-1, 2)) >= rates) / (1 - rates)
+
+    def _hidden(self, labels_NR: Tensor, inputs: Tensor, kept: Tensor | None) -> Tensor:
         """What the head is given: float32 [N R, L, C]."""
         num_columns = labels_NR.shape[1]
         cond, positions = self.condition(labels_NR), self.positions()
@@ -187,8 +199,11 @@ class VAR(nn.Module):
         cond = cond.flatten(0, 1)
         mask = self.attn_bias_for_masking.to(self.dtype)
         given = self.shared_ada_lin(cond) if self.shared_aln else cond
-        for block in self.blocks:
-            x = block(x, given, mask, self.dtype, num_columns)
+        each = [None] * len(self.blocks)
+        if kept is not None:
+            each = kept.repeat_interleave(num_columns, dim=0).unbind(1)
+        for block, own in zip(self.blocks, each, strict=True):
+            x = block(x, given, mask, self.dtype, own)
         return self.head_nm(x, cond)
 
     def _check(self, labels_NR: Tensor, inputs: Tensor, targets: Tensor | None) -> None:

@@ -131,7 +131,7 @@ def test_what_training_is_told(model, net):
     assert not family.frozen(
         load(net.description["net"]["vqvae"][: -len("/vqvae")])
     ).net.head.weight.requires_grad
-    assert model.build(dropout=0.3).blocks[1].drop_path == 0.3 and model.build().blocks[1].drop_path == 0
+    assert model.build(dropout=0.3).drop_path_rate == 0.3 and model.build().drop_path_rate == 0
 
 
 def test_samples(model, net):

@@ -175,6 +175,10 @@ def test_left_out_branches_are_an_image_s():
         found = net(same, x)
         torch.testing.assert_close(found[:, 0], found[:, 1], rtol=0, atol=1e-5)
         assert not torch.allclose(found, net.eval()(same, x), atol=1e-2)
+        u = torch.rand(20000, 4, generator=torch.Generator().manual_seed(0))
+        kept = net.kept_branches(u)
+        assert kept[:, 0].eq(1).all() and kept[:, 1].unique().tolist() == pytest.approx([0, 10])
+        torch.testing.assert_close(kept.mean(0)[1], torch.ones(2), rtol=0, atol=0.1)
 
 
 def test_bfloat16():

@@ -38,6 +38,17 @@ def test_same_losses_in_parts_and_resumed(whole, tmp_path, objective):
     assert len(column(tmp_path / objective, "loss")) == program.STEPS
 
 
+def test_left_out_branches_are_keyed_by_the_row(whole, tmp_path):
+    """With --dropout: the same losses in parts, and others than without."""
+    for name, micro_batch in (("one", 0), ("parts", 6)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vqvae").symlink_to(whole / "vqvae")
+        trained(tmp_path / name, "cca", micro_batch=micro_batch, dropout=0.5)
+    assert_same_losses(tmp_path / "parts" / "cca", tmp_path / "one" / "cca")
+    with pytest.raises(AssertionError):
+        assert_same_losses(tmp_path / "one" / "cca", whole / "cca")
+
+
 @pytest.mark.parametrize("sharding", ["replicate", "shard"])
 def test_same_losses_on_two_ranks(whole, tmp_path, on_two_ranks, sharding):
     (tmp_path / "vqvae").symlink_to(whole / "vqvae")
