@@ -120,6 +120,10 @@ class Family(ABC):
     ) -> Sampler:
         """The network made ready to sample; guidance None: none; guide None: itself, without a label."""
 
+    def calls_a_sample(self, options: SamplerConfig) -> int:
+        """How many network calls of whole images the work of an unguided sample is."""
+        return 1
+
     def law(self, arguments: Arguments, options: ObjectiveConfig) -> Law:
         """What is drawn for each row; nothing unless said."""
         return NoLaw()
