@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,5 +36,6 @@ def linear_cross_entropy(
 
     rows, tokens = hidden.flatten(0, -2), targets.flatten()
     parts = zip(rows.split(CHUNK), tokens.split(CHUNK), strict=True)
-    made = [checkpoint(nll, part, weight, bias, wanted, use_reentrant=False) for part, wanted in parts]
+    again = partial(checkpoint, nll, use_reentrant=False, preserve_rng_state=False)
+    made = [again(part, weight, bias, wanted) for part, wanted in parts]
     return torch.cat(made).view(targets.shape)
