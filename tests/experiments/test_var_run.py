@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import extractor_stand_ins as stand_ins
 import numpy as np
+import pytest
 import tiny_var as program
 from zips import write_zip
 
@@ -14,23 +15,26 @@ from mclr_fast import evaluate
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import describe, load, save_model
 from mclr_fast.recipes import get_recipe
+from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
 
-def write_tokens(path):
+def write_tokens(path, change=lambda tokens: tokens):
     """40 images' tokens as `prepare --tokens` stores them."""
     data, labels = program.TinyTokens(), []
     with zipfile.ZipFile(path, "w") as archive:
         for i, tokens in enumerate(data.images(np.arange(len(data)))):
             file, name = io.BytesIO(), f"00000/img-tokens-{i:08d}.npy"
-            np.save(file, tokens)
+            np.save(file, change(tokens))
             archive.writestr(name, file.getvalue())
             labels.append([name, int(data.labels[i])])
         archive.writestr("dataset.json", json.dumps({"labels": labels}))
 
 
-def test_a_run_as_the_recipe_has_it(tmp_path, weights, capsys):
+@pytest.fixture
+def config(tmp_path, weights):
+    """The recipe's run with small numbers, of a base whose VQVAE lies in its folder."""
     program.write_vqvae(tmp_path / "base" / "vqvae")
     said = describe(program.NET | {"vqvae": "vqvae"}, "var", null_label=True)
     base = program.tiny_net(program.tiny_model(tmp_path / "base"))
@@ -44,7 +48,7 @@ def test_a_run_as_the_recipe_has_it(tmp_path, weights, capsys):
     small = dict(eval_every=16, num_samples=12, final_samples=0, sample_batch=7, top_k=8, grid_noises=1)
     small |= dict(cfg_scales=(1.5,), best_cfg_scales=(0.5,), dial=(0.5,), patience=0)
     small |= dict(ref=(str(tmp_path / "images.zip"),), inception_weights=weights["inception"])
-    config = replace(
+    return replace(
         run,
         net=None,
         protocol="fid",
@@ -55,6 +59,9 @@ def test_a_run_as_the_recipe_has_it(tmp_path, weights, capsys):
         init=str(tmp_path / "base"),
         device="cpu",
     )
+
+
+def test_a_run_as_the_recipe_has_it(config, tmp_path, weights, capsys):
     summary = Run(config, Ranks("cpu"), StopRequest()).execute()
     rows = {row.name: row for row in summary.rows}
     kinds = [row.kind for row in summary.rows]
@@ -74,3 +81,17 @@ def test_a_run_as_the_recipe_has_it(tmp_path, weights, capsys):
     assert evaluate.main([str(tmp_path / "run"), *options]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fd"] == summary.best.fd and found["judged"]["top_p"] == 0.96
+
+
+def test_data_that_do_not_fit_it(config, tmp_path):
+    """Images of another size, tokens of another length or vocabulary: one line, before the run begins."""
+    write_zip(tmp_path / "large.zip", stand_ins.fields(8, 0, size=64), np.arange(8) % 4)
+    write_tokens(tmp_path / "long.zip", lambda tokens: np.tile(tokens, 2))
+    write_tokens(tmp_path / "wide.zip", lambda tokens: tokens + 9)
+    for name, message in (
+        ("large", r"images are \[3, 64, 64\], and the network's .* are \[3, 48, 48\]"),
+        ("long", r"images of --data .*long.zip are 28, the network's 14"),
+        ("wide", r"hold token \d+, and the network's are 0 to 15"),
+    ):
+        with pytest.raises(RunError, match=message):
+            Run(replace(config, data=str(tmp_path / f"{name}.zip")), Ranks("cpu"), StopRequest())
