@@ -120,6 +120,10 @@ class Family(ABC):
     ) -> Sampler:
         """The network made ready to sample; guidance None: none; guide None: itself, without a label."""
 
+    def beside(self, arguments: Arguments) -> tuple[str, ...]:
+        """Paths or published names of what a network is used with, such as its VQVAE."""
+        return ()
+
     def calls_a_sample(self, options: SamplerConfig) -> int:
         """How many network calls of whole images the work of an unguided sample is."""
         return 1

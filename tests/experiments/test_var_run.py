@@ -12,9 +12,12 @@ import tiny_var as program
 from zips import write_zip
 
 from mclr_fast import evaluate
+from mclr_fast.experiments.dry_run import dry_run
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import describe, load, save_model
+from mclr_fast.models.var import PRESETS
 from mclr_fast.recipes import get_recipe
+from mclr_fast.recipes.var import DEPTHS
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
@@ -95,3 +98,19 @@ def test_data_that_do_not_fit_it(config, tmp_path):
     ):
         with pytest.raises(RunError, match=message):
             Run(replace(config, data=str(tmp_path / f"{name}.zip")), Ranks("cpu"), StopRequest())
+
+
+def test_a_recipe_resolves(tmp_path, monkeypatch):
+    """Of the published base, which is not here: its size, its memory, and that its VQVAE comes with it."""
+    monkeypatch.setenv("MCLR_FAST_CACHE", str(tmp_path))
+    run = get_recipe("var-d16")
+    text = dry_run(replace(run, init="var_d16", eval=replace(run.eval, ref=("ref.pkl",))))
+    assert "network         var, 310,283,520 parameters" in text and "512 a step = 256 images x 2" in text
+    assert "var_d16.pth (VAR-d16" in text and "vae_ch160v4096z32.pth (VAR's VQVAE" in text
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_recipes_are_of_the_published_networks(name):
+    run = get_recipe(name)
+    assert run.net == PRESETS[name].net and run.family == "var" and "not validated" in run.note
+    assert (run.objective.num_negatives, run.eval.top_k, run.eval.top_p) == (1, 900, 0.96)

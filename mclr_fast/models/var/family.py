@@ -111,6 +111,11 @@ class Autoregressive(Family):
             )
         return TokenCodec(tokenizer, length)
 
+    def beside(self, arguments: Arguments) -> tuple[str, ...]:
+        """As `Family.beside`: its VQVAE."""
+        source = self._tokenizer(arguments).source
+        return () if source is None else (source,)
+
     def inputs(self, net: VAR, rows: Rows) -> TokenInputs:
         """As `Family.inputs`: what is known of an image while each of its tokens is predicted.
 

@@ -13,7 +13,7 @@ from mclr_fast.config import ObjectiveConfig, SamplerConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.models import Model, describe, load, save_model
 from mclr_fast.models.rows import Rows
-from mclr_fast.models.var import VQVAE
+from mclr_fast.models.var import PRESETS, VQVAE
 
 SIDES = [1, 2, 3]
 NET = dict(
@@ -80,6 +80,9 @@ def test_facts(model):
     assert model.law(ObjectiveConfig())(0, torch.arange(3)) == {} and model.family.gives == {"energies"}
     assert model.family.complete({"patch_nums": (1, 2)})["patch_nums"] == [1, 2]
     assert "vqvae" not in model.family.complete(model.arguments)
+    assert model.family.beside(model.arguments) == (model.arguments["vqvae"],)
+    assert model.family.beside(PRESETS["var-d16"].net) == ("vae_ch160v4096z32",)
+    assert model.family.beside(NET) == ()
 
 
 def test_images_are_tokens_and_tokens_are_images(model, vqvae):
