@@ -86,6 +86,14 @@ def test_a_run_as_the_recipe_has_it(config, tmp_path, weights, capsys):
     assert found["fd"] == summary.best.fd and found["judged"]["top_p"] == 0.96
 
 
+def test_ddo_takes_its_own_samples(config):
+    """They are drawn once, kept as tokens, and read again."""
+    options = replace(config.objective, objective="ddo", beta=0.1, model_samples=16)
+    config = replace(config, objective=options, eval=replace(config.eval, cfg_scales=(), control="none"))
+    summary = Run(config, Ranks("cpu"), StopRequest()).execute()
+    assert summary.best.name == "ddo" and summary.best.fd > 0
+
+
 def test_data_that_do_not_fit_it(config, tmp_path):
     """Images of another size, tokens of another length or vocabulary: one line, before the run begins."""
     write_zip(tmp_path / "large.zip", stand_ins.fields(8, 0, size=64), np.arange(8) % 4)

@@ -61,8 +61,8 @@ class TokenCodec:
         return torch.cat(vqvae.encode_tokens(raw.float() / 255 * 2 - 1), dim=1)
 
     def stored(self, x: Tensor) -> Tensor:
-        """As they are."""
-        return x
+        """As data sets hold them, int16."""
+        return x.short()
 
 
 class Autoregressive(Family):
