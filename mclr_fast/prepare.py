@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import tyro
 
@@ -20,6 +21,7 @@ Examples:
   python -m mclr_fast.prepare imagenet/train img64.zip --resolution 64 --verify
   python -m mclr_fast.prepare ILSVRC2012_img_train.tar img512.zip --resolution 512
   python -m mclr_fast.prepare img512.zip img512-sd.zip --resolution 512 --latents sd-vae-ft-mse/ --mirror
+  python -m mclr_fast.prepare imagenet/train img256-var.zip --resolution 256 --tokens var_d24 --mirror
   python -m mclr_fast.prepare pets.zip pets64.zip --within pets/train
   python -m mclr_fast.prepare img64.zip --verify
 """
@@ -35,14 +37,22 @@ def main(arguments: list[str] | None = None) -> int:
     if config.out is None and not config.verify:
         return fail(ValueError("name the data set to write, OUT.zip, or give --verify to check SOURCE."))
 
-    def encoder(device):
-        from mclr_fast.models.vae import VAEEncoder
+    if config.latents and config.tokens:
+        return fail(ValueError("--latents or --tokens: a data set holds one of them."))
 
-        return lambda: VAEEncoder(config.latents, device)
+    def encoder(device):
+        if config.latents:
+            from mclr_fast.models.vae import VAEEncoder
+
+            return VAEEncoder(config.latents, device)
+        from mclr_fast.models.tokens import TokenEncoder
+
+        return TokenEncoder(config.tokens, config.resolution, device)
 
     def work(ranks, stop) -> None:
         if ranks.is_main:
-            prepare(config, encoder(ranks.device) if config.latents else None, stop)
+            encodes = config.latents or config.tokens
+            prepare(config, partial(encoder, ranks.device) if encodes else None, stop)
 
     return run_door(config.device, work)
 

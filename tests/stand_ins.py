@@ -11,7 +11,7 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-from mclr_fast.models.var.state_dict import expected_shapes
+from mclr_fast.models.var import VAR as VARNet
 
 ARGUMENTS = dict(
     img_resolution=8, img_channels=4, label_dim=3, model_channels=64, channel_mult=[1, 2], num_blocks=1,
@@ -178,14 +178,15 @@ def training_state_content(net, stds=(0.05, 0.1), lr=1e-3):
     )  # fmt: skip
 
 
-VAR = dict(width=128, z_channels=4, vocab_size=16, num_labels=11, depth=2, num_heads=2, mlp_width=512)
 VAR_SIDES = [1, 2, 3]
+VAR = dict(
+    vocab_size=16, z_channels=4, num_classes=10, depth=2, embed_dim=128, num_heads=2, mlp_ratio=4.0,
+    patch_nums=VAR_SIDES,
+)  # fmt: skip
 
 
 def var_state(l2_norm=True, shared=False):
     """A small state_dict of VAR's transformer, by its published names."""
-    shapes = expected_shapes(**VAR, l2_norm=l2_norm, shared=shared, sides=VAR_SIDES)
-    state = {name: torch.randn(shape) for name, shape in shapes.items()}
-    state["lvl_1L"] = torch.cat([torch.full((side**2,), k) for k, side in enumerate(VAR_SIDES)])[None]
-    state["attn_bias_for_masking"][0, 0, 0, 1:] = -torch.inf
-    return state
+    state = VARNet(**VAR, attn_l2_norm=l2_norm, shared_aln=shared).state_dict()
+    buffers = {name: value for name, value in state.items() if name in ("lvl_1L", "attn_bias_for_masking")}
+    return {name: torch.randn(value.shape) for name, value in state.items()} | buffers

@@ -78,6 +78,8 @@ MEASURES = {  # number -> the words in which its help says what it counts or mea
     "--skip-bad-batches": "Minibatches that may be left out",
     "--std": "relative to the training so far, in (0, 0.2886]",
     "--stop-factor": "times its start",
+    "--top-k": "of the so many likeliest",
+    "--top-p": "make up so much of the probability",
     "--strength": "Strength of fine-tuning, in [0, 2]",
     "--table-minutes": "minutes after which",
     "--threads": "Threads that read",

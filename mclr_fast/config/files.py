@@ -45,6 +45,8 @@ class PrepareConfig:
     """Side of the images, in pixels: center-crop-dhariwal."""
     latents: str | None = None
     """Encode with this VAE: a folder of diffusers', or stabilityai/sd-vae-ft-mse, EDM2's."""
+    tokens: str | None = None
+    """Encode to the tokens of this VAR, by its VQVAE: a folder of ours, a .pth, or a published name."""
     mirror: bool = False
     """Append the mirror image of every image."""
     exif_rotation: bool = False
@@ -60,4 +62,4 @@ class PrepareConfig:
     threads: int = 0
     """Threads that read; 0 = one a core, at most 16."""
     device: str = "auto"
-    """Of the VAE; auto, cpu, cuda, or cuda:1 = that GPU; auto = cuda where there is one."""
+    """Of the VAE or VQVAE; auto, cpu, cuda, or cuda:1 = that GPU; auto = cuda where there is one."""

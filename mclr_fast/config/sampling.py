@@ -27,6 +27,10 @@ class SamplerConfig:
     """Lowest noise level of the sampler; pixels lie in [-1, 1]."""
     sigma_max: float = 80.0
     """Highest noise level of the sampler; pixels lie in [-1, 1]."""
+    top_k: int | None = None
+    """VAR: tokens are drawn of the so many likeliest; 0 = of all; default: the model's."""
+    top_p: float | None = None
+    """VAR: tokens are drawn of the likeliest that make up so much of the probability; 0 = of all."""
     sample_batch: int = 250
     """Images sampled at once on a rank."""
     cuda_graphs: Literal["on", "off"] = "on"
@@ -35,7 +39,8 @@ class SamplerConfig:
     @property
     def numbers(self) -> dict[str, float]:
         """Those that a sample depends on, as runs vary them."""
-        return {"num_steps": self.num_steps, "sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
+        names = ("num_steps", "sigma_min", "sigma_max", "top_k", "top_p")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +81,8 @@ class SampleConfig(HeunConfig):
     """Classes, used in turn, like 3 or 0-9; default: the model's way, drawn by seed or all in turn."""
     balance: bool = False
     """All classes (or --labels) in turn, each as often as any other."""
-    guidance: float = 1.0
-    """EDM2's guidance g against the net's own zero label vector; 1 = none. Or against --gnet."""
+    guidance: float | None = None
+    """EDM2's guidance g against the net's own zero label vector; 1 = none; or --gnet. VAR's t: 0 = none."""
     gnet: str | None = None
     """Model that guides: a weaker one (autoguidance), or one without classes."""
     strength: float | None = None

@@ -16,9 +16,10 @@ __all__ = ["Codec", "Dataset", "SampleOrder", "open_dataset"]
 class Dataset(Protocol):
     """What a training set offers.
 
-    Attributes: labels int64 numpy [n]; num_classes; image_shape (C, H, W) as stored; class_names by number,
-    which stands for a missing one; notes: how it was read, in lines, where that may not be what was meant;
-    identity: digests that another set of the same images and labels has too, wherever it lies.
+    Attributes: labels int64 numpy [n]; num_classes; image_shape (C, H, W) as stored, or (L,) of tokens;
+    class_names by number, which stands for a missing one; notes: how it was read, in lines, where that may
+    not be what was meant; identity: digests that another set of the same images and labels has too,
+    wherever it lies.
     """
 
     labels: np.ndarray
@@ -26,12 +27,12 @@ class Dataset(Protocol):
     class_names: list[str]
     notes: list[str]
     identity: dict[str, Any]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
 
     def __len__(self) -> int: ...
 
     def images(self, indices: np.ndarray) -> np.ndarray | torch.Tensor:
-        """Images at `indices` [m]: uint8 [m,C,H,W], or float32 [m,8,h,w] raw latents.
+        """Images at `indices` [m]: uint8 [m,C,H,W], float32 [m,8,h,w] raw latents, or tokens int16 [m,L].
 
         An array; from a loader that decodes on a GPU, a tensor there.
         """

@@ -15,6 +15,7 @@ from .pixels import decode, fault
 from .sources import Reading, Source
 
 DTYPES = {1: np.dtype(np.uint8), 3: np.dtype(np.uint8), 8: np.dtype(np.float32)}  # by channels
+TOKENS = np.dtype(np.int16)
 NUM_LOOKED_AT = 16  # images that opening a data set decodes, evenly spread: all would take minutes
 
 
@@ -22,9 +23,10 @@ class EDM2Dataset:
     """Labelled images of one shape, read on demand.
 
     Images are PNG, JPEG and other formats of pixels that PIL knows, grey or RGB; latents are .npy files,
-    float32 [8, h, w]: four channels of means and four of standard deviations of the VAE's posterior. The
-    order is that of the names as strings. Labels are those of dataset.json; without it, the places of
-    the class folders among their sorted names. Threads may share a dataset, forked processes may not.
+    float32 [8, h, w]: four channels of means and four of standard deviations of the VAE's posterior; tokens
+    are .npy files, int16 [L]. The order is that of the names as strings. Labels are those of dataset.json;
+    without it, the places of the class folders among their sorted names.
+    Threads may share a dataset, forked processes may not.
 
     Args: loader, num_threads, device as `loaders.make_loader` has them; reading: as `sources.Source`.
     Errors    ValueError for a damaged archive, images of several shapes, a loader that cannot be had.
@@ -42,8 +44,8 @@ class EDM2Dataset:
         self._source = Source(self.path, reading)
         self.names = self._source.names
         first = self._decode(self.names[0])
-        self.image_shape: tuple[int, int, int] = first.shape
-        self.dtype = DTYPES[first.shape[0]]
+        self.image_shape: tuple[int, ...] = first.shape
+        self.dtype = first.dtype
         for index in np.unique(np.linspace(0, len(self) - 1, NUM_LOOKED_AT, dtype=np.int64)):
             self.check(index)
         self._load = make_loader(loader, self, num_threads, device)
@@ -87,14 +89,14 @@ class EDM2Dataset:
         return int(self.labels.max()) + 1
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray | torch.Tensor:
-        """The images at `indices`, [m, C, H, W]: uint8 for pixels, float32 for latents.
+        """The images at `indices`, [m, C, H, W]: uint8 for pixels, float32 for latents; int16 [m, L], tokens.
 
         An array on the CPU, of any strides; a tensor where the loader decodes on a GPU.
         """
         return self._load(np.asarray(indices, dtype=np.int64))
 
     def image(self, index: int) -> np.ndarray:
-        """One image, [C, H, W], decoded by PIL or numpy. ValueError, with its name, if it cannot be used."""
+        """One image, [C, H, W] or [L], decoded by PIL or numpy. ValueError, with its name, if unusable."""
         name = self.names[index]
         decoded = self._decode(name)
         if decoded.shape != self.image_shape:
@@ -121,7 +123,7 @@ class EDM2Dataset:
         self._source.expect(self.names[index] for index in indices)
 
     def _decode(self, name: str) -> np.ndarray:
-        """One image, [C, H, W] in one of the DTYPES."""
+        """One image, [C, H, W] in one of the DTYPES, or tokens."""
         data = None
         try:
             data = self._source.read(name)
@@ -129,11 +131,12 @@ class EDM2Dataset:
         except Exception as error:  # whatever a damaged file makes a decoder raise
             raise ValueError(f"{self.path}: {name!r} cannot be read ({fault(error, data)})") from error
         known = image.ndim == 3 and DTYPES.get(image.shape[0]) == image.dtype
+        known |= image.ndim == 1 and image.dtype == TOKENS
         if not known or mode not in ("L", "RGB", "npy"):
             raise ValueError(
                 f"{self.path}: {name!r} is {image.dtype} {_times(image.shape)} ({mode}); expected "
-                "grey or RGB pixels (uint8, 1 or 3 channels) or VAE latents (float32, 8 channels); python -m "
-                "mclr_fast.prepare makes RGB of other pixels"
+                "grey or RGB pixels (uint8, 1 or 3 channels), VAE latents (float32, 8 channels) or tokens "
+                "(int16, one row); python -m mclr_fast.prepare makes RGB of other pixels"
             )
         return image
 

@@ -20,14 +20,14 @@ from mclr_fast.runtime.options import Check
 from mclr_fast.runtime.signals import StopRequest
 
 from .loaders import default_threads
-from .on_disk import EDM2Dataset
+from .on_disk import TOKENS, EDM2Dataset
 from .partial_zip import PartialZip
 from .pictures import Images, Remarks, usable
 from .sources import Reading, Scratch, Source
 from .sources.class_counts import class_counts, empty_classes
 
 Encoder = Callable[[np.ndarray], np.ndarray]
-"""uint8 images [n,3,H,W] -> what is stored of them, float32 [n,...]."""
+"""uint8 images [n,3,H,W] -> what is stored of them, float32 [n,...] or int16 [n,L]."""
 PNG = {"compress_level": 0}  # as EDM2's: faster to read, 1.5 times as large
 CHUNK = 128  # images between looks at signals; what another go begins anew
 
@@ -103,6 +103,7 @@ def _made_with(config: PrepareConfig, source: Source | None) -> dict[str, Any]:
     made_with = {
         "resolution": config.resolution,
         "latents": config.latents and Path(config.latents).name,
+        "tokens": config.tokens and Path(config.tokens).name,
         "mirror": config.mirror,
         "exif_rotation": config.exif_rotation,
     }
@@ -115,14 +116,14 @@ def _made_with(config: PrepareConfig, source: Source | None) -> dict[str, Any]:
 def _check_made(config: PrepareConfig) -> None:
     """ValueError if OUT, which is there, is not what these options make."""
     made = EDM2Dataset(config.out)
-    channels, resolution, _ = made.image_shape
     said, source = made.made_with, None
     if said is None:  # by EDM2's tool, perhaps
+        channels, resolution, _ = made.image_shape
         said = {"resolution": resolution} if channels == 3 else {}
         said["latents"] = None if channels == 3 else Path(config.latents or "some VAE").name
     elif config.source.exists():  # it may be gone, once OUT is there
         source = Source(config.source, _reading(config), Scratch(config.out.parent))
-    wanted = _made_with(config, source)
+    wanted, said = _made_with(config, source), {"tokens": None, **said}
     other = [name for name in said if name in wanted and said[name] != wanted[name]]
     words = {name: f"{name} {said[name]!r}, not {wanted[name]!r}" for name in other}
     words |= {"images": "of images of another SOURCE"} if "images" in words else {}
@@ -208,13 +209,14 @@ def _members(indices: range, images: list, encoder: Encoder | None) -> Iterator[
             image.save(file, "PNG", **PNG)
             yield f"{index // 1000:05d}/img{index:08d}.png", file.getvalue()
     elif kept:
-        latents = encoder(np.stack([np.asarray(image).transpose(2, 0, 1) for _, image in kept]))
-        for (index, _), latent in zip(kept, latents, strict=True):
-            if not np.isfinite(latent).all():
+        encoded = encoder(np.stack([np.asarray(image).transpose(2, 0, 1) for _, image in kept]))
+        kind = "tokens" if encoded.dtype == TOKENS else "mean-std"
+        for (index, _), values in zip(kept, encoded, strict=True):
+            if not np.isfinite(values).all():
                 raise ValueError(f"the latents of image {index:,} are not finite: the VAE cannot encode it")
             file = io.BytesIO()
-            np.save(file, latent)
-            yield f"{index // 1000:05d}/img-mean-std-{index:08d}.npy", file.getvalue()
+            np.save(file, values)
+            yield f"{index // 1000:05d}/img-{kind}-{index:08d}.npy", file.getvalue()
 
 
 def index_of(name: str) -> int:

@@ -38,6 +38,11 @@ def flips(seed: int, position: Tensor, count: int) -> Tensor:
     return ops.random_uniform(seed, FLIP_STREAM, position, count) < 0.5
 
 
+def branch_uniforms(seed: int, position: Tensor, count: int) -> Tensor:
+    """What decides which branches of a network a row goes without. int64 [N] -> float32 [N, count]."""
+    return ops.random_uniform(seed, DROPOUT_STREAM, position, count)
+
+
 def dropped_labels(seed: int, position: Tensor, labels: Tensor, probability: float) -> Tensor:
     """labels with each one replaced by -1 with this probability. int64 [N] -> int64 [N]."""
     if probability == 0:

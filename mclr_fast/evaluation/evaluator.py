@@ -193,12 +193,13 @@ class Evaluator:
 
     def description(self) -> dict[str, Any]:
         """What the rows are measured with: only rows with the same description compare."""
+        numbers = self.model.sampler_options(self.config).numbers
         return {
             "name": ",".join(self.judge.protocols),
             "samples": len(self.seeds),
             "seeds": [self.seeds[0], self.seeds[-1]],
             "classes": "in turn" if self.labels.equal(self._in_turn()) else "drawn by seed",
-            **self.config.numbers,
+            **{name: n for name, n in numbers.items() if name in self.model.sampler_defaults},
             **({} if self.guided_by is None else {"guide": self.guided_by}),
             "protocols": self.judge.described(),
         }

@@ -50,6 +50,8 @@ def open_images(path: str, split: str = "train") -> ImageSet:
         if path.endswith(".npz"):
             return NpzImages(Path(path))
         dataset = open_dataset(path, split)
+        if len(dataset.image_shape) == 1:
+            raise ValueError(f"{path} holds tokens, not images")
         if dataset.image_shape[0] not in (1, 3):
             raise ValueError(f"{path} holds latents of {dataset.image_shape[0]} channels, not images")
         if isinstance(dataset, EDM2Dataset):

@@ -25,7 +25,8 @@ def after_training(run: Run, judge: Evaluator, trained: Outcome) -> list[Evaluat
     options, best = run.config.eval, trained.best.row
     asked: list[tuple[str, Kind, dict[str, float]]] = []
     if run.judging.can_guide:
-        asked += [(f"{best.name}-cfg-{g:g}", "guided", {"guidance": g}) for g in options.best_cfg_scales]
+        guided = f"{best.name}-{run.judging.model.family.guided}"
+        asked += [(f"{guided}-{g:g}", "guided", {"guidance": g}) for g in options.best_cfg_scales]
     asked += [(f"{best.name}-strength-{s:g}", "dial", {"strength": s}) for s in options.dial]
     if not asked:
         return []

@@ -46,7 +46,7 @@ def cost_of(config: RunConfig, step: StepMemory) -> Cost:
     control = control_plan(config, judged=True)
     has_control = control is not None
     one_column = image / step.num_columns
-    sample = (2 * options.num_steps - 1) * call * hours
+    sample = step.family.calls_a_sample(options) * call * hours
     training = config.train.duration * (image + has_control * one_column) * hours
     if not config.is_judged:
         return Cost(training, 0.0, 0.0, sample)

@@ -38,6 +38,8 @@ def dry_run(config: RunConfig) -> str:
         config = _without(config, downloads)
         description = read_config(config.init) if config.init else describe(config.net, config.family)
         model = Model.of(description)
+        beside = {name: to_download(name) for name in model.family.beside(model.arguments)}
+        downloads |= {name: file for name, file in beside.items() if file is not None}
         with torch.device("meta"):
             net = model_from_config(description)
         dataset = open_dataset(config.data) if config.data else None

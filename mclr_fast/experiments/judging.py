@@ -81,7 +81,7 @@ class Judging:
         """Checks what needs no loading; dtype: of the networks. RunError, ValueError or OSError."""
         self.config, self.model, self.dtype, self.ranks, self.stop = config, model, dtype, ranks, stop
         self.names = judging_protocols(config)
-        is_image = dataset.image_shape[0] in RGB_OR_GREY
+        is_image = len(dataset.image_shape) == 3 and dataset.image_shape[0] in RGB_OR_GREY
         options = config.eval
         self.panel = panel_of(
             self.names,
@@ -142,7 +142,7 @@ class Judging:
         """How its models are judged, for their config.json: `evaluate` takes that unless told otherwise."""
         options, seeds = self.config.eval, self.final_seeds or self.seeds
         counts = {"num_samples": len(seeds), "first_seed": seeds.start}
-        numbers = options.numbers
+        numbers = self.model.sampler_options(options).numbers
         known = {name: numbers[name] for name in numbers if name in self.model.sampler_defaults}
         own = own_data(self.names)
         sources = {} if own else {"ref": [_absolute(source) for source in self.panel.sources]}

@@ -17,6 +17,8 @@ def check_sampler(config: SamplerConfig) -> None:
     check.at_least(1, "sample_batch")
     check.at_least(0, "S_churn", "S_min")
     check(lambda value: 0 < value < math.inf, "above 0", "S_noise")
+    check.at_least(0, "top_k")
+    check(lambda value: 0 <= value <= 1, "in [0, 1]", "top_p")
     if config.num_steps is None:
         return
     check.at_least(2, "num_steps")

@@ -190,7 +190,7 @@ class Run:
             stored = stored_cfg_rows(resolve(self.config.init), self.base_sha256, protocol)
         guided = []
         for guidance in self.config.eval.cfg_scales:
-            name, net = f"cfg-{guidance:g}", self.base_on_device()
+            name, net = f"{self.judging.model.family.guided}-{guidance:g}", self.base_on_device()
             if guidance in stored:
                 row, grid = stored[guidance], judge.grid(net, guidance)
             else:

@@ -40,4 +40,11 @@ def _edm2() -> Family:
     return EDM2()
 
 
+def _var() -> Family:
+    from .var.family import Autoregressive
+
+    return Autoregressive()
+
+
 register("edm2", _edm2)
+register("var", _var)

@@ -79,6 +79,10 @@ class Denoisers(Family):
     def scalings(self) -> Scalings:
         """How D is made of F."""
 
+    def calls_a_sample(self, options: SamplerConfig) -> int:
+        """As `Family.calls_a_sample`: Heun's, whose last step has one."""
+        return 2 * options.num_steps - 1
+
     def law(self, arguments: Arguments, options: ObjectiveConfig) -> DenoiserLaw:
         """As `Family.law`: the noise levels that the base was trained at."""
         return DenoiserLaw(self.scalings)

@@ -37,10 +37,12 @@ class Facts:
     Attributes:
         shape: of one sample as the network takes it, (C, H, W) or (L,).
         num_classes: the labels are 0 to num_classes - 1; label -1 is none.
+        dtype: of a sample; tokens are int64.
     """
 
     shape: tuple[int, ...]
     num_classes: int
+    dtype: torch.dtype = torch.float32
 
 
 class Law(Protocol):
@@ -74,11 +76,14 @@ class Family(ABC):
             where inputs are noised: then `inputs` has x_noisy and sigma.
         sampler_defaults: a sampler's numbers, by option, and "classes": "random" (by seed) or "in turn".
         image_arguments: the arguments that say which images and classes a network is for.
+        unguided: the strength of guidance that is none; guided: what rows of others are called before it.
     """
 
     gives: frozenset[str] = frozenset({"energies"})
     sampler_defaults: Mapping[str, Any] = {"classes": "in turn"}
     image_arguments: tuple[str, ...] = ()
+    unguided: float = 1.0
+    guided: str = "cfg"
 
     @abstractmethod
     def build(self, arguments: Arguments, *, dtype: torch.dtype, dropout: float = 0.0) -> nn.Module:
@@ -114,6 +119,14 @@ class Family(ABC):
         guide: nn.Module | None = None,
     ) -> Sampler:
         """The network made ready to sample; guidance None: none; guide None: itself, without a label."""
+
+    def beside(self, arguments: Arguments) -> tuple[str, ...]:
+        """Paths or published names of what a network is used with, such as its VQVAE."""
+        return ()
+
+    def calls_a_sample(self, options: SamplerConfig) -> int:
+        """How many network calls of whole images the work of an unguided sample is."""
+        return 1
 
     def law(self, arguments: Arguments, options: ObjectiveConfig) -> Law:
         """What is drawn for each row; nothing unless said."""

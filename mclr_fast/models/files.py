@@ -6,8 +6,9 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,20 @@ from mclr_fast.runtime.tensor_files import read_tensors
 from . import published
 from .family import Model
 from .pickled import SUFFIXES, read_pickled
+from .var import VQVAE
 
 OURS = ("config.json", "model.safetensors")
 SHIPPED = Path(__file__).parent.parent / "assets"
 
 
 def model_from_config(config: dict[str, Any], **overrides: Any) -> nn.Module:
-    """Build {"family": "edm2", "net": constructor arguments}, with overrides (dtype, dropout)."""
-    model = Model.of(config)
+    """Build {"family": "edm2", "net": constructor arguments}, with overrides (dtype, dropout).
+
+    A "vqvae" is of no family: it belongs to VAR's models.
+    """
+    build = partial(VQVAE, **config["net"]) if config.get("family") == "vqvae" else Model.of(config).build
     try:
-        return model.build(**overrides)
+        return build(**overrides)
     except (TypeError, RuntimeError, OverflowError, IndexError, ZeroDivisionError) as error:
         raise ValueError(
             f"the configuration does not describe an {config['family']} network: {error}."
@@ -119,7 +124,15 @@ def read_config(path_or_name: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON {_instead(path, error)}") from None
     if not isinstance(config, dict) or "net" not in config:
         raise ValueError(f"{path} does not describe a model: it has no 'net'.")
-    return formats.model(config)
+    return _located(formats.model(config), path.parent)
+
+
+def _located(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same, a VQVAE that lies in the model's folder named by its whole path."""
+    vqvae = config["net"].get("vqvae") if isinstance(config["net"], dict) else None
+    if not isinstance(vqvae, str) or not vqvae or not (folder / vqvae).exists():
+        return config
+    return config | {"net": config["net"] | {"vqvae": str((folder / vqvae).absolute())}}
 
 
 def identity(path_or_name: str | Path) -> dict[str, Any]:
@@ -157,6 +170,21 @@ def _instead(path: Path, error: Exception) -> str:
     with open(path, "rb") as file:
         kind = foreign(file.read(LOOK), path.stat().st_size)
     return f"but {kind}" if kind and not kind.startswith(("JSON", "safetensors")) else f"({error})."
+
+
+def find_vqvae(path_or_name: str | Path) -> tuple[dict[str, Any], Callable[[], dict[str, Tensor]]]:
+    """(config, what reads the tensors) of a VQVAE: VAR's training checkpoints hold one beside a transformer.
+
+    Errors    as `resolve` and `read_config`; ValueError where there is none.
+    """
+    path = resolve(path_or_name)
+    config = read_config(path)
+    if config["family"] == "var" and path.is_file():
+        model = read_pickled(path, part="vae_local")
+        return model.config, model.state
+    if config["family"] != "vqvae":
+        raise ValueError(f"{path_or_name} is no VQVAE but a model of family {config['family']!r}.")
+    return config, lambda: read_state(path)[1]
 
 
 def load(path_or_name: str | Path, **overrides: Any) -> nn.Module:

@@ -17,12 +17,14 @@ from mclr_fast.pickles import reading
 
 from .contents import CARRIED, Found, Node, choose, networks, state_dicts
 from .edm2 import snapshot as edm2
-from .var import state_dict as var
-from .var import vqvae
+from .var import snapshot as var
 
 SUFFIXES = (".pkl", ".pt", ".pth")
 ALSO_CARRIED = ("licence", "null_label", "sampler")  # of config.json, beside the network's arguments
 NVIDIA_LICENCE = "CC BY-NC-SA 4.0"
+VAR_FILES = re.compile(r"var_d(16|20|24|30|36)\.pth|vae_ch160v4096z32\.pth")
+VAR_LICENCE = "MIT"
+VQVAE = "vae_ch160v4096z32"  # VAR's published one, of all its models
 NVIDIA_FILES = re.compile(  # EDM2's releases, and DDO's
     r"edm2-img(64|512)-(xxs|xs|s|m|l|xl|xxl)(-uncond)?-(\d{7}-\d\.\d{3}|ddo)\.pkl"
     r"|edm-cifar10-(un)?cond-vp-ddo\.pkl|var_d(16|30)-ddo\.pth"
@@ -34,8 +36,8 @@ class PickledModel:
     """One network in a file.
 
     Attributes:
-        config: as in config.json, with "format" (what the file is) and "licence" (NVIDIA's by the published
-            name of the file, else "unknown").
+        config: as in config.json, with "format" (what the file is) and "licence" (NVIDIA's or VAR's by the
+            published name of the file, else "unknown").
         nodes: where in the file each tensor is, by published name.
         notes: what was undone or taken for granted, in words that follow the file's name.
     """
@@ -82,10 +84,20 @@ def read_pickled(
         raise ValueError(
             f"{path} cannot be used: a part of it is missing or malformed ({error!r})."
         ) from None
-    licence = NVIDIA_LICENCE if NVIDIA_FILES.fullmatch(path.name.partition("?")[0].lower()) else "unknown"
-    config = {"family": found.family, "net": found.arguments, "format": found.form, "licence": licence}
+    config = {
+        "family": found.family,
+        "net": found.arguments,
+        "format": found.form,
+        "licence": _licence(path.name.partition("?")[0].lower()),
+    }
     config |= {key: found.said[key] for key in ALSO_CARRIED if key in found.said}
     return PickledModel(path, config | found.extra, found.nodes, found.notes)
+
+
+def _licence(name: str) -> str:
+    if NVIDIA_FILES.fullmatch(name):
+        return NVIDIA_LICENCE
+    return VAR_LICENCE if VAR_FILES.fullmatch(name) else "unknown"
 
 
 def _contents(
@@ -111,13 +123,14 @@ def _contents(
     notes = _undone(network)
     shapes = {name: node["shape"] for name, node in network.node.items()}
     if network.kind == "vqvae":
-        return Contents(
-            "vqvae", "var-vqvae-pth", vqvae.arguments_of(shapes), network.node, {}, notes, network.said
-        )
+        known, taken = _vqvae_arguments(network.said.get("net"), shapes)
+        return Contents("vqvae", "var-vqvae-pth", known, network.node, {}, notes + taken, network.said)
     if network.kind == "var":
         read = lambda node: reading.tensor(path, node)  # noqa: E731
         known = network.said.get("net") or _var_arguments(network.node, read)
-        return Contents("var", "var-pth", known, network.node, {}, notes, network.said)
+        known = _with_vqvae(known, path, any(each.kind == "vqvae" for each in found))
+        said = {"null_label": True, **network.said}  # VAR's training drops labels
+        return Contents("var", "var-pth", known, network.node, {}, notes, said)
     known, taken = _edm2_arguments(network, arguments)
     return Contents("edm2", "edm2-state-dict", known, network.node, {}, notes + taken, network.said)
 
@@ -214,6 +227,23 @@ def _var_arguments(nodes: dict, read: Callable[[dict], Tensor]) -> dict[str, Any
     scales = read(nodes["lvl_1L"]).flatten().long()
     if (scales.diff() < 0).any() or (scales < 0).any() or (scales >= len(scales)).any():
         raise ValueError("its lvl_1L does not count scales.")
-    return var.arguments_of(
+    return var.transformer_arguments(
         {name: node["shape"] for name, node in nodes.items()}, torch.bincount(scales).tolist()
     )
+
+
+def _with_vqvae(arguments: dict[str, Any], path: Path, inside: bool) -> dict[str, Any]:
+    """With the VQVAE that the transformer's tokens are of, where it is in the same file or beside it."""
+    if "vqvae" in arguments:
+        return arguments
+    beside = path.parent / f"{VQVAE}.pth"
+    if inside or beside.is_file():
+        return arguments | {"vqvae": str((path if inside else beside).absolute())}
+    return arguments
+
+
+def _vqvae_arguments(said: Any, shapes: var.Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(constructor arguments, notes): those its file carries, else those shapes tell."""
+    if isinstance(said, dict):
+        return said, ()
+    return var.vqvae_arguments(shapes), (var.TAKEN,)

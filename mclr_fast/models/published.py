@@ -13,11 +13,12 @@ from typing import Literal, NamedTuple
 
 from mclr_fast.runtime.downloads import fetch, is_address, place_of, shown
 
-from .pickled import NVIDIA_LICENCE
+from .pickled import NVIDIA_LICENCE, VAR_LICENCE, VQVAE
 
 Kind = Literal["network", "statistics"]
 EDM2 = "https://nvlabs-fi-cdn.nvidia.com/edm2"
 DDO = "https://huggingface.co/nvidia/DirectDiscriminativeOptimization/resolve/main"
+VAR = "https://huggingface.co/FoundationVision/var/resolve/main"
 NET_NAME = re.compile(r"edm2-(img64|img512)-(\w+?)(-uncond)?-(\d{7})-(0\.\d{3})")
 
 
@@ -129,6 +130,13 @@ def _files() -> dict[str, Published]:
     for name, resolution in (("edm2-img64-s-ddo", 64), ("edm2-img512-l-ddo", 512)):
         about = f"EDM2-{name.split('-')[2].upper()}, ImageNet-{resolution}, fine-tuned by DDO's authors"
         files.append(Published(name, f"{DDO}/{name}.pkl", about, NVIDIA_LICENCE, "network"))
+    for depth, side in ((16, 256), (20, 256), (24, 256), (30, 256), (36, 512)):
+        name, about = f"var_d{depth}", f"VAR-d{depth}{'-s' * (side == 512)}, ImageNet-{side}"
+        files.append(Published(name, f"{VAR}/{name}.pth", about, VAR_LICENCE, "network"))
+    files.append(Published(VQVAE, f"{VAR}/{VQVAE}.pth", "VAR's VQVAE", VAR_LICENCE, "network"))
+    for depth in (16, 30):
+        name, about = f"var_d{depth}-ddo", f"VAR-d{depth}, ImageNet-256, fine-tuned by DDO's authors"
+        files.append(Published(name, f"{DDO}/{name}.pth", about, NVIDIA_LICENCE, "network"))
     for side in (64, 512):
         about = f"EDM2's reference statistics of ImageNet-{side}"
         address = f"{EDM2}/dataset-refs/img{side}.pkl"

@@ -12,6 +12,8 @@ from mclr_fast.models.edm2.presets import PRESETS
 from .edm2 import edm2, finetune, search
 from .mnist16 import mnist16, mnist16_autoguidance, mnist16_base, mnist16_cfgrl, mnist16_proof
 from .mnist16_table import mnist16_table
+from .var import DEPTHS
+from .var import finetune as finetune_var
 
 DEFAULT = "mnist16"
 
@@ -25,6 +27,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "edm2": edm2,
     **{name: partial(finetune, name) for name in PRESETS},
     **{f"{name}-search": partial(search, name) for name in PRESETS},
+    **{name: partial(finetune_var, name) for name in DEPTHS},
 }
 
 

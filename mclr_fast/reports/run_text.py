@@ -232,9 +232,8 @@ def measured(run: RunData) -> Iterable[tuple[str, str]]:
             f"{protocol['samples']:,} a row, seeds {first:,} to {last:,}, classes {protocol['classes']}, the "
             "same for every row",
         )
-        sigmas = [str(protocol[key]) for key in ("sigma_min", "sigma_max") if key in protocol]
-        levels = f", sigma {' to '.join(sigmas)}" if sigmas else ""
-        yield "Sampling", f"{protocol['num_steps']} steps{levels}"
+        if sampling := ", ".join(_sampled(protocol)):
+            yield "Sampling", sampling
     if summary.proof:
         yield "Checkpoint", "chosen by FD on other sampling seeds than the proof's table"
     elif run.best:
@@ -246,6 +245,18 @@ def measured(run: RunData) -> Iterable[tuple[str, str]]:
         )
     for name, version in summary.versions.items():
         yield name, str(version)
+
+
+def _sampled(protocol: dict[str, Any]) -> Iterable[str]:
+    """The sampler's numbers, of those that it has."""
+    if "num_steps" in protocol:
+        yield f"{protocol['num_steps']} steps"
+    sigmas = [str(protocol[key]) for key in ("sigma_min", "sigma_max") if key in protocol]
+    if sigmas:
+        yield f"sigma {' to '.join(sigmas)}"
+    for key, word in (("top_k", "top-k"), ("top_p", "top-p")):
+        if key in protocol:
+            yield f"{word} {protocol[key] or 'off'}"
 
 
 def _judged_with(about: dict[str, Any]) -> str:

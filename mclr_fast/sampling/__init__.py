@@ -6,12 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .autoregressive import AutoregressiveSampler
     from .guidance import Denoiser, Unconditional
     from .heun import HeunSampler, edm_sampler, sigma_steps
     from .sampler import Sampler
     from .seeds import seeded_labels, seeded_noise
 
 __all__ = [
+    "AutoregressiveSampler",
     "Denoiser",
     "HeunSampler",
     "Sampler",
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AutoregressiveSampler": "autoregressive",
     "Denoiser": "guidance",
     "HeunSampler": "heun",
     "Sampler": "sampler",

@@ -170,7 +170,7 @@ class StepMemory:
 
     def _rows(self, height: int, width: int, law: dict[str, Tensor]) -> Rows:
         return Rows(
-            x=torch.empty(self._x_shape(height, width)),
+            x=torch.empty(self._x_shape(height, width), dtype=self.model.facts.dtype),
             labels=torch.empty(height, width, dtype=torch.int64),
             shared=self.method.columns.shared,
             law={name: torch.empty_like(value, device="meta") for name, value in law.items()},
@@ -186,7 +186,8 @@ class StepMemory:
         return (height, *columns, *self.model.facts.shape)
 
     def _images(self, rows: int) -> int:
-        return 4 * torch.Size(self._x_shape(rows, self.num_columns)).numel()
+        size = torch.Size(self._x_shape(rows, self.num_columns)).numel()
+        return size * self.model.facts.dtype.itemsize
 
     def _build(self) -> nn.Module:
         with torch.device("meta"):

@@ -27,7 +27,8 @@ def judged(tiny, monkeypatch):
             return SimpleNamespace(row=BEST)
 
         config = SimpleNamespace(eval=SimpleNamespace(**{"best_cfg_scales": (), "dial": ()} | options))
-        judging = SimpleNamespace(can_guide=True, release_guide=lambda: None)
+        model = SimpleNamespace(family=SimpleNamespace(guided="cfg"))
+        judging = SimpleNamespace(can_guide=True, release_guide=lambda: None, model=model)
         run = SimpleNamespace(config=config, judging=judging, ranks=Ranks("cpu"), base_on_device=lambda: base)
         trained = SimpleNamespace(best=SimpleNamespace(row=BEST))
         after_training.after_training(run, SimpleNamespace(evaluate=evaluate), trained)

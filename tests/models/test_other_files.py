@@ -15,7 +15,9 @@ from stand_ins import snapshot, training_state_content, var_state
 from mclr_fast import convert
 from mclr_fast.models import describe, load, read_config, read_state, resolve, save_model
 from mclr_fast.models.pickled import read_pickled
-from mclr_fast.models.var.vqvae import arguments_of, expected_shapes
+from mclr_fast.models.var import VQVAE
+from mclr_fast.models.var.scales import PATCH_NUMS
+from mclr_fast.models.var.snapshot import vqvae_arguments
 
 
 @pytest.fixture
@@ -310,40 +312,38 @@ def test_var_says_its_heads(tmp_path, door):
     assert same(torch.load(tmp_path / "out.pth", weights_only=True), state)
 
 
-VQVAE = dict(width=4, z_channels=2, vocab_size=16, num_scales=3, num_phi=4)
+SMALL_VQVAE = dict(z_channels=2, vocab_size=16, ch=32, v_patch_nums=[1, 2, 3], share_quant_resi=4)
 
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.robust("producers")
 def test_var_s_vqvae(tmp_path, door, nested):
     """There and back; beside a transformer, as VAR's own runs save it, by its key."""
-    state = {name: torch.randn(shape) for name, shape in expected_shapes(**VQVAE).items()}
+    state = VQVAE(**SMALL_VQVAE).state_dict()
     path = tmp_path / "vae_ch160v4096z32.pth"
     torch.save({"trainer": {"var_wo_ddp": var_state(), "vae_local": state}} if nested else state, path)
     assert read_pickled(path).config["family"] == ("var" if nested else "vqvae")
     assert door(path, tmp_path / "vae", *(["--part", "vae_local"] if nested else []))[0] == 0
     config, found = read_state(tmp_path / "vae")
-    assert config["net"] == dict(vocab_size=16, z_channels=2, ch=4, num_scales=3, num_phi=4)
-    assert same(found, state)
+    assert config["net"] == SMALL_VQVAE and same(found, state)
+    assert same(load(tmp_path / "vae").state_dict(), state)
     assert door(tmp_path / "vae", "--to", "var-pth", tmp_path / "back.pth")[0] == 0
     assert same(torch.load(tmp_path / "back.pth", weights_only=True), state)
 
 
 def test_vqvae_s_published_shapes():
-    """324 entries; encoder 44.1M parameters, decoder 64.7M."""
-    shapes = expected_shapes(160, 32, 4096, 10, 4)
-    numel = lambda part: sum(torch.Size(v).numel() for k, v in shapes.items() if k.startswith(part))  # noqa: E731
-    assert (len(shapes), round(numel("encoder") / 1e6, 1), round(numel("decoder") / 1e6, 1)) == (
-        324,
-        44.1,
-        64.7,
+    """They tell its arguments; others are named."""
+    with torch.device("meta"):
+        shapes = {name: list(tensor.shape) for name, tensor in VQVAE().state_dict().items()}
+    assert vqvae_arguments(shapes) == dict(
+        vocab_size=4096, z_channels=32, ch=160, v_patch_nums=list(PATCH_NUMS), share_quant_resi=4
     )
     for change, says in (
         ({"more": [1]}, "'more' is \\[1\\], and unknown"),
         ({"quant_conv.bias": [9]}, "quant_conv"),
     ):
         with pytest.raises(ValueError, match=says):
-            arguments_of(shapes | change)
+            vqvae_arguments(shapes | change)
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 560123456\n"

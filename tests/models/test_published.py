@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mclr_fast.models import load, published, read_config, resolve
+from mclr_fast.models import Model, load, published, read_config, resolve
 from mclr_fast.models.edm2 import PRESETS
-from mclr_fast.models.pickled import NVIDIA_FILES
+from mclr_fast.models.pickled import NVIDIA_FILES, VAR_FILES
 from mclr_fast.models.published import FILES, find, local, to_download
+from mclr_fast.models.var import VAR
 from mclr_fast.runtime.errors import RunError
 
 NAME = "edm2-img64-s-1073741-0.075"
@@ -38,8 +39,12 @@ def test_every_entry_is_whole():
         assert FILES[net].kind == "network" and name.startswith(net.rpartition("-uncond")[0] or name[:9])
         assert (gnet is None) == (guidance == 1) and (gnet is None or gnet in FILES)
     networks = [file for file in FILES.values() if file.kind == "network"]
-    assert all(NVIDIA_FILES.fullmatch(file.address.rpartition("/")[2]) for file in networks)
-    assert all(any(file.name.startswith(f"{preset}-") for preset in PRESETS) for file in networks)
+    files = {file.name: file.address.rpartition("/")[2] for file in networks}
+    var = {name for name in files if VAR_FILES.fullmatch(files[name])}
+    assert var == {*(f"var_d{depth}" for depth in (16, 20, 24, 30, 36)), "vae_ch160v4096z32"}
+    assert all(NVIDIA_FILES.fullmatch(files[name]) for name in files.keys() - var)
+    diffusion = [name for name in files if "var_d" not in name and "vae" not in name]
+    assert all(any(name.startswith(f"{preset}-") for preset in PRESETS) for name in diffusion)
     assert {file.name for file in FILES.values()} - {file.name for file in networks} == {
         "edm2-img64-ref",
         "edm2-img512-ref",
@@ -133,3 +138,27 @@ def test_an_address_that_no_model_is_read_from(there):
     with pytest.raises(RunError, match="names no file"):
         resolve("https://there/")
     assert not there.asked
+
+
+def test_var_is_published_with_its_vqvae():
+    """Depths, sizes and licences; all have one VQVAE."""
+    root = "https://huggingface.co/FoundationVision/var/resolve/main"
+    assert find("var_d24").address == f"{root}/var_d24.pth"
+    assert find(f"{root}/vae_ch160v4096z32.pth").name == "vae_ch160v4096z32"
+    assert find("var_d36").about == "VAR-d36-s, ImageNet-512" and find("var_d36").licence == "MIT"
+    assert find("var_d30-ddo").licence == "CC BY-NC-SA 4.0"
+
+
+def test_var_by_its_name_has_its_vqvae_by_its_own(server, tmp_path, monkeypatch):
+    """The VQVAE is taken when it is needed; one that lies beside a file goes before it."""
+    net = VAR(depth=1, embed_dim=8, num_heads=1, num_classes=2, patch_nums=(1, 2))
+    torch.save(net.state_dict(), tmp_path / "var_d16.pth")
+    server.content = (tmp_path / "var_d16.pth").read_bytes()
+    monkeypatch.setitem(FILES, "var_d16", replace(FILES["var_d16"], address=f"{server.address[:-4]}.pth"))
+    found = read_config("var_d16")["net"]
+    assert "vqvae" not in found and found["patch_nums"] == [1, 2]
+    assert Model.of(read_config("var_d16")).codec().tokenizer.source == "vae_ch160v4096z32"
+    assert len(server.asked) == 1 and to_download("vae_ch160v4096z32") is not None
+    (tmp_path / "vae_ch160v4096z32.pth").write_bytes(b"")
+    beside = read_config(tmp_path / "var_d16.pth")["net"]["vqvae"]
+    assert beside == str(tmp_path / "vae_ch160v4096z32.pth")

@@ -27,12 +27,12 @@ from mclr_fast.sampling.generate import generate
 
 from ..judging import DEFAULT_K, panel_of, weights_of
 from ..ranges import MAX_SAMPLES, check_neighbors
-from .ready_model import classes_of, classes_of_seeds, image_shape, made_with, ready_model
+from .ready_model import ReadyModel, classes_of, classes_of_seeds, image_shape, made_with, ready_model
 
 # How a model is sampled: nothing to images that are there.
 SAMPLING = (
     "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance_interval",
-    "guidance", "gnet", "strength", "base", "vae", "labels", "balance", "cuda_graphs",
+    "top_k", "top_p", "guidance", "gnet", "strength", "base", "vae", "labels", "balance", "cuda_graphs",
     "first_seed", "num_samples",
 )  # fmt: skip
 DEFAULTS = {"protocol": EMBEDDED, "first_seed": 0}
@@ -91,7 +91,7 @@ def _as_its_run(config: EvaluateConfig, judged: Mapping[str, Any]) -> EvaluateCo
     said = {**DEFAULTS, **judged}
     if config.protocol not in (None, judged.get("protocol")):
         said = DEFAULTS | {name: judged[name] for name in ("vae", "gnet") if name in judged}
-    if config.guidance == 1:
+    if config.guidance in (None, 1):
         said.pop("gnet", None)
     if config.ref or config.data:
         said.pop("ref", None)
@@ -138,8 +138,8 @@ def _of_model(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: Stop
         batches = generate(ready.sampler, seeds, labels, batch_size=size, ranks=ranks, stop=stop)
         seen = seen_in_samples(judge, len(seeds), batches, ready.decode)
         row = Row(
-            name=_name(config),
-            kind=_kind(config),
+            name=_name(ready),
+            kind=_kind(ready),
             images_seen=0,
             nfe=ready.sampler.nfe,
             samples=len(seeds),
@@ -166,14 +166,15 @@ def _seeds(config: EvaluateConfig) -> list[range]:
     return [range(first + i * n, first + (i + 1) * n) for i in range(config.repeats)]
 
 
-def _kind(config: EvaluateConfig) -> Kind:
-    if config.strength is not None:
+def _kind(ready: ReadyModel) -> Kind:
+    if ready.options.strength is not None:
         return "dial"
-    return "trained" if config.guidance == 1 else "guidance"
+    return "trained" if ready.options.guidance == ready.model.family.unguided else "guidance"
 
 
-def _name(config: EvaluateConfig) -> str:
-    return Path(config.model).name if config.guidance == 1 else f"cfg-{config.guidance:g}"
+def _name(ready: ReadyModel) -> str:
+    guidance, family = ready.options.guidance, ready.model.family
+    return Path(ready.options.model).name if guidance == family.unguided else f"{family.guided}-{guidance:g}"
 
 
 def _printed(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,14 +17,16 @@ from mclr_fast.models import Model, interpolate, load, read_config, weights_file
 from mclr_fast.models.codecs import LatentCodec
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256
-from mclr_fast.runtime.options import Check
+from mclr_fast.runtime.options import Check, option_of
 from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.sampling import Sampler, seeded_labels
 
 from ..ranges import MAX_SAMPLES, check_sampler
 
-NUMBERS = ("num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
+NUMBERS = (
+    "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "top_k", "top_p",
+)  # fmt: skip
 SPAN = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")  # an integer, or the first and the last of some
 MAX_SHOWN = 80  # characters of an option that a message repeats
 NEEDS_GUIDE = (
@@ -63,7 +65,10 @@ def ready_model(config: SampleConfig, device: torch.device, net: nn.Module | Non
     try:
         description = read_config(config.model) if net is None else net.description
         model = Model.of(description)
+        check_known(config, model)
         config = model.sampler_options(config)
+        if config.guidance is None:
+            config = replace(config, guidance=model.family.unguided)
         check_sampler(config)
         check_guidance(config, model)
         decode = decoder_of(model.codec(), config.vae, device, config.model)
@@ -74,19 +79,30 @@ def ready_model(config: SampleConfig, device: torch.device, net: nn.Module | Non
         if base is not None:
             net = interpolate(load(base, dtype=dtype), net, config.strength)
         guide = None if config.gnet is None else load(config.gnet, dtype=dtype).to(device)
+        sampler = model.sampler(net.to(device), config, guidance=config.guidance, guide=guide)
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
-    sampler = model.sampler(net.to(device), config, guidance=config.guidance, guide=guide)
     return ReadyModel(model, config, base, sampler, decode, dtype)
+
+
+def check_known(config: SampleConfig, model: Model) -> None:
+    """RunError for a sampler's number that the model's sampler does not have."""
+    for name in ("num_steps", "sigma_min", "sigma_max", "rho", "top_k", "top_p"):
+        if getattr(config, name) is not None and name not in model.sampler_defaults:
+            known = ", ".join(option_of(each) for each in model.sampler_defaults if each != "classes")
+            raise RunError(f"{option_of(name)} is no option of {config.model}'s sampler, which has {known}.")
 
 
 def check_guidance(config: SampleConfig, model: Model) -> None:
     """Whether there is something that guides, and it fits. RunError, ValueError or OSError."""
     Check(config)(math.isfinite, "finite", "guidance")
-    if config.guidance == 1:
+    unguided = model.family.unguided
+    if config.guidance == unguided:
         if config.gnet or config.guidance_interval:
             option = "--gnet" if config.gnet else "--guidance-interval"
-            raise RunError(f"{option} does nothing at --guidance 1: raise it, or leave {option} out.")
+            raise RunError(
+                f"{option} does nothing at --guidance {unguided:g}: raise it, or leave {option} out."
+            )
         return
     if config.gnet is None:
         if model.facts.num_classes == 0:
@@ -237,7 +253,8 @@ def image_shape(
     decode: Callable[[Tensor], Tensor], model: Model, device: torch.device
 ) -> tuple[int, int, int]:
     """(C, H, W) of the images that are decoded of what the model gives."""
-    return tuple(decode(torch.zeros(1, *model.facts.shape, device=device)).shape[1:])
+    one = torch.zeros(1, *model.facts.shape, dtype=model.facts.dtype, device=device)
+    return tuple(decode(one).shape[1:])
 
 
 def _times(shape: tuple[int, ...]) -> str:

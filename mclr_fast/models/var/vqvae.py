@@ -1,99 +1,83 @@
-"""The published state_dict of VAR's VQVAE: its arguments by its names and shapes."""
+"""VAR's multi-scale VQVAE: tokens of images, images of tokens."""
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
+from collections.abc import Sequence
 
-from .state_dict import Shapes
+import torch
+from torch import Tensor, nn
 
-WIDTHS = (1, 1, 2, 2, 4)  # multiples of the base width, by level
-ENCODER_BLOCKS, DECODER_BLOCKS = 2, 3  # a level
+from .autoencoder import DOWNSAMPLING, NORM_GROUPS, Decoder, Encoder
+from .quantizer import Quantizer
+from .scales import PATCH_NUMS
 
 
-def arguments_of(shapes: Shapes) -> dict[str, Any]:
-    """What its shapes tell: codebook, latent and base widths, scales, and residual convolutions (Phi).
+class VQVAE(nn.Module):
+    """Encoder, multi-scale quantiser, decoder, by their published names. Source: VAR (arXiv 2404.02905).
 
-    Errors    ValueError naming the first tensor that is missing, unknown or of another shape.
+    Args:
+        vocab_size, z_channels: entries of the codebook, and their channels.
+        ch: width of the convolutional networks, a multiple of 32.
+        v_patch_nums: side of each scale's token map; images have 16 times the last one's.
+        quant_resi, share_quant_resi: as `Quantizer`.
     """
-    try:
-        width = shapes["encoder.conv_in.weight"][0]
-        vocab_size, z_channels = shapes["quantize.embedding.weight"]
-        num_scales = shapes["quantize.ema_vocab_hit_SV"][0]
-    except (LookupError, ValueError) as error:
-        raise ValueError(f"its tensors are not those of VAR's VQVAE ({error} is missing).") from None
-    phi = "quantize.quant_resi.qresi_ls.{}.weight"
-    num_phi = next(i for i in itertools.count() if phi.format(i) not in shapes)
-    expected = expected_shapes(width, z_channels, vocab_size, num_scales, num_phi)
-    for name in sorted(expected.keys() | shapes.keys()):
-        if expected.get(name) != shapes.get(name):
-            theirs, known = shapes.get(name, "missing"), expected.get(name, "unknown")
-            raise ValueError(f"its {name!r} is {theirs}, and {known} in VAR's VQVAE.")
-    return dict(
-        vocab_size=vocab_size, z_channels=z_channels, ch=width, num_scales=num_scales, num_phi=num_phi
-    )
 
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 4096,
+        z_channels: int = 32,
+        ch: int = 160,
+        v_patch_nums: Sequence[int] = PATCH_NUMS,
+        quant_resi: float = 0.5,
+        share_quant_resi: int = 4,
+    ):
+        super().__init__()
+        if ch < 1 or ch % NORM_GROUPS:
+            raise ValueError(f"ch = {ch} is no multiple of {NORM_GROUPS}, of which its norms make groups.")
+        self.encoder = Encoder(ch, z_channels)
+        self.decoder = Decoder(ch, z_channels)
+        self.quantize = Quantizer(vocab_size, z_channels, v_patch_nums, quant_resi, share_quant_resi)
+        self.quant_conv = nn.Conv2d(z_channels, z_channels, 3, padding=1)
+        self.post_quant_conv = nn.Conv2d(z_channels, z_channels, 3, padding=1)
 
-def expected_shapes(width: int, z_channels: int, vocab_size: int, num_scales: int, num_phi: int) -> Shapes:
-    """Names and shapes of the VQVAE's state_dict."""
-    widths = [width * multiple for multiple in WIDTHS]
-    deepest = len(widths) - 1
-    shapes = _conv("encoder.conv_in", width, 3, 3)
-    current = width
-    for level, level_width in enumerate(widths):
-        place = f"encoder.down.{level}"
-        for block in range(ENCODER_BLOCKS):
-            shapes |= _block(f"{place}.block.{block}", current, level_width)
-            current = level_width
-            if level == deepest:
-                shapes |= _attention(f"{place}.attn.{block}", current)
-        if level < deepest:
-            shapes |= _conv(f"{place}.downsample.conv", current, current, 3)
-    shapes |= _middle("encoder", current) | _norm("encoder.norm_out", current)
-    shapes |= _conv("encoder.conv_out", z_channels, current, 3)
-    shapes |= _conv("decoder.conv_in", current, z_channels, 3) | _middle("decoder", current)
-    for level in reversed(range(len(widths))):
-        place = f"decoder.up.{level}"
-        for block in range(DECODER_BLOCKS):
-            shapes |= _block(f"{place}.block.{block}", current, widths[level])
-            current = widths[level]
-            if level == deepest:
-                shapes |= _attention(f"{place}.attn.{block}", current)
-        if level > 0:
-            shapes |= _conv(f"{place}.upsample.conv", current, current, 3)
-    shapes |= _norm("decoder.norm_out", current) | _conv("decoder.conv_out", 3, current, 3)
-    shapes |= {
-        "quantize.ema_vocab_hit_SV": [num_scales, vocab_size],
-        "quantize.embedding.weight": [vocab_size, z_channels],
-    }
-    for i in range(num_phi):
-        shapes |= _conv(f"quantize.quant_resi.qresi_ls.{i}", z_channels, z_channels, 3)
-    return (
-        shapes
-        | _conv("quant_conv", z_channels, z_channels, 3)
-        | _conv("post_quant_conv", z_channels, z_channels, 3)
-    )
+    @property
+    def quantizer(self) -> Quantizer:
+        """What `VAR.generate` takes."""
+        return self.quantize
 
+    @property
+    def img_resolution(self) -> int:
+        """Side of the images, in pixels."""
+        return DOWNSAMPLING * self.quantize.patch_nums[-1]
 
-def _conv(name: str, num_out: int, num_in: int, side: int) -> Shapes:
-    return {f"{name}.weight": [num_out, num_in, side, side], f"{name}.bias": [num_out]}
+    @torch.no_grad()
+    def encode_tokens(self, images: Tensor) -> list[Tensor]:
+        """Images float32 [B,3,H,W] in [-1, 1] -> the tokens of each scale, int64 [B, p_k^2].
 
+        Errors    ValueError for images of another size.
+        """
+        side = self.img_resolution
+        if images.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"the images are {list(images.shape[1:])}, but the VQVAE's scales of "
+                f"{list(self.quantize.patch_nums)} are of images [3, {side}, {side}]."
+            )
+        return self.quantize.encode(self.quant_conv(self.encoder(images)))
 
-def _norm(name: str, width: int) -> Shapes:
-    return {f"{name}.weight": [width], f"{name}.bias": [width]}
+    @torch.no_grad()
+    def decode_tokens(self, tokens: Sequence[Tensor]) -> Tensor:
+        """The tokens of each scale, or [B,L] -> images float32 [B,3,H,W] in [-1, 1]."""
+        whole = tokens if isinstance(tokens, Tensor) else torch.cat(list(tokens), dim=1)
+        self.quantize.check(whole)
+        return self.decode_features(self.quantize.decode(self.quantize.split(whole)))
 
+    def decode_features(self, fhat: Tensor) -> Tensor:
+        """What tokens stand for, [B,Cv,P,P] -> images float32 [B,3,H,W], clamped to [-1, 1]."""
+        return self.decoder(self.post_quant_conv(fhat)).clamp(-1, 1)
 
-def _block(name: str, width_in: int, width_out: int) -> Shapes:
-    shapes = _norm(f"{name}.norm1", width_in) | _conv(f"{name}.conv1", width_out, width_in, 3)
-    shapes |= _norm(f"{name}.norm2", width_out) | _conv(f"{name}.conv2", width_out, width_out, 3)
-    return shapes | (_conv(f"{name}.nin_shortcut", width_out, width_in, 1) if width_in != width_out else {})
-
-
-def _attention(name: str, width: int) -> Shapes:
-    shapes = _norm(f"{name}.norm", width) | _conv(f"{name}.qkv", 3 * width, width, 1)
-    return shapes | _conv(f"{name}.proj_out", width, width, 1)
-
-
-def _middle(name: str, width: int) -> Shapes:
-    shapes = _block(f"{name}.mid.block_1", width, width) | _attention(f"{name}.mid.attn_1", width)
-    return shapes | _block(f"{name}.mid.block_2", width, width)
+    @torch.no_grad()
+    def teacher_inputs(self, tokens: Tensor) -> Tensor:
+        """Tokens int64 [B,L] -> what a transformer is given beside the label, [B, L - p_0^2, z_channels]."""
+        self.quantize.check(tokens)
+        return self.quantize.teacher_inputs(tokens)

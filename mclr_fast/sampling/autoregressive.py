@@ -1,0 +1,112 @@
+"""Tokens drawn from logits: which are kept, how one is drawn, and the sampler of networks that do so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+Draw = Callable[[Tensor, int], Tensor]
+"""(probabilities float32 [b,l,V], number of tokens drawn before) -> tokens int64 [b,l]."""
+
+
+def kept(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
+    """Logits [...,V], with -inf in place of those that are not to be drawn.
+
+    top_k: those below the k-th largest go, ties with it stay; then top_p: of the rest, sorted upwards, those
+    go whose probabilities add up to at most 1 - top_p, but for the largest. 0 switches either off.
+    """
+    if top_k > 0:
+        least = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -math.inf)
+    if top_p > 0:
+        upwards, order = logits.sort(dim=-1)
+        dropped = upwards.softmax(-1).cumsum(-1) <= 1 - top_p
+        dropped[..., -1] = False
+        logits = logits.masked_fill(dropped.scatter(-1, order, dropped), -math.inf)
+    return logits
+
+
+def check_kept(top_k: int, top_p: float) -> None:
+    """ValueError for a number that `kept` does not take."""
+    if top_k < 0:
+        raise ValueError(f"top_k must be at least 0 (0 = off), not {top_k}.")
+    if not 0 <= top_p <= 1:
+        raise ValueError(f"top_p must be in [0, 1] (0 = off), not {top_p}.")
+
+
+def drawn_by(generator: torch.Generator | None) -> Draw:
+    """One generator's multinomial draws, a scale's all at once: what VAR's own code draws; None: torch's."""
+
+    def draw(probabilities: Tensor, _: int) -> Tensor:
+        flat = probabilities.flatten(0, 1)
+        return torch.multinomial(flat, 1, replacement=True, generator=generator).view(probabilities.shape[:2])
+
+    return draw
+
+
+def drawn_at(uniforms: Tensor) -> Draw:
+    """Draws at uniforms in [0, 1), float32 [b,L]: the token in whose share of the probabilities each lies."""
+
+    def draw(probabilities: Tensor, begin: int) -> Tensor:
+        ends = probabilities.double().cumsum(-1)
+        own = uniforms[:, begin : begin + probabilities.shape[1], None].double()
+        return torch.searchsorted(ends, own * ends[..., -1:], right=True).squeeze(-1)
+
+    return draw
+
+
+class Generator(Protocol):
+    """A network that makes images token by token."""
+
+    def __call__(self, labels: Tensor, *, guidance: float, top_k: int, top_p: float, draw: Draw) -> Tensor:
+        """Labels int64 [b] -> tokens int64 [b,L]."""
+        ...
+
+
+@dataclass(frozen=True)
+class AutoregressiveSampler:
+    """Images drawn token by token, with one set of options; a `sampler.Sampler`.
+
+    Args:
+        generate: the network; num_tokens: of an image; calls: of the network that an unguided image takes.
+        device: where images are made.
+        top_k, top_p: as `kept`.
+        guidance: its strength, 0 = none.
+        hold: a context in which what does not change between calls is made once.
+    """
+
+    generate: Generator
+    num_tokens: int
+    calls: int
+    device: torch.device
+    top_k: int = 0
+    top_p: float = 0.0
+    guidance: float = 0.0
+    hold: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    unguided: ClassVar[float] = 0.0
+
+    @property
+    def nfe(self) -> int:
+        """A call a scale, and as many without the label where it is guided."""
+        return self.calls if self.guidance == self.unguided else 2 * self.calls
+
+    def held(self) -> AbstractContextManager[None]:
+        """As `Sampler.held`."""
+        return self.hold()
+
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """As `Sampler.start`: a uniform a token, float32 [b,L], drawn on the CPU."""
+        generators = [torch.Generator().manual_seed(int(seed) % 2**32) for seed in seeds]
+        return torch.stack([torch.rand(self.num_tokens, generator=g) for g in generators]).to(self.device)
+
+    def __call__(self, start: Tensor, labels: Tensor) -> Tensor:
+        """As `Sampler.__call__`, tokens int64 [b,L]."""
+        options = {"guidance": self.guidance, "top_k": self.top_k, "top_p": self.top_p}
+        return self.generate(labels, **options, draw=drawn_at(start))
