@@ -45,7 +45,7 @@ def test_a_promise_is_kept_or_not_by_its_own_ratio():
 
 def test_every_target_has_a_row_that_is_written():
     rows = {"step-bf16-k3", "step-bf16-k7", "step-fp32-k3", "step-embedded", "memory-k15", "contrast-loss"}
-    rows |= {"step-gpu-s64-k3"}
+    rows |= {"step-default", "step-gpu-s64-k3"}
     sampled = {f"sampler-b{n}-fp32" for n in (1, 8, 64, 250)} | {"sampler-b64-bf16"}
     sampled |= {f"sampler-gpu-b{n}" for n in (1, 8, 64)}
     assert {target.where["row"] for target in report.TARGETS} == rows | sampled | {

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .head import linear_cross_entropy
+from mclr_fast import ops
+
 from .inference import generate
 from .layers import AdaLN, Block, HeadNorm
 from .quantizer import check_range
@@ -140,7 +141,7 @@ class VAR(nn.Module):
         if targets is None:
             return self.head(hidden).unflatten(0, labels.shape)
         wanted = targets[:, None] if targets.ndim == 2 else targets
-        nll = linear_cross_entropy(
+        nll = ops.linear_cross_entropy(
             hidden.to(self.dtype),
             self.head.weight,
             wanted.expand(*rows.shape, -1).flatten(0, 1),
