@@ -126,14 +126,15 @@ void mclr_contrast_loss_forward(int64_t dtype, const void* pred, const float* x,
 // A chunk of a language head's logits (+ bias, [vocab] or NULL), [rows, vocab] without it, and each row's target. Forward:
 // nll = -log softmax(row)[target], peak = the row's maximum, total = the sum of exp(logit - peak); and, if coefficients
 // [rows] is not NULL, the row becomes coefficient * d nll / d row. Backward: it becomes grad * d nll / d row. A target
-// that is no token makes NaN. add_rows: sums [width] += the sum of x [rows, width] over its rows.
+// that is no token makes NaN. add_rows: sums [width] += the sum of x [rows, width] over its rows, or = if not `adds`.
 void mclr_linear_cross_entropy_forward(int64_t dtype, void* logits, const float* bias, const int64_t* targets,
                                        const float* coefficients, float* nll, float* peak, float* total, int64_t rows,
                                        int64_t vocab);
 void mclr_linear_cross_entropy_backward(int64_t dtype, void* logits, const float* bias, const int64_t* targets,
                                         const float* peak, const float* total, const float* grad, int64_t rows,
                                         int64_t vocab);
-void mclr_linear_cross_entropy_add_rows(int64_t dtype, const void* x, float* sums, int64_t rows, int64_t width);
+void mclr_linear_cross_entropy_add_rows(int64_t dtype, const void* x, float* sums, int64_t adds, int64_t rows,
+                                        int64_t width);
 
 // x_noisy = x + sigma eps, and net_input = (c_in x_noisy, 1) in `dtype`, without the 1 if `ones` is 0. x, x_noisy:
 // [images, columns, channels, pixels]; sigma: [images]; c_in: [images], NULL = 1 / sqrt(sigma^2 + sigma_data^2); eps:

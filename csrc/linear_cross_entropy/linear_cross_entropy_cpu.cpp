@@ -106,7 +106,7 @@ void backward(T* logits, const float* bias, const int64_t* targets, const float*
 // A block of columns at a time, in the first cache; rows in groups, whose sums are added up, which rounds less than
 // adding row by row.
 template <class T>
-void add_rows(const T* x, float* sums, int64_t rows, int64_t width) {
+void add_rows(const T* x, float* sums, bool adds, int64_t rows, int64_t width) {
     constexpr int64_t kBlock = 512, kGroup = 32;
     parallel_for((width + kBlock - 1) / kBlock, rows * kBlock, [&](int64_t begin, int64_t end) {
         float group[kBlock];
@@ -118,10 +118,13 @@ void add_rows(const T* x, float* sums, int64_t rows, int64_t width) {
                 for_vectors(count, [&](int64_t i, auto part) {
                     Vector value = load(from + i, part);
                     if (!opens) value += load(group + i, part);
-                    if (closes)
-                        store(sums + first + i, load(sums + first + i, part) + value, part);
-                    else
+                    float* sum = sums + first + i;
+                    if (!closes)
                         store(group + i, value, part);
+                    else if (adds || r >= kGroup)
+                        store(sum, load(sum, part) + value, part);
+                    else
+                        store(sum, value, part);
                 });
             }
         }
@@ -146,6 +149,7 @@ void mclr_linear_cross_entropy_backward(int64_t dtype, void* logits, const float
     });
 }
 
-void mclr_linear_cross_entropy_add_rows(int64_t dtype, const void* x, float* sums, int64_t rows, int64_t width) {
-    with_dtype(dtype, [&](auto type) { add_rows(static_cast<const decltype(type)*>(x), sums, rows, width); });
+void mclr_linear_cross_entropy_add_rows(int64_t dtype, const void* x, float* sums, int64_t adds, int64_t rows,
+                                        int64_t width) {
+    with_dtype(dtype, [&](auto type) { add_rows(static_cast<const decltype(type)*>(x), sums, adds, rows, width); });
 }

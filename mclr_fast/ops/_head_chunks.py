@@ -32,11 +32,11 @@ class Kernels(Protocol):
     def gradient(self, logits: Tensor, targets: Tensor, level: Tensor, grad: Tensor) -> None:
         """logits become grad * d nll / d logits."""
 
-    def add_product(self, total: Tensor, a: Tensor, b: Tensor) -> None:
-        """total += a^T b, of which total is float32."""
+    def add_product(self, total: Tensor, a: Tensor, b: Tensor, adds: bool) -> None:
+        """total += a^T b, of which total is float32; = if not `adds`."""
 
-    def add_rows(self, total: Tensor, a: Tensor) -> None:
-        """total += a.sum(0)."""
+    def add_rows(self, total: Tensor, a: Tensor, adds: bool) -> None:
+        """total += a.sum(0); = if not `adds`."""
 
 
 class Gradients:
@@ -48,7 +48,8 @@ class Gradients:
         sizes = [hidden.shape, weight.shape, weight.shape[:1]]
         sizes = [size if is_wanted else (0,) for size, is_wanted in zip(sizes, wanted, strict=True)]
         self.hidden = hidden.new_empty(sizes[0])
-        self.weight, self.bias = (hidden.new_zeros(size, dtype=torch.float32) for size in sizes[1:])
+        make = hidden.new_empty if len(hidden) else hidden.new_zeros  # the first chunk sets them
+        self.weight, self.bias = (make(size, dtype=torch.float32) for size in sizes[1:])
 
     def add(self, kernels: Kernels, rows: slice, grad_logits: Tensor) -> None:
         """What one chunk gives."""
@@ -56,9 +57,9 @@ class Gradients:
         if self.wanted[0]:
             torch.mm(grad_logits, weight, out=self.hidden[rows])
         if self.wanted[1]:
-            kernels.add_product(self.weight, grad_logits, hidden[rows])
+            kernels.add_product(self.weight, grad_logits, hidden[rows], rows.start > 0)
         if self.wanted[2]:
-            kernels.add_rows(self.bias, grad_logits)
+            kernels.add_rows(self.bias, grad_logits, rows.start > 0)
 
 
 def chunks(hidden: Tensor, weight: Tensor, together: int = 1) -> Iterator[tuple[slice, Tensor]]:

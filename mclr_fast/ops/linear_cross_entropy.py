@@ -118,17 +118,17 @@ class _Kernels:
             _native.code(logits), logits, self.bias, targets, *level, grad, *logits.shape
         )
 
-    def add_product(self, total: Tensor, a: Tensor, b: Tensor) -> None:
+    def add_product(self, total: Tensor, a: Tensor, b: Tensor, adds: bool) -> None:
         if a.dtype is torch.float32:
-            total.addmm_(a.t(), b)
+            total.addmm_(a.t(), b, beta=int(adds))
             return
         size = max(PRODUCT // max(b.shape[1], 1), 1)
         for sums, part in zip(total.split(size), a.split(size, dim=1), strict=True):
             product = torch.mm(part.t(), b)
-            self.add_rows(sums.view(-1), product.view(1, -1))
+            self.add_rows(sums.view(-1), product.view(1, -1), adds)
 
-    def add_rows(self, total: Tensor, a: Tensor) -> None:
-        _native.cpu().linear_cross_entropy_add_rows(_native.code(a), a, total, *a.shape)
+    def add_rows(self, total: Tensor, a: Tensor, adds: bool) -> None:
+        _native.cpu().linear_cross_entropy_add_rows(_native.code(a), a, total, adds, *a.shape)
 
 
 def _gpu(bias: Tensor | None) -> _head_chunks.Kernels:

@@ -10,7 +10,7 @@ import pytest
 def clock(monkeypatch):
     """A clock that moves when told to."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(interleave, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(interleave, "clock", lambda: clock.now)
     return clock
 
 

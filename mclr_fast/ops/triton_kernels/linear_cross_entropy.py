@@ -156,13 +156,18 @@ class Kernels:
         """logits become `grad` times nll's gradient."""
         backward(grad, logits, targets, *level)
 
-    def add_product(self, total: Tensor, a: Tensor, b: Tensor) -> None:
-        """total += a^T b, which is summed in float32 and not rounded in between."""
+    def add_product(self, total: Tensor, a: Tensor, b: Tensor, adds: bool) -> None:
+        """total += a^T b, which is summed in float32 and not rounded in between; = if not `adds`."""
         if a.dtype is torch.float32:
-            total.addmm_(a.t(), b)
-        else:
+            total.addmm_(a.t(), b, beta=int(adds))
+        elif adds:
             torch.addmm(total, a.t(), b, out_dtype=torch.float32, out=total)
+        else:
+            torch.mm(a.t(), b, out_dtype=torch.float32, out=total)
 
-    def add_rows(self, total: Tensor, a: Tensor) -> None:
-        """total += a.sum(0)."""
-        total += a.sum(0, dtype=torch.float32)
+    def add_rows(self, total: Tensor, a: Tensor, adds: bool) -> None:
+        """total += a.sum(0); = if not `adds`."""
+        if adds:
+            total += a.sum(0, dtype=torch.float32)
+        else:
+            torch.sum(a, 0, dtype=torch.float32, out=total)
