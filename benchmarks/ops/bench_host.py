@@ -63,6 +63,10 @@ def cases():
         "contrast_loss": (ops.contrast_loss, (*evaluations(), torch.ones(1, 2))),
         "double_pixels": (ops.double_pixels, trained(images())),
         "heun_update": (ops.heun_update, (images(), images(), 1.0, images(), 1.0, 0.5)),
+        "linear_cross_entropy": (
+            ops.linear_cross_entropy,
+            (*trained(torch.randn(4, 8), torch.randn(8, 8)), torch.zeros(4, dtype=torch.int64)),
+        ),
         "modulate_silu": (ops.modulate_silu, trained(images(), torch.randn(1, 8))),
         "mp_cat_silu": (ops.mp_cat_silu, (*pair(), 0.5)),
         "mp_sum_clip": (ops.mp_sum_clip, (*pair(), 0.3, 256.0)),
