@@ -77,13 +77,20 @@ class ComparedLoss:
         """As `Loss.backward`."""
         inputs = self.family.inputs(net, rows)
         reference = self.reference.energies(inputs, rows.labels)
-        energy = self.family.energies(net, inputs, rows.labels)
-        if self.objective.separable:
-            shares = self.objective.column_losses(energy, reference, rows.columns, rows.num_columns)
-        else:
-            shares = self.objective(energy, reference).loss_N
-        (shares.sum() * rows.scale).backward()
-        return shares.detach().double().sum(), rows.column_sums(energy)
+
+        def shares(energy: Tensor, part: slice = slice(None)) -> Tensor:
+            if self.objective.separable:
+                return self.objective.column_losses(energy, reference[part], rows.columns, rows.num_columns)
+            return self.objective(energy, reference[part]).loss_N
+
+        def coefficients(energy: Tensor, part: slice) -> Tensor:
+            with torch.enable_grad():
+                energy = energy.detach().requires_grad_()
+                (grad,) = torch.autograd.grad(shares(energy, part).sum() * rows.scale, energy)
+            return grad
+
+        energy = self.family.contrast(net, inputs, rows.labels, coefficients)
+        return shares(energy).double().sum(), rows.column_sums(energy)
 
 
 @dataclass(frozen=True)

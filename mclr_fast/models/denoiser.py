@@ -13,7 +13,7 @@ from mclr_fast import ops
 from mclr_fast.data import rng
 from mclr_fast.sampling import HeunSampler, Unconditional
 
-from .family import Arguments, Facts, Family
+from .family import Arguments, Coefficients, Facts, Family
 from .rows import Rows
 from .scalings import Scalings
 
@@ -151,10 +151,12 @@ class Denoisers(Family):
         return self.score(net, inputs, self.outputs(net, inputs, labels_NR))
 
     def contrast(
-        self, net: nn.Module, inputs: NoisyInputs, labels_NR: Tensor, coefficients_NR: Tensor
+        self, net: nn.Module, inputs: NoisyInputs, labels_NR: Tensor, coefficients: Coefficients
     ) -> Tensor:
-        """As `Family.contrast`, in one pass."""
-        return self.backward(net, inputs, self.outputs(net, inputs, labels_NR), coefficients_NR)
+        """As `Family.contrast`; in one pass where the coefficients are known beforehand."""
+        if callable(coefficients):
+            return super().contrast(net, inputs, labels_NR, coefficients)
+        return self.backward(net, inputs, self.outputs(net, inputs, labels_NR), coefficients)
 
     def sampler(
         self,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Arguments = dict[str, Any]
 """A config.json's "net": what a network is built with."""
+Coefficients = Tensor | Callable[[Tensor, slice], Tensor]
+"""d loss / d energy, [n,w]; or a function (energies of some rows, the rows) where energies decide them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Facts:
     shape: tuple[int, ...]
     num_classes: int
     dtype: torch.dtype = torch.float32
+
+
+def coefficients_of(energy: Tensor, coefficients: Coefficients) -> Tensor:
+    """The coefficients [n,w] at these energies."""
+    return coefficients(energy.detach(), slice(None)) if callable(coefficients) else coefficients
 
 
 class Law(Protocol):
@@ -140,13 +147,13 @@ class Family(ABC):
         """What a network computes in."""
         return getattr(net, "dtype", torch.float32)
 
-    def contrast(self, net: nn.Module, inputs: Any, labels_NR: Tensor, coefficients_NR: Tensor) -> Tensor:
+    def contrast(self, net: nn.Module, inputs: Any, labels_NR: Tensor, coefficients: Coefficients) -> Tensor:
         """Back-propagate the sum of coefficients times energies; returns the energies, without gradient.
 
         The step's scale is in the coefficients: so a gradient that the pass itself makes is the final one.
         """
         energy = self.energies(net, inputs, labels_NR)
-        (energy * coefficients_NR).sum().backward()
+        (energy * coefficients_of(energy, coefficients)).sum().backward()
         return energy.detach()
 
     def own_loss(self, net: nn.Module, inputs: Any, labels_NR: Tensor) -> tuple[Tensor, Tensor]:

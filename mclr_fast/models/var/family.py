@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mclr_fast.data import Codec, Dataset, rng
-from mclr_fast.models.family import Arguments, Facts, Family
+from mclr_fast.models.family import Arguments, Coefficients, Facts, Family, coefficients_of
 from mclr_fast.models.rows import Rows
 from mclr_fast.sampling.autoregressive import AutoregressiveSampler, Draw
 
@@ -134,10 +134,12 @@ class Autoregressive(Family):
         """As `Family.energies`: exact."""
         return net(labels_NR, inputs.inputs, inputs.tokens, kept=inputs.kept)
 
-    def contrast(self, net: VAR, inputs: TokenInputs, labels_NR: Tensor, coefficients_NR: Tensor) -> Tensor:
+    def contrast(
+        self, net: VAR, inputs: TokenInputs, labels_NR: Tensor, coefficients: Coefficients
+    ) -> Tensor:
         """As `Family.contrast`; the head's gradient is made in its forward pass."""
-        energy = net(labels_NR, inputs.inputs, inputs.tokens, coefficients=coefficients_NR, kept=inputs.kept)
-        (energy * coefficients_NR).sum().backward()
+        energy = net(labels_NR, inputs.inputs, inputs.tokens, coefficients=coefficients, kept=inputs.kept)
+        (energy * coefficients_of(energy, coefficients)).sum().backward()
         return energy.detach()
 
     def own_loss(self, net: VAR, inputs: TokenInputs, labels_NR: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -117,7 +117,7 @@ class VAR(nn.Module):
         x_BLCv_wo_first_l: Tensor,
         targets: Tensor | None = None,
         *,
-        coefficients: Tensor | None = None,
+        coefficients: Tensor | Callable[[Tensor, slice], Tensor] | None = None,
         kept: Tensor | None = None,
     ) -> Tensor:
         """Logits of every token, each given the coarser scales of its image; or -log p of an image's tokens.
@@ -125,8 +125,9 @@ class VAR(nn.Module):
         Shapes    labels: int64 [N] or [N,R]; x_BLCv_wo_first_l: float32 [N, L - p_0^2, Cv], or
                   [N, R, L - p_0^2, Cv] where a row's images differ -> logits float32 [N,L,V] or [N,R,L,V].
                   targets: the tokens, int64 [N,L] or [N,R,L] -> float32 [N] or [N,R], summed over an image's.
-                  coefficients: [N] or [N,R], what the result's gradient will be where it is known: then the
-                  head's is made in the same pass. kept: as `kept_branches` gives it; None: in training, of
+                  coefficients: [N] or [N,R], what the result's gradient will be where it is known, or known
+                  from the result, by a function (part of it [n,R], its rows) -> [n,R]: then the head's
+                  gradient is made in the same pass. kept: as `kept_branches` gives it; None: in training, of
                   torch's own draws, else all branches are.
         Gradient  the parameters.
         Cost      token embeddings once an image of N, all else once an evaluation of N R. With targets,
@@ -141,14 +142,19 @@ class VAR(nn.Module):
         if targets is None:
             return self.head(hidden).unflatten(0, labels.shape)
         wanted = targets[:, None] if targets.ndim == 2 else targets
+        known = coefficients
+        if callable(coefficients):
+            known = lambda nll, part: coefficients(nll.sum(dim=2), part)  # noqa: E731
+        elif coefficients is not None:
+            known = coefficients.view(rows.shape)
         nll = ops.linear_cross_entropy(
-            hidden.to(self.dtype),
+            hidden.to(self.dtype).unflatten(0, rows.shape),
             self.head.weight,
-            wanted.expand(*rows.shape, -1).flatten(0, 1),
+            wanted.expand(*rows.shape, -1),
             bias=self.head.bias,
-            coefficients=None if coefficients is None else coefficients.flatten(),
+            coefficients=known,
         )
-        return nll.sum(dim=1).view(labels.shape)
+        return nll.sum(dim=2).view(labels.shape)
 
     def log_prob(self, tokens: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
         """log p of images: tokens [B,L], labels [B], inputs as `forward` -> [B]. Not of wrapped nets."""

@@ -117,13 +117,20 @@ def test_energies_are_minus_log_p(model, net, vqvae):
     torch.testing.assert_close(of_images, torch.stack(apart, dim=1))
 
 
-def test_contrast_is_the_gradient_of_energies(model, net):
+def decided(energy, part):
+    """Coefficients that a row's energies decide."""
+    scale = torch.tensor([1.0, -2.0])[part]
+    return scale[:, None] * torch.stack([(energy[:, 0] - energy[:, 1]).sigmoid(), energy[:, 1] / 100], dim=1)
+
+
+@pytest.mark.parametrize("coefficients", [torch.tensor([[0.5, -0.5], [0.25, -0.25]]), decided])
+def test_contrast_is_the_gradient_of_energies(model, net, coefficients):
     tokens, labels = torch.randint(16, (2, 14)), torch.tensor([[0, 3], [4, 2]])
-    coefficients = torch.tensor([[0.5, -0.5], [0.25, -0.25]])
     inputs = model.family.inputs(net, rows_of(tokens, labels))
     energy = model.family.contrast(net, inputs, labels, coefficients)
     found = [p.grad.clone() for p in net.parameters()]
-    (model.family.energies(net, inputs, labels) * coefficients).sum().backward()
+    known = coefficients if coefficients is not decided else decided(energy, slice(None))
+    (model.family.energies(net, inputs, labels) * known).sum().backward()
     for p, grad in zip(net.parameters(), found, strict=True):
         torch.testing.assert_close(p.grad - grad, grad, rtol=1e-4, atol=1e-5)
     assert energy.shape == (2, 2) and not energy.requires_grad
