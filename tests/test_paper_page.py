@@ -46,7 +46,8 @@ def test_a_command_is_one_that_its_door_takes(command):
         check_used(config, get_recipe(config.recipe))
         check_options(config, 8, need_files=not config.dry_run)
     if door == "train" and config.recipe != "edm2":  # the miniature's
-        assert FILES[config.init].name.startswith(config.recipe.removesuffix("-search"))
+        base = FILES[config.init].name.replace("_", "-")
+        assert base.startswith(config.recipe.removesuffix("-search"))
     if door == "evaluate" and config.ref:  # else it is as the model's run says
         assert protocol_names(config.protocol) == ["fd-dinov2", "pr-inception", "is"]
         assert {FILES[name].kind for name in config.ref} == {"statistics"}
@@ -66,7 +67,7 @@ def test_the_report_s_runs_are_those_that_are_trained():
 
 def test_the_tables_are_the_paper_s():
     for group in paper_table().groups:
-        for row in group.rows if group.recipe else ():
+        for row in group.rows:
             cells = [str(row.nfe), *(c.text(row.values[c.key]) for c in paper_table().columns)]
             assert f" | {' | '.join(cells)} |" in PAGE
 
@@ -98,3 +99,14 @@ def test_the_gpu_hours_are_the_dry_run_s():
     (line,) = cost_lines(config, counted(config))
     (told,) = re.findall(r"By `--dry-run` ([\d.]+) GPU-hours for EDM2-S", PAGE)
     assert line.startswith(f"GPU-hours       {told} (12 runs to try, 3 final)")
+
+
+def test_var_s_hours_and_memory_are_the_dry_run_s():
+    (sentence,) = re.findall(r"`--dry-run` says (.*\n)GiB", PAGE)
+    told = tuple(re.findall(r"[\d.]+", sentence))
+    found = []
+    for objective in ("mclr", "ccdpo"):
+        config = parse(["--recipe", "var-d24", "--objective", objective, "--precision", "bf16"])
+        step = counted(config)
+        found.append((f"{cost_of(config, step).total:.3g}", f"{step.of(8, 16).total / 2**30:.1f}"))
+    assert told == (found[0][0], found[1][0], found[0][1], found[1][1])

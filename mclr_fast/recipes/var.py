@@ -21,7 +21,7 @@ def finetune(preset_name: str) -> RunConfig:
         note=NOTE,
         family="var",
         net=PRESETS[preset_name].net,
-        protocol="fid,is,pr-inception",
+        protocol="paper",
         objective=ObjectiveConfig(objective="mclr", num_negatives=1),
         train=TrainConfig(
             duration=2**18,

@@ -53,7 +53,7 @@ class PaperGroup:
     """The rows of one base; recipe: ours for it."""
 
     data: str
-    recipe: str | None
+    recipe: str
     rows: Sequence[PaperRow]
 
     @property
@@ -73,10 +73,13 @@ class PaperTable:
 
     def group_of(self, recipe: str) -> PaperGroup | None:
         """The rows of the same images as a recipe's; None where the paper has none."""
-        data = "-".join(recipe.split("-")[:2])  # edm2-img64-s: edm2-img64
-        if "-" not in data:  # edm2, of any images
-            return None
-        return next((g for g in self.groups if g.recipe and g.recipe.startswith(f"{data}-")), None)
+        return next((g for g in self.groups if _images_of(g.recipe) == _images_of(recipe)), None)
+
+
+def _images_of(recipe: str) -> str:
+    """edm2-img64-s, edm2-img64-s-search: edm2-img64; all VARs: var."""
+    family, *rest = recipe.split("-")
+    return family if family == "var" else "-".join([family, *rest[:1]])
 
 
 @cache
