@@ -83,7 +83,8 @@ def test_a_run_as_the_recipe_has_it(config, tmp_path, weights, capsys):
     options = ["--device", "cpu", "--precision", "fp32", "--inception-weights", str(weights["inception"])]
     assert evaluate.main([str(tmp_path / "run"), *options]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["fd"] == summary.best.fd and found["judged"]["top_p"] == 0.96
+    assert found["fd"] == pytest.approx(summary.best.fd, rel=1e-4)  # the same tokens, in other batches
+    assert found["judged"]["top_p"] == 0.96
 
 
 def test_ddo_takes_its_own_samples(config):
