@@ -1,4 +1,4 @@
-"""A network frozen as it was: its weights in half precision, and a network of the trained one's kind."""
+"""A network frozen as it was: its weights, and a network of the trained one's kind."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mclr_fast import models
 class FrozenReference:
     """Weights that stay, by published names, and the network that computes with them.
 
-    Parameters are float16, as in NVIDIA's snapshots; buffers, the Fourier features, keep their precision.
-    A reference behaves alike before and after it was saved, because it is rounded from the start.
+    A reference behaves alike before and after it was saved, because it is rounded from the start; buffers,
+    such as Fourier features, keep their precision.
     """
 
     def __init__(self, weights: dict[str, Tensor], source: str):
@@ -27,23 +27,26 @@ class FrozenReference:
         self._network: nn.Module | None = None
 
     @classmethod
-    def of(cls, net: nn.Module, source: str = "the net at the first call") -> FrozenReference:
-        """The weights of `net` as they are now, on the CPU."""
-        net = _unwrapped(net)
+    def of(
+        cls, net: nn.Module, dtype: torch.dtype | None, source: str = "the net at the first call"
+    ) -> FrozenReference:
+        """The weights of `net` as they are now, on the CPU; dtype: of the parameters, None: their own."""
+        net = unwrapped(net)
         parameters = {name for name, _ in net.named_parameters()}
         weights = {
-            name: tensor.detach().to("cpu", torch.float16 if name in parameters else tensor.dtype, copy=True)
+            name: tensor.detach().to("cpu", dtype if name in parameters else tensor.dtype, copy=True)
             for name, tensor in net.state_dict().items()
         }
-        lost = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+        lost = [name for name in sorted(parameters & weights.keys()) if not weights[name].isfinite().all()]
         if lost:
-            raise ValueError(f"{source}: {lost[0]!r} is not finite in float16, so it cannot be a reference.")
+            word = str(weights[lost[0]].dtype).removeprefix("torch.")
+            raise ValueError(f"{source}: {lost[0]!r} is not finite in {word}, so it cannot be a reference.")
         return cls(weights, source)
 
     @classmethod
-    def at(cls, path: str) -> FrozenReference:
+    def at(cls, path: str, dtype: torch.dtype | None) -> FrozenReference:
         """The model at `path`, as `mclr_fast.models.load` reads it, and with its errors."""
-        return cls.of(models.load(path), f"the reference {path}")
+        return cls.of(models.load(path), dtype, f"the reference {path}")
 
     def network(self, net: nn.Module) -> nn.Module:
         """The frozen network, in eval mode: built once, like `net` and on its device.
@@ -51,7 +54,7 @@ class FrozenReference:
         Errors    ValueError naming the first tensor that does not fit where `net` is of another architecture.
         """
         if self._network is None:
-            frozen = copy.deepcopy(_unwrapped(net)).eval().requires_grad_(False)
+            frozen = copy.deepcopy(unwrapped(net)).eval().requires_grad_(False)
             models.check_state(frozen.state_dict(), self.weights, self.source)
             frozen.load_state_dict(self.weights)
             for parameter in frozen.parameters():
@@ -60,8 +63,11 @@ class FrozenReference:
         return self._network
 
 
-def _unwrapped(net: nn.Module) -> nn.Module:
-    return net.module if isinstance(net, DistributedDataParallel) else net
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The module inside DistributedDataParallel and torch.compile."""
+    while isinstance(net, DistributedDataParallel) or hasattr(net, "_orig_mod"):
+        net = net.module if isinstance(net, DistributedDataParallel) else net._orig_mod
+    return net
 
 
 def _sha256(weights: dict[str, Tensor]) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from mclr_fast.objectives import CCA, CCDPO, DDO, MCLR, NoiseLevel, pair_labels
 from mclr_fast.objectives.pairing import OneClassError
 from mclr_fast.ops import weighted_sq_error
 
-from .frozen_reference import FrozenReference
+from .kept_reference import KeptReference, LossState
 from .samples import Samples
 
 
@@ -32,7 +32,7 @@ class TableRows(NamedTuple):
 
 
 @dataclass(eq=False)
-class ContrastLoss(ABC):
+class ContrastLoss(LossState, ABC):
     """What the losses share: noise, one forward, energies, an objective.
 
     Args:
@@ -105,14 +105,6 @@ class ContrastLoss(ABC):
         # Every parameter stays in the graph: DistributedDataParallel stops at the second step otherwise.
         return loss_N + 0 * logvar.reshape(num_images, num_columns).sum(dim=1)
 
-    def __getstate__(self) -> dict:
-        """Numbers, strings and tensors only, so that torch.load(weights_only=True) reads a checkpoint."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    def __setstate__(self, state: dict) -> None:
-        """Restore. In a loss that was constructed the constructor's settings stay."""
-        self.__dict__ = {**state, **self.__dict__}
-
 
 @dataclass(eq=False)
 class MCLRLoss(ContrastLoss):
@@ -133,54 +125,18 @@ class MCLRLoss(ContrastLoss):
 
 
 @dataclass(eq=False)
-class ReferenceLoss(ContrastLoss):
+class ReferenceLoss(KeptReference, ContrastLoss):
     """A loss that compares with a frozen reference: other images under the row's label (Algorithm 2).
 
-    The reference is the model at `reference` (a folder that `mclr_fast.models.load` reads), or a copy of the
-    net at the first call. Its weights (float16) and their hash are part of the loss's state, because their
-    checkpoint restores the loss into a run whose net is already fine-tuned.
+    The reference: as `KeptReference`, in float16 as in NVIDIA's snapshots.
     """
 
-    _frozen = None  # built when it is needed
-    reference_weights: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
-    reference_sha256: str | None = field(default=None, init=False)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.reference is not None:
-            self.reference = os.fspath(self.reference)
-            self._keep(FrozenReference.at(self.reference))
-
-    def _keep(self, reference: FrozenReference) -> None:
-        self._frozen = reference
-        self.reference_weights, self.reference_sha256 = reference.weights, reference.sha256
+    reference_dtype: ClassVar[torch.dtype] = torch.float16
 
     def reference_energies(self, net: nn.Module, evaluate) -> Tensor:
         """Energies [N,R] of the reference, without gradients, on the same evaluations."""
-        if self._frozen is None:  # the first call, or the first after a restart
-            if self.reference_weights is None:
-                self._keep(FrozenReference.of(net))
-            else:
-                self._keep(FrozenReference(self.reference_weights, self.reference or "the saved reference"))
         with torch.no_grad():
-            return evaluate(self._frozen.network(net))
-
-    def __setstate__(self, state: dict) -> None:
-        """Restore, and check that the reference is whole and the one that `reference` names."""
-        saved = state.get("reference_weights")
-        if saved is not None:
-            frozen = FrozenReference(saved, "the saved reference")
-            if frozen.sha256 != state["reference_sha256"]:
-                raise ValueError("the saved reference is damaged: its hash is not the one saved with it.")
-            given = self.__dict__.get("reference")
-            if given is not None and self.reference_sha256 != frozen.sha256:
-                raise ValueError(
-                    f"this run was trained against the reference {frozen.sha256[:12]}, but {given} is "
-                    f"{self.reference_sha256[:12]}: give the reference it began with, or start a new run."
-                )
-            self.__dict__.update({name: state[name] for name in ("reference_weights", "reference_sha256")})
-            self._frozen = None
-        super().__setstate__(state)
+            return evaluate(self.frozen_network(net))
 
     def columns(self, images: Tensor, labels: Tensor, num_classes: int) -> TableRows:
         """Rows of the table: the image, and images of other classes, under the row's label."""

@@ -53,6 +53,19 @@ class CCA:
         """The shares [N,w] of the columns [w] of rows of `num_columns`; all shares sum to loss_N."""
         return discriminator_losses(self, self.lambda_, energy, reference, columns, num_columns)
 
+    def with_matched(self, energy_NR: Tensor, reference_NR: Tensor, matched_NK: Tensor) -> Tensor:
+        """The loss [N] where some negatives are matched pairs after all: they count as positives of weight 1.
+
+        It is divided by max(lambda, 1). matched_NK: bool, a label that was dropped (with the positive's), or
+        that is the image's own.
+
+        Source    CCA's release (arXiv 2410.09347), uncond_ratio > 0.
+        """
+        check_columns(self, energy_NR.shape[1])
+        gap = self.beta * (energy_NR - check_reference(self, energy_NR, reference_NR))
+        negative = torch.where(matched_NK, -logsigmoid(-gap[:, 1:]), -self.lambda_ * logsigmoid(gap[:, 1:]))
+        return (negative.mean(dim=1) - logsigmoid(-gap[:, 0])) / max(self.lambda_, 1)
+
     def coefficients(self, num_columns: int) -> None:
         """None: dL/de depends on the energies."""
 

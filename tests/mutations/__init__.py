@@ -21,6 +21,7 @@ ROOMS = (
     "models",
     "runtime",
     "experiments",
+    "integrations",
     "ops",
     "csrc",
 )
