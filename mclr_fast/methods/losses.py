@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mclr_fast.models import Family
 from mclr_fast.models.denoiser import Denoisers, NoisyInputs
 from mclr_fast.models.family import Frozen
-from mclr_fast.models.rows import Rows
+from mclr_fast.models.rows import OWN_REFERENCE, Rows
 from mclr_fast.objectives.protocols import Compared, Linear, ReplacedTarget
 
 Ratio = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -76,7 +76,7 @@ class ComparedLoss:
     def backward(self, net: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
         """As `Loss.backward`."""
         inputs = self.family.inputs(net, rows)
-        reference = self.reference.energies(inputs, rows.labels)
+        reference = self._reference_energies(inputs, rows)
 
         def shares(energy: Tensor, part: slice = slice(None)) -> Tensor:
             if self.objective.separable:
@@ -91,6 +91,16 @@ class ComparedLoss:
 
         energy = self.family.contrast(net, inputs, rows.labels, coefficients)
         return shares(energy).double().sum(), rows.column_sums(energy)
+
+    def _reference_energies(self, inputs: Any, rows: Rows) -> Tensor:
+        """Of the rows [n,w]; column 0's are not computed where they are kept."""
+        own = rows.law.get(OWN_REFERENCE)
+        if own is None:
+            return self.reference.energies(inputs, rows.labels)
+        if rows.labels.shape[1] == 1:
+            return own[:, None]
+        others = self.reference.energies(self.family.without_first(inputs), rows.labels[:, 1:])
+        return torch.cat([own[:, None], others], dim=1)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mclr_fast.config import ObjectiveConfig
 from mclr_fast.data import Codec, Dataset, SampleOrder
 from mclr_fast.data.samples import to_device
 from mclr_fast.models.family import Law
-from mclr_fast.models.rows import Rows
+from mclr_fast.models.rows import OWN_REFERENCE, Rows
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.staging import Staged, staging
 
@@ -24,7 +25,8 @@ class MinibatchSource:
 
     Those of the next steps are drawn, and brought to the device, while this one is trained on.
 
-    Attributes: samples, which may be replaced between steps; waited, seconds spent waiting for data.
+    Attributes: samples, and own_reference (the reference's energies of the data's images, where they are
+    kept), which may be replaced between steps; waited, seconds spent waiting for data.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class MinibatchSource:
         self.flip = flip
         self.order = SampleOrder(len(dataset), seed)
         self._samples = SampleSources()
+        self._own_reference: Tensor | None = None
         self._staging = staging(ranks.device)
         self._next = Prefetch(self._staged, batch_size)
 
@@ -63,7 +66,20 @@ class MinibatchSource:
     @samples.setter
     def samples(self, samples: SampleSources) -> None:
         self._samples = samples
-        self._staging.follow()  # they may just have been computed
+        self._forget()
+
+    @property
+    def own_reference(self) -> Tensor | None:
+        """float32 [len(dataset)], on the CPU; None: not kept."""
+        return self._own_reference
+
+    @own_reference.setter
+    def own_reference(self, energies: Tensor | None) -> None:
+        self._own_reference = energies
+        self._forget()
+
+    def _forget(self) -> None:
+        self._staging.follow()  # what is drawn from may just have been computed
         self._next.forget()
 
     @property
@@ -98,6 +114,8 @@ class MinibatchSource:
         )
         x, labels = self.columns.draw(draw)
         law, device = self.law(self.seed, draw.position_n), self.ranks.device
+        if self._own_reference is not None:
+            law = law | {OWN_REFERENCE: self._own_reference[torch.from_numpy(image_N[draw.rows])]}
         num_columns = labels.shape[1]
         return Rows(
             to_device(x, device),

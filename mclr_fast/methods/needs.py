@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from mclr_fast.config import RunConfig
 from mclr_fast.data import Codec, Dataset
 from mclr_fast.data.samples import ClassSamples
 from mclr_fast.models import Model, load
+from mclr_fast.models.family import Frozen
 from mclr_fast.models.noisy_classifier import NoisyClassifier
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.precision import choose_dtype
@@ -23,6 +24,7 @@ from mclr_fast.sampling.noise_level import NoiseLevel
 from .columns import SampleSources
 from .model_samples import open_samples, write_samples
 from .need_checks import SOURCES, NeedChecks
+from .own_energies import own_energies
 from .ratio import best_samples, data_classifier
 from .registry import Method, Needs, make_method
 
@@ -64,7 +66,22 @@ class NeedMaker:
         reference = family.frozen(self._load(path)) if method.needs_reference else None
         samples = self._samples(path, round_number) if method.uses_samples else SampleSources()
         ratio = self._classifier().ratio if method.needs_ratio else None
-        return Needs(reference, samples, ratio)
+        own = self._own_energies(path, reference) if reference is not None and self._keeps_energies else None
+        return Needs(reference, samples, ratio, own)
+
+    @property
+    def _keeps_energies(self) -> bool:
+        """Whether the reference meets an image under its own label twice, and alike both times."""
+        train, method = self.config.train, self.method
+        is_fixed = self.model.family.fixed_energies and train.dropout == 0 and not train.flip
+        images = min(train.duration, self.config.objective.refresh_every or train.duration)
+        always_own = method.label_dropout == 0 and not method.chooses_positives
+        return is_fixed and always_own and images > len(self.dataset)
+
+    def _own_energies(self, path: str, reference: Frozen) -> Tensor:
+        size = self.config.train.micro_batch or self.config.train.batch_size
+        places = (self.config.folder, reference, path, self.dataset, self._codec)
+        return own_energies(*places, size, self.ranks, self.stop)
 
     def _load(self, path: str) -> nn.Module:
         train, device = self.config.train, self.ranks.device

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from mclr_fast.config import ObjectiveConfig
 from mclr_fast.models import Family
 from mclr_fast.models.family import Frozen
@@ -30,11 +32,16 @@ from .losses import ComparedLoss, LinearLoss, Loss, OwnLoss, Ratio, ReplacedTarg
 
 @dataclass(frozen=True)
 class Needs:
-    """What an objective needs beside the network it trains; `Method` says which."""
+    """What an objective needs beside the network it trains; `Method` says which.
+
+    own_energies: the reference's of the data's images under their own labels, float32 on the CPU, where they
+    are kept.
+    """
 
     reference: Frozen | None = None
     samples: SampleSources = field(default_factory=SampleSources)
     ratio: Ratio | None = None
+    own_energies: Tensor | None = None
 
 
 LossMaker = Callable[[Family, Objective, Needs], Loss]

@@ -84,6 +84,8 @@ class Family(ABC):
         sampler_defaults: a sampler's numbers, by option, and "classes": "random" (by seed) or "in turn".
         image_arguments: the arguments that say which images and classes a network is for.
         unguided: the strength of guidance that is none; guided: what rows of others are called before it.
+        fixed_energies: without dropout an image's energy is the same at every step, as nothing is drawn; so
+            the reference's may be kept.
     """
 
     gives: frozenset[str] = frozenset({"energies"})
@@ -91,6 +93,7 @@ class Family(ABC):
     image_arguments: tuple[str, ...] = ()
     unguided: float = 1.0
     guided: str = "cfg"
+    fixed_energies: bool = False
 
     @abstractmethod
     def build(self, arguments: Arguments, *, dtype: torch.dtype, dropout: float = 0.0) -> nn.Module:
@@ -114,6 +117,10 @@ class Family(ABC):
 
         It calls net(...), never a method of it: under FSDP2 that would skip what a call does.
         """
+
+    def without_first(self, inputs: Any) -> Any:
+        """The inputs of a row's columns after the first; families with fixed energies are asked for them."""
+        return inputs
 
     @abstractmethod
     def sampler(

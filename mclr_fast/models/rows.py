@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+OWN_REFERENCE = "own_reference"
+"""In `Rows.law`: the reference's energies of column 0, where they are kept; in parts with that column."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -16,7 +19,8 @@ class Rows:
     Attributes:
         x: [n,*shape], shared by the row's columns, or [n,w,*shape] (`shared` says which).
         labels: int64 [n,w]; -1 is none.
-        law: what the family draws a row, by name (a noise level and its weight); each [n,...].
+        law: what the family draws a row, by name (a noise level and its weight), and OWN_REFERENCE; each
+            [n,...].
         position: of each row in the run, int64 [n]; with `seed` it keys whatever is drawn on the way.
         scale: [] float32, what the loss is multiplied by before its gradient is taken.
         columns: int64 [w], which columns these are, of rows of `num_columns`.
@@ -49,7 +53,11 @@ class Rows:
             self,
             x=self.x[rows] if self.shared else self.x[rows, columns],
             labels=self.labels[rows, columns],
-            law={name: value[rows] for name, value in self.law.items()},
+            law={
+                name: value[rows]
+                for name, value in self.law.items()
+                if name != OWN_REFERENCE or not columns.start
+            },
             position=self.position[rows],
             columns=self.columns[columns],
         )

@@ -108,7 +108,7 @@ class Trainer:
         """Train with this reference, these samples or ratios from here on."""
         self.step.loss = self.method.loss(self.family, needs)
         self.placement.forget()
-        self.source.samples = needs.samples
+        self.source.samples, self.source.own_reference = needs.samples, needs.own_energies
 
     @property
     def stopped(self) -> str | None:

@@ -127,4 +127,32 @@ FAULTS = [
         "return self._staging.take(staged, [staged.value.x])",
         "methods/test_minibatch.py",
     ),
+    (
+        "a reference's kept energies looked up by the row's place in the run",
+        "methods/minibatch.py",
+        "self._own_reference[torch.from_numpy(image_N[draw.rows])]",
+        "self._own_reference[draw.position_n % len(self._own_reference)]",
+        "methods/test_own_energies.py",
+    ),
+    (
+        "a reference's energies kept although branches are left out at random",
+        "methods/needs.py",
+        "fixed_energies and train.dropout == 0",
+        "fixed_energies",
+        "methods/test_own_energies.py",
+    ),
+    (
+        "another reference's kept energies",
+        "methods/own_energies.py",
+        "        ranks.on_main(identity, reference_path),\n",
+        "",
+        "methods/test_own_energies.py",
+    ),
+    (
+        "kept energies in every part of a row, not in that with the first column",
+        "models/rows.py",
+        "if name != OWN_REFERENCE or not columns.start",
+        "if name or columns",
+        "methods/test_own_energies.py",
+    ),
 ]

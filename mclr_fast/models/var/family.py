@@ -75,6 +75,7 @@ class Autoregressive(Family):
     sampler_defaults = SAMPLER
     unguided, guided = AutoregressiveSampler.unguided, "varcfg"
     image_arguments = ("patch_nums", "vocab_size", "z_channels", "num_classes")
+    fixed_energies = True
 
     def build(self, arguments: Arguments, *, dtype: torch.dtype, dropout: float = 0.0) -> VAR:
         """As `Family.build`; dropout is of whole branches (drop path)."""
@@ -129,6 +130,12 @@ class Autoregressive(Family):
         if net.drop_path_rate > 0:
             kept = net.kept_branches(rng.branch_uniforms(rows.seed, rows.position, 2 * len(net.blocks)))
         return TokenInputs(tokens, inputs.unflatten(0, tokens.shape[:-1]), kept)
+
+    def without_first(self, inputs: TokenInputs) -> TokenInputs:
+        """As `Family.without_first`: what the row's columns share stays."""
+        if inputs.tokens.ndim == 2:
+            return inputs
+        return TokenInputs(inputs.tokens[:, 1:], inputs.inputs[:, 1:], inputs.kept)
 
     def energies(self, net: VAR, inputs: TokenInputs, labels_NR: Tensor) -> Tensor:
         """As `Family.energies`: exact."""
