@@ -226,6 +226,13 @@ def num_classes(net: nn.Module) -> int:
 
 def check(net: nn.Module, labels: Tensor, inputs: Tensor, tokens: Tensor) -> None:
     """ValueError for what the losses cannot be called with."""
+    own = unwrapped(net)
+    missing = [name for name in ("class_emb", "pos_1LC", "head") if not hasattr(own, name)]
+    if missing:
+        raise ValueError(
+            f"the net, a {type(own).__name__}, has no {missing[0]!r}: these losses are for VAR's "
+            "transformer, bare, inside DistributedDataParallel or compiled."
+        )
     for name, given, ndim in (("labels", labels, 1), ("tokens", tokens, 2)):
         if not isinstance(given, Tensor) or given.ndim != ndim or given.dtype != torch.int64:
             seen = f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
@@ -236,7 +243,6 @@ def check(net: nn.Module, labels: Tensor, inputs: Tensor, tokens: Tensor) -> Non
             f"labels, x_BLCv_wo_first_l and tokens are of {len(labels)}, {len(inputs)} and {len(tokens)} "
             "images: give as many of each, and one at least."
         )
-    own = unwrapped(net)
     length = own.pos_1LC.shape[1]
     if tokens.shape[1] != length:
         raise ValueError(f"tokens are {tokens.shape[1]} an image; the net's scales have {length} in all.")

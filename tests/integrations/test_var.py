@@ -291,6 +291,11 @@ def test_what_does_not_fit_is_refused(batch, message):
         MCLRLoss()(make_net(), *batch)
 
 
+def test_another_net_is_refused():
+    with pytest.raises(ValueError, match="the net, a Linear, has no 'class_emb': these losses are for VAR's"):
+        MCLRLoss()(nn.Linear(1, 1), LABELS, INPUTS, TOKENS)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
