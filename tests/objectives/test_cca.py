@@ -72,3 +72,17 @@ def test_ddo_is_cca(tables):
 def test_columns_that_do_not_fit(make):
     with pytest.raises(ValueError, match="energy has 3 columns, but 2 of 4 are named"):
         make(1.0, 1.0).column_losses(torch.ones(2, 3), torch.ones(2, 3), torch.arange(2), 4)
+
+
+def test_negatives_that_are_matched_after_all():
+    """None of them: the loss over max(lambda, 1). All: positives of weight 1, averaged over k."""
+    torch.manual_seed(0)
+    energy, reference = torch.randn(2, 5, 4, dtype=torch.float64)
+    none = torch.zeros(5, 3, dtype=torch.bool)
+    for lambda_, divisor in ((3.0, 3.0), (0.5, 1.0)):
+        objective = CCA(0.7, lambda_)
+        found = objective.with_matched(energy, reference, none)
+        torch.testing.assert_close(found, objective(energy, reference).loss_N / divisor)
+        gain = -torch.nn.functional.logsigmoid(-0.7 * (energy - reference))
+        expected = (gain[:, 0] + gain[:, 1:].mean(dim=1)) / divisor
+        torch.testing.assert_close(objective.with_matched(energy, reference, ~none), expected)
