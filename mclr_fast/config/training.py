@@ -65,7 +65,7 @@ class ObjectiveConfig:
     classifier: Path | None = None
     """weighted-mclr, positives "best": the classifier's file, made if missing; default: in --outdir."""
     label_dropout: float | None = None
-    """gft, model-guidance, denoising: probability of no label, in [0, 1) (default 0.1, 0.1, 0)."""
+    """gft, model-guidance, denoising, cca: probability of no label, in [0, 1) (default 0.1, 0.1, 0, 0)."""
     P_mean: float = -0.8
     """Mean of ln sigma."""
     P_std: float = 1.6

@@ -136,13 +136,13 @@ class Columns:
 
 
 def _own_label(draw: Draw) -> Drawn:
-    labels = rng.dropped_labels(draw.seed, draw.position_n, draw.labels, draw.label_dropout)
-    return Drawn(draw.own_images(), labels[:, None])
+    return Drawn(draw.own_images(), _some_dropped(draw, draw.labels[:, None]))
 
 
 def _other_labels(draw: Draw, include_own: bool = False) -> Drawn:
     negative = torch.from_numpy(draw.dataset.labels[draw.negatives(include_own)])
-    return Drawn(draw.own_images(), torch.cat([draw.labels[:, None], negative], dim=1))
+    labels = torch.cat([draw.labels[:, None], negative], dim=1)
+    return Drawn(draw.own_images(), _some_dropped(draw, labels))
 
 
 def _any_labels(draw: Draw) -> Drawn:
@@ -151,7 +151,8 @@ def _any_labels(draw: Draw) -> Drawn:
 
 def _other_images(draw: Draw) -> Drawn:
     index = np.concatenate([draw.image_N[draw.rows][:, None], draw.negatives()], axis=1)
-    return Drawn(draw.images(index), _repeated(draw.labels, 1 + draw.num_negatives))
+    labels = _repeated(draw.labels, 1 + draw.num_negatives)
+    return Drawn(draw.images(index), _some_dropped(draw, labels))
 
 
 def _class_samples(draw: Draw) -> Drawn:
@@ -170,6 +171,12 @@ def _labels_and_sample(draw: Draw) -> Drawn:
     sample = draw.class_samples(draw.samples.minus, slice(num_shared, num_shared + 1))
     x = torch.cat([x[:, None].expand(-1, num_shared, *x.shape[1:]), sample], dim=1)
     return Drawn(x, torch.cat([labels, draw.labels[:, None]], dim=1))
+
+
+def _some_dropped(draw: Draw, labels: Tensor) -> Tensor:
+    """The labels int64 [n,R] with those of some rows, drawn, all -1."""
+    kept = rng.dropped_labels(draw.seed, draw.position_n, draw.labels, draw.label_dropout)
+    return labels if draw.label_dropout == 0 else torch.where(kept[:, None] < 0, kept[:, None], labels)
 
 
 def _repeated(labels: Tensor, num_columns: int) -> Tensor:

@@ -80,7 +80,8 @@ class ComparedLoss:
 
         def shares(energy: Tensor, part: slice = slice(None)) -> Tensor:
             if self.objective.separable:
-                return self.objective.column_losses(energy, reference[part], rows.columns, rows.num_columns)
+                places = rows.columns, rows.num_columns, rows.labels[part]
+                return self.objective.column_losses(energy, reference[part], *places)
             return self.objective(energy, reference[part]).loss_N
 
         def coefficients(energy: Tensor, part: slice) -> Tensor:

@@ -120,7 +120,7 @@ class Method:
     """How an objective trains, once its options are known.
 
     Attributes: objective: the formula, its settings checked; columns: what a row's columns are;
-    label_dropout: how often `own_label` drops the label; entry: its line of the table.
+    label_dropout: how often a row is without its labels; entry: its line of the table.
     """
 
     objective: Objective
@@ -185,10 +185,10 @@ METHODS: dict[str, Entry] = {
     ),
     "cca": Entry(
         CCA,
-        BETA | {"lambda_coef": "lambda_", "pairing": "pairing"},
+        BETA | {"lambda_coef": "lambda_", "pairing": "pairing", "label_dropout": "label_dropout"},
         ("pairing", {"images": columns.other_images, "labels": columns.other_labels}),
         _compared,
-        PULL,
+        PULL | {"label_dropout": 0.0},
         frozenset({"reference"}),
         words=REFERENCE,
     ),

@@ -24,13 +24,16 @@ class CCA:
         lambda_: weight of the negatives, > 0.
         pairing: what a negative is. "images" (Algorithm 2): another image under the row's label;
             "labels": a wrong label on the row's image. One formula; for uniform classes one expectation.
+        label_dropout: how often a row is without labels, in [0, 1). Its negatives are matched pairs then, and
+            the loss is as `with_matched` has it.
 
-    Source    eq. 159.
+    Source    eq. 159; with label dropout CCA's release (arXiv 2410.09347).
     """
 
     beta: float
     lambda_: float
     pairing: str = "images"
+    label_dropout: float = 0.0
 
     needs: ClassVar[str] = "energies"
     separable: ClassVar[bool] = True
@@ -49,9 +52,21 @@ class CCA:
         """energy_NR, reference_NR: [N,1+K], column 0 the positive -> loss_N [N]. Needs no ratio."""
         return discriminator_output(self, energy_NR, reference_NR)
 
-    def column_losses(self, energy: Tensor, reference: Tensor, columns: Tensor, num_columns: int) -> Tensor:
-        """The shares [N,w] of the columns [w] of rows of `num_columns`; all shares sum to loss_N."""
-        return discriminator_losses(self, self.lambda_, energy, reference, columns, num_columns)
+    def column_losses(
+        self,
+        energy: Tensor,
+        reference: Tensor,
+        columns: Tensor,
+        num_columns: int,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """The shares [N,w] of the columns [w] of rows of `num_columns`; all shares sum to loss_N.
+
+        labels: int64 [N,w], below 0 where they were dropped; only with label_dropout.
+        """
+        if self.label_dropout == 0:
+            return discriminator_losses(self, self.lambda_, energy, reference, columns, num_columns)
+        return self._with_matched(energy, reference, columns, num_columns, labels < 0)
 
     def with_matched(self, energy_NR: Tensor, reference_NR: Tensor, matched_NK: Tensor) -> Tensor:
         """The loss [N] where some negatives are matched pairs after all: they count as positives of weight 1.
@@ -61,10 +76,19 @@ class CCA:
 
         Source    CCA's release (arXiv 2410.09347), uncond_ratio > 0.
         """
-        check_columns(self, energy_NR.shape[1])
-        gap = self.beta * (energy_NR - check_reference(self, energy_NR, reference_NR))
-        negative = torch.where(matched_NK, -logsigmoid(-gap[:, 1:]), -self.lambda_ * logsigmoid(gap[:, 1:]))
-        return (negative.mean(dim=1) - logsigmoid(-gap[:, 0])) / max(self.lambda_, 1)
+        num_columns = energy_NR.shape[1]
+        columns = torch.arange(num_columns, device=energy_NR.device)
+        matched_NR = torch.cat([torch.ones_like(matched_NK[:, :1]), matched_NK], dim=1)
+        return self._with_matched(energy_NR, reference_NR, columns, num_columns, matched_NR).sum(dim=1)
+
+    def _with_matched(
+        self, energy: Tensor, reference: Tensor, columns: Tensor, num_columns: int, matched: Tensor
+    ) -> Tensor:
+        """The shares of columns, of which some are matched pairs: bool [N,w], column 0's being one anyway."""
+        args = energy, reference, columns, num_columns
+        shares = discriminator_losses(self, self.lambda_, *args)
+        of_matched = discriminator_losses(self, 1.0, *args, sign=-1.0)
+        return torch.where(matched & (columns > 0), of_matched, shares) / max(self.lambda_, 1)
 
     def coefficients(self, num_columns: int) -> None:
         """None: dL/de depends on the energies."""
@@ -88,10 +112,13 @@ def discriminator_losses(
     reference: Tensor,
     columns: Tensor,
     num_columns: int,
+    *,
+    sign: float = 1.0,
 ) -> Tensor:
     """-log sigmoid(-+beta (e - r)) of column 0 and of the others, these times negative_weight / K.
 
-    energy, reference: [N,w], the columns `columns` (int64 [w]) of rows of `num_columns` -> [N,w].
+    energy, reference: [N,w], the columns `columns` (int64 [w]) of rows of `num_columns` -> [N,w]. sign: -1
+    takes the others for what column 0 is.
     """
     check_columns(objective, num_columns)
     if energy.shape[1] != len(columns):
@@ -101,6 +128,7 @@ def discriminator_losses(
         )
     gap = energy - check_reference(objective, energy, reference)
     is_positive = columns == 0
-    sign, weight = 1 - 2 * is_positive.to(gap.dtype), torch.ones_like(gap[0])
+    signs, weight = torch.full_like(gap[0], sign), torch.ones_like(gap[0])
+    signs = signs.where(~is_positive, -1)
     weight = weight.where(is_positive, negative_weight / (num_columns - 1))
-    return -weight * logsigmoid(sign * objective.beta * gap)
+    return -weight * logsigmoid(signs * objective.beta * gap)

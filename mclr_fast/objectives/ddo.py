@@ -41,7 +41,14 @@ class DDO:
         """energy_NR, reference_NR: [N,1+K], column 0 the real image -> loss_N [N]. Needs no ratio."""
         return discriminator_output(self, energy_NR, reference_NR)
 
-    def column_losses(self, energy: Tensor, reference: Tensor, columns: Tensor, num_columns: int) -> Tensor:
+    def column_losses(
+        self,
+        energy: Tensor,
+        reference: Tensor,
+        columns: Tensor,
+        num_columns: int,
+        labels: Tensor | None = None,
+    ) -> Tensor:
         """The shares [N,w] of the columns [w] of rows of `num_columns`; all shares sum to loss_N."""
         return discriminator_losses(self, self.alpha, energy, reference, columns, num_columns)
 

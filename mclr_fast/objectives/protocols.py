@@ -40,8 +40,10 @@ class Compared(Objective, Protocol):
         """Both [N,R] -> loss_N [N]."""
         ...
 
-    def column_losses(self, energy: Tensor, reference: Tensor, columns: Tensor, num_columns: int) -> Tensor:
-        """The shares [N,w] of the columns [w] of rows of `num_columns`; only of separable ones."""
+    def column_losses(
+        self, energy: Tensor, reference: Tensor, columns: Tensor, num_columns: int, labels: Tensor
+    ) -> Tensor:
+        """The shares [N,w] of columns [w] of rows of `num_columns`, under labels [N,w]; of separable ones."""
         ...
 
 

@@ -127,6 +127,14 @@ def test_a_share_of_labels_is_dropped(draw, share, least, most):
     assert (batch.labels[:, 0] == marks(batch.x) % 4)[~dropped].all()
 
 
+@pytest.mark.parametrize("pairing", ["labels", "images"])
+def test_of_a_dropped_row_all_labels_are(draw, pairing):
+    kept, some = (draw("cca", pairing=pairing, label_dropout=share) for share in (0.0, 0.5))
+    dropped = (some.labels == -1).all(dim=1)
+    assert 0 < dropped.sum() < 12 and torch.equal(some.labels[~dropped], kept.labels[~dropped])
+    assert torch.equal(some.x, kept.x) and (kept.labels >= 0).all()
+
+
 def test_samples_differ_from_step_to_step(draw):
     first, second = (marks(draw("ddo", images_seen=n).x)[:, 1:] for n in (0, 12))
     assert not torch.equal(first, second)

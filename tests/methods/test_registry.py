@@ -221,7 +221,7 @@ def test_settings_out_of_range(options, words):
         ("pairing", {"cca"}),
         ("eta", {"kl-mclr", "weighted-mclr", "plus-minus"}),
         ("guidance_weight", {"model-guidance"}),
-        ("label_dropout", LABELLED),
+        ("label_dropout", LABELLED | {"cca"}),
         ("reference", COMPARED | SAMPLED),
         ("negatives", SAMPLED),
         ("best_share", {"plus-minus"}),
@@ -252,7 +252,7 @@ def test_columns_by_option(options, which):
 
 @pytest.mark.parametrize("given", [None, 0.0, 0.3])
 @pytest.mark.parametrize(
-    ("objective", "default"), [("gft", 0.1), ("model-guidance", 0.1), ("denoising", 0.0)]
+    ("objective", "default"), [("gft", 0.1), ("model-guidance", 0.1), ("denoising", 0.0), ("cca", 0.0)]
 )
 def test_how_often_labels_are_dropped(objective, default, given):
     method = make_method(ObjectiveConfig(objective=objective, label_dropout=given))

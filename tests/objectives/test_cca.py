@@ -86,3 +86,18 @@ def test_negatives_that_are_matched_after_all():
         gain = -torch.nn.functional.logsigmoid(-0.7 * (energy - reference))
         expected = (gain[:, 0] + gain[:, 1:].mean(dim=1)) / divisor
         torch.testing.assert_close(objective.with_matched(energy, reference, ~none), expected)
+
+
+def test_rows_without_labels_have_matched_negatives():
+    """Cut by columns or not: `with_matched` of the rows whose labels were dropped."""
+    torch.manual_seed(0)
+    energy, reference = torch.randn(2, 6, 4, dtype=torch.float64)
+    labels = torch.tensor([[0, 1, 2, 3], [-1] * 4] * 3)
+    objective = CCA(0.7, 3.0, label_dropout=0.5)
+    expected = objective.with_matched(energy, reference, labels[:, 1:] < 0)
+    for parts in ([range(4)], [[0, 1], [2], [3]]):
+        shares = [
+            objective.column_losses(energy[:, p], reference[:, p], torch.tensor(p), 4, labels[:, p])
+            for p in map(list, parts)
+        ]
+        torch.testing.assert_close(torch.cat(shares, dim=1).sum(dim=1), expected)
