@@ -183,7 +183,7 @@ def test_a_file_has_the_scales_of_its_transformer(net, vqvae, tmp_path):
     torch.save(vqvae.state_dict(), tmp_path / "vae_ch160v4096z32.pth")
     other = Model.of(describe(NET | {"patch_nums": [1, 2, 4]}, "var")).build()
     torch.save(other.state_dict(), tmp_path / "var.pth")
-    assert load(tmp_path / "var.pth").tokenizer.vqvae(torch.device("cpu")).img_resolution == 64
+    assert load(tmp_path / "var.pth").tokenizer.vqvae(torch.device("cpu")).image_shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize(

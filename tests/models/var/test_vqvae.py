@@ -96,7 +96,7 @@ def test_the_published_network_has_the_published_size():
         net = VQVAE()
     count = lambda module: sum(p.numel() for p in module.parameters()) / 1e6  # noqa: E731
     assert [round(count(each), 1) for each in (net, net.encoder, net.decoder)] == [108.9, 44.1, 64.7]
-    assert net.img_resolution == 256 and len(net.state_dict()) == 324
+    assert net.image_shape == (3, 256, 256) and len(net.state_dict()) == 324
 
 
 @pytest.mark.parametrize(
