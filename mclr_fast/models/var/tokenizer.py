@@ -46,7 +46,7 @@ class Tokenizer:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of the images; of a VQVAE that is still to be downloaded, the published ones'. As `check`."""
+        """(C, H, W) of the images; the published ones' while it is to be downloaded. As `check`."""
         there = published.to_download(self.source) is None
         return self._on_meta(self._described()[0] if there else PUBLISHED).image_shape
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -271,3 +272,18 @@ def test_a_folder_names_its_vqvae_wherever_it_is_moved(folder, tmp_path):
         assert load(moved).description["net"]["vqvae"] == str(moved / "vqvae")
     finally:
         moved.rename(folder)
+
+
+def test_grey_images_of_another_vqvae(tmp_path):
+    """Whose images are taken and made, its config.json says."""
+    sizes = VQ | dict(v_patch_nums=[1, 2, 4], ch_mult=[1, 1, 1], img_channels=1)
+    save_model(tmp_path / "vqvae", VQVAE(**sizes).state_dict(), describe(sizes, "vqvae"))
+    net = NET | {"patch_nums": [1, 2, 4], "vqvae": str(tmp_path / "vqvae")}
+    model, digits = Model.of(describe(net, "var")), open_dataset("mnist16")
+    codec = model.codec(digits)
+    tokens = codec.encode(torch.from_numpy(digits.images(np.arange(3))))
+    assert tokens.shape == (3, 21) and codec.shape == (21,)
+    assert codec.decode(tokens).shape == (3, 1, 16, 16) and codec.decode(tokens).dtype == torch.uint8
+    wrong = SimpleNamespace(image_shape=(3, 16, 16))
+    with pytest.raises(ValueError, match=r"images are \[3, 16, 16\], and .* are \[1, 16, 16\]"):
+        model.codec(wrong)
