@@ -1,6 +1,8 @@
 """The embedded runs of VAR, small: a base from scratch on the shipped VQVAE's tokens, then each objective."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from mclr_fast.recipes.mnist16_var import NET
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
+ROOT = Path(__file__).parents[2]
 SMALL = dict(eval_every=32, num_samples=20, sample_batch=20, grid_noises=1)
 
 
@@ -63,3 +66,15 @@ def test_the_shipped_base_is_of_its_recipe():
     said = read_config("mnist16-var-base")
     assert {name: said["net"][name] for name in NET} == NET
     assert said["made_by"] == "mnist16-var-base" and said["null_label"]
+
+
+def test_the_page_has_the_stored_run_and_the_bases_curve():
+    page = (ROOT / "docs" / "var.md").read_text()
+    for row in json.loads((ROOT / "docs/results/mnist16-var.json").read_text())["rows"]:
+        if row["kind"] in ("real", "base", "guidance", "control", "trained"):
+            found = row["metrics"]["mnist16"]
+            cells = f"{found['is']:.2f} | {found['precision']:.3f} | {found['recall']:.3f}"
+            assert f"| {found['fd']:.3f} | " in page and cells in page, row["name"]
+    curve = json.loads((ROOT / "mclr_fast/assets/mnist16-var-base/curve.json").read_text())["rows"]
+    fd = [f"{row['metrics']['mnist16']['fd']:.3f}" for row in curve if row["name"] == "denoising"]
+    assert f"{', '.join(fd[:-1])} and {fd[-1]}" in page
