@@ -116,6 +116,9 @@ def test_shipped_files_are_there_or_missing(checklist, monkeypatch, tmp_path):
     found = checklist()
     assert found["mnist16-base/model.safetensors"] == ("✓", "1,234 bytes")
     assert found["mnist16-base/config.json"] == ("✗", "missing")
+    assert (
+        found["mnist16-var-base/model.safetensors"] == found["mnist16-vqvae/config.json"] == ("✗", "missing")
+    )
 
 
 def test_each_op_says_its_implementation(checklist):

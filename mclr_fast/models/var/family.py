@@ -17,7 +17,6 @@ from mclr_fast.models.family import Arguments, Coefficients, Facts, Family, coef
 from mclr_fast.models.rows import Rows
 from mclr_fast.sampling.autoregressive import AutoregressiveSampler, Draw
 
-from .autoencoder import DOWNSAMPLING
 from .inference import generate
 from .network import VAR
 from .scales import spans
@@ -54,7 +53,7 @@ class TokenCodec:
         self.decode = tokenizer.decode
 
     def encode(self, raw: Tensor, normals: Tensor | None = None) -> Tensor:
-        """Tokens [m,L], or images uint8 [m,3,H,W] -> tokens int64 [m,L]."""
+        """Tokens [m,L], or images uint8 [m,C,H,W] -> tokens int64 [m,L]."""
         if raw.ndim == 2:
             return raw.long()
         vqvae = self.tokenizer.vqvae(raw.device)
@@ -104,11 +103,10 @@ class Autoregressive(Family):
         if len(dataset.image_shape) == 1:
             _check_stored(dataset, tokenizer.sizes[0])
             return TokenCodec(tokenizer, dataset.image_shape[0])
-        side = DOWNSAMPLING * tokenizer.patch_nums[-1]
-        if tuple(dataset.image_shape) != (3, side, side):
+        if tuple(dataset.image_shape) != (wanted := tokenizer.image_shape):
             raise ValueError(
                 f"the images are {list(dataset.image_shape)}, and the network's of scales "
-                f"{list(tokenizer.patch_nums)} are [3, {side}, {side}]: prepare the data at that size."
+                f"{list(tokenizer.patch_nums)} are {list(wanted)}: prepare the data at that size."
             )
         return TokenCodec(tokenizer, length)
 

@@ -44,6 +44,12 @@ class Tokenizer:
         if published.to_download(self.source) is None:
             self._described()
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the images; the published ones' while it is to be downloaded. As `check`."""
+        there = published.to_download(self.source) is None
+        return self._on_meta(self._described()[0] if there else PUBLISHED).image_shape
+
     def quantizer(self, device: torch.device) -> Quantizer:
         """What makes a transformer's inputs of tokens; on the meta device one without weights."""
         if device.type == "meta":
@@ -56,19 +62,23 @@ class Tokenizer:
         return _opened(self.source, self.patch_nums, self.sizes, device)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 [b,L] -> images uint8 [b,3,H,W]: [0, 1] times 255, truncated, as VAR's scripts do."""
+        """Tokens int64 [b,L] -> images uint8 [b,C,H,W]: [0, 1] times 255, truncated, as VAR's scripts do."""
         images = self.vqvae(tokens.device).decode_tokens(tokens)
         return (images.add(1).mul(0.5) * 255).to(torch.uint8)
 
     def read(self) -> VQVAE:
         """It, read now, on the CPU."""
         arguments, state = self._described()
-        with torch.device("meta"):
-            vqvae = VQVAE(**arguments | {"v_patch_nums": self.patch_nums})
+        vqvae = self._on_meta(arguments)
         state = {name: tensor.float() for name, tensor in state().items()}
         files.check_state(vqvae.state_dict(), state, self.source)
         vqvae.load_state_dict(state, assign=True)
         return vqvae.eval().requires_grad_(False)
+
+    def _on_meta(self, arguments: dict[str, Any]) -> VQVAE:
+        """A VQVAE of these arguments at the transformer's scales, without weights."""
+        with torch.device("meta"):
+            return VQVAE(**arguments | {"v_patch_nums": self.patch_nums})
 
     def _described(self) -> tuple[dict[str, Any], Callable[[], dict[str, Tensor]]]:
         """(constructor arguments, what reads the tensors) of a VQVAE that goes with the transformer."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .autoencoder import DOWNSAMPLING, NORM_GROUPS, Decoder, Encoder
+from .autoencoder import CH_MULT, NORM_GROUPS, Decoder, Encoder
 from .quantizer import Quantizer
 from .scales import PATCH_NUMS
 
@@ -18,8 +18,11 @@ class VQVAE(nn.Module):
     Args:
         vocab_size, z_channels: entries of the codebook, and their channels.
         ch: width of the convolutional networks, a multiple of 32.
-        v_patch_nums: side of each scale's token map; images have 16 times the last one's.
+        v_patch_nums: side of each scale's token map.
         quant_resi, share_quant_resi: as `Quantizer`.
+        ch_mult: multiples of the width by level, each half as large as the one before: images have 2^(levels
+            - 1) times the last scale's side, 16 times in published models.
+        img_channels: of the images, 3 in published models.
     """
 
     def __init__(
@@ -31,13 +34,21 @@ class VQVAE(nn.Module):
         v_patch_nums: Sequence[int] = PATCH_NUMS,
         quant_resi: float = 0.5,
         share_quant_resi: int = 4,
+        ch_mult: Sequence[int] = CH_MULT,
+        img_channels: int = 3,
     ):
         super().__init__()
         if ch < 1 or ch % NORM_GROUPS:
             raise ValueError(f"ch = {ch} is no multiple of {NORM_GROUPS}, of which its norms make groups.")
-        self.encoder = Encoder(ch, z_channels)
-        self.decoder = Decoder(ch, z_channels)
+        if not ch_mult or min(ch_mult) < 1:
+            raise ValueError(
+                f"ch_mult = {list(ch_mult)} is no list of multiples: give whole numbers from 1 on."
+            )
+        self.encoder = Encoder(ch, z_channels, ch_mult, img_channels)
+        self.decoder = Decoder(ch, z_channels, ch_mult, img_channels)
         self.quantize = Quantizer(vocab_size, z_channels, v_patch_nums, quant_resi, share_quant_resi)
+        side = 2 ** (len(ch_mult) - 1) * self.quantize.patch_nums[-1]
+        self.image_shape = (img_channels, side, side)
         self.quant_conv = nn.Conv2d(z_channels, z_channels, 3, padding=1)
         self.post_quant_conv = nn.Conv2d(z_channels, z_channels, 3, padding=1)
 
@@ -46,34 +57,32 @@ class VQVAE(nn.Module):
         """What `VAR.generate` takes."""
         return self.quantize
 
-    @property
-    def img_resolution(self) -> int:
-        """Side of the images, in pixels."""
-        return DOWNSAMPLING * self.quantize.patch_nums[-1]
-
     @torch.no_grad()
     def encode_tokens(self, images: Tensor) -> list[Tensor]:
-        """Images float32 [B,3,H,W] in [-1, 1] -> the tokens of each scale, int64 [B, p_k^2].
+        """Images float32 [B,C,H,W] in [-1, 1] -> the tokens of each scale, int64 [B, p_k^2].
 
         Errors    ValueError for images of another size.
         """
-        side = self.img_resolution
-        if images.shape[1:] != (3, side, side):
+        if images.shape[1:] != self.image_shape:
             raise ValueError(
                 f"the images are {list(images.shape[1:])}, but the VQVAE's scales of "
-                f"{list(self.quantize.patch_nums)} are of images [3, {side}, {side}]."
+                f"{list(self.quantize.patch_nums)} are of images {list(self.image_shape)}."
             )
-        return self.quantize.encode(self.quant_conv(self.encoder(images)))
+        return self.quantize.encode(self.encode_features(images))
+
+    def encode_features(self, images: Tensor) -> Tensor:
+        """Images [B,C,H,W] in [-1, 1] -> what is made tokens of, [B,Cv,P,P]."""
+        return self.quant_conv(self.encoder(images))
 
     @torch.no_grad()
     def decode_tokens(self, tokens: Sequence[Tensor]) -> Tensor:
-        """The tokens of each scale, or [B,L] -> images float32 [B,3,H,W] in [-1, 1]."""
+        """The tokens of each scale, or [B,L] -> images float32 [B,C,H,W] in [-1, 1]."""
         whole = tokens if isinstance(tokens, Tensor) else torch.cat(list(tokens), dim=1)
         self.quantize.check(whole)
         return self.decode_features(self.quantize.decode(self.quantize.split(whole)))
 
     def decode_features(self, fhat: Tensor) -> Tensor:
-        """What tokens stand for, [B,Cv,P,P] -> images float32 [B,3,H,W], clamped to [-1, 1]."""
+        """What tokens stand for, [B,Cv,P,P] -> images float32 [B,C,H,W], clamped to [-1, 1]."""
         return self.decoder(self.post_quant_conv(fhat)).clamp(-1, 1)
 
     @torch.no_grad()

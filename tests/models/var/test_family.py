@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,7 +191,7 @@ def test_a_file_has_the_scales_of_its_transformer(net, vqvae, tmp_path):
     torch.save(vqvae.state_dict(), tmp_path / "vae_ch160v4096z32.pth")
     other = Model.of(describe(NET | {"patch_nums": [1, 2, 4]}, "var")).build()
     torch.save(other.state_dict(), tmp_path / "var.pth")
-    assert load(tmp_path / "var.pth").tokenizer.vqvae(torch.device("cpu")).img_resolution == 64
+    assert load(tmp_path / "var.pth").tokenizer.vqvae(torch.device("cpu")).image_shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize(
@@ -278,3 +279,18 @@ def test_a_folder_names_its_vqvae_wherever_it_is_moved(folder, tmp_path):
         assert load(moved).description["net"]["vqvae"] == str(moved / "vqvae")
     finally:
         moved.rename(folder)
+
+
+def test_grey_images_of_another_vqvae(tmp_path):
+    """Whose images are taken and made, its config.json says."""
+    sizes = VQ | dict(v_patch_nums=[1, 2, 4], ch_mult=[1, 1, 1], img_channels=1)
+    save_model(tmp_path / "vqvae", VQVAE(**sizes).state_dict(), describe(sizes, "vqvae"))
+    net = NET | {"patch_nums": [1, 2, 4], "vqvae": str(tmp_path / "vqvae")}
+    model, digits = Model.of(describe(net, "var")), open_dataset("mnist16")
+    codec = model.codec(digits)
+    tokens = codec.encode(torch.from_numpy(digits.images(np.arange(3))))
+    assert tokens.shape == (3, 21) and codec.shape == (21,)
+    assert codec.decode(tokens).shape == (3, 1, 16, 16) and codec.decode(tokens).dtype == torch.uint8
+    wrong = SimpleNamespace(image_shape=(3, 16, 16))
+    with pytest.raises(ValueError, match=r"images are \[3, 16, 16\], and .* are \[1, 16, 16\]"):
+        model.codec(wrong)

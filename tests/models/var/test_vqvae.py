@@ -1,6 +1,7 @@
 """The VQVAE against arrays recorded from VAR's own: tokens exactly, features and images closely."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -96,7 +97,22 @@ def test_the_published_network_has_the_published_size():
         net = VQVAE()
     count = lambda module: sum(p.numel() for p in module.parameters()) / 1e6  # noqa: E731
     assert [round(count(each), 1) for each in (net, net.encoder, net.decoder)] == [108.9, 44.1, 64.7]
-    assert net.img_resolution == 256 and len(net.state_dict()) == 324
+    assert net.image_shape == (3, 256, 256) and len(net.state_dict()) == 324
+
+
+def test_fewer_levels_and_channels(recorded):
+    """Of small grey images; by names that the published networks have too."""
+    net = VQVAE(
+        vocab_size=32, z_channels=8, ch=32, v_patch_nums=(1, 2, 3, 4), ch_mult=(1, 2, 1), img_channels=1
+    )
+    assert net.image_shape == (1, 16, 16)
+    named = lambda state: {re.sub(r"\d+", "#", name) for name in state}  # noqa: E731
+    assert named(net.state_dict()) == named(group(recorded, "vqvae/param/"))
+    tokens = net.encode_tokens(torch.zeros(2, 1, 16, 16))
+    assert [each.shape for each in tokens] == [(2, 1), (2, 4), (2, 9), (2, 16)]
+    assert net.decode_tokens(tokens).shape == (2, 1, 16, 16)
+    with pytest.raises(ValueError, match=r"images are \[3, 16, 16\], .* of images \[1, 16, 16\]"):
+        net.encode_tokens(torch.zeros(2, 3, 16, 16))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +129,8 @@ def test_the_published_network_has_the_published_size():
         (lambda net: net.teacher_inputs(torch.zeros(1, 680).long()), "680 tokens"),
         (lambda net: net.teacher_inputs(torch.zeros(1, 30)), "must be int64"),
         (lambda net: VQVAE(ch=16), "ch = 16 is no multiple of 32"),
+        (lambda net: VQVAE(ch_mult=()), r"ch_mult = \[\] is no list of multiples"),
+        (lambda net: VQVAE(ch_mult=(1, 0)), r"ch_mult = \[1, 0\]"),
         (lambda net: VQVAE(v_patch_nums=(1, 3, 2)), "do not rise"),
         (lambda net: VQVAE(v_patch_nums=(0, 1)), "no sides"),
     ],
