@@ -10,6 +10,9 @@ from mclr_fast.experiments.run import Run
 from mclr_fast.models import load, read_config
 from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.mnist16_var import NET
+from mclr_fast.reports.table_page import markdown
+from mclr_fast.reports.table_summary import TableSummary
+from mclr_fast.runtime import formats
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
@@ -78,3 +81,9 @@ def test_the_page_has_the_stored_run_and_the_bases_curve():
     curve = json.loads((ROOT / "mclr_fast/assets/mnist16-var-base/curve.json").read_text())["rows"]
     fd = [f"{row['metrics']['mnist16']['fd']:.3f}" for row in curve if row["name"] == "denoising"]
     assert f"{', '.join(fd[:-1])} and {fd[-1]}" in page
+
+
+def test_the_page_has_the_stored_table():
+    content = json.loads((ROOT / "docs/results/mnist16-var-table.json").read_text())
+    table = markdown(TableSummary.from_json(formats.summary(content)))
+    assert table in (ROOT / "docs" / "var.md").read_text()
