@@ -327,7 +327,7 @@ def test_dry_run_shows_what_an_objective_is_made_of(door):
     [
         (["--beta", "0.1"], "--beta 0.1 is not an option of mclr but of ccdpo, cca, ddo, gft: leave it out"),
         (["--objective", "gft", "--include-own"], "not an option of gft but of mclr, kl-mclr, weighted-mclr"),
-        (["--label-dropout", "0.2"], "of gft, model-guidance, denoising"),
+        (["--label-dropout", "0.2"], "of cca, gft, model-guidance, denoising"),
         (["--objective", "ccdpo", "--negatives", "x.zip"], "of kl-mclr, plus-minus, ddo"),
         (["--recipe", "mnist16-table", "--label-dropout", "0.2", "--dry-run"], None),  # gft is in its grid
         (["--recipe", "mnist16-cfgrl", "--positives", "data", "--dry-run"], None),
