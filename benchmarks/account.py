@@ -17,7 +17,6 @@ from gpu import Device, Kernel, kernels, profiled
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import record_function
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
@@ -70,28 +69,14 @@ class Call:
         return sum(needed)
 
 
-class Calls(TorchDispatchMode):
-    """`with Calls() as calls:` notes every call inside that touches memory, and marks it in a profile.
-
-    The backward pass is on the calling thread, as in `floor.record`. Attributes: calls.
-    """
+class Calls(floor.Noting):
+    """`with Calls() as calls:` notes every call inside that touches memory, and marks it in a profile."""
 
     def __init__(self):
         super().__init__()
-        self.calls: list[Call] = []
         self._values: dict[int, Value] = {}  # by memory
         self._marks = 0
         self._made: set[int] = set()  # memory that was not there before
-
-    def __enter__(self) -> list[Call]:
-        self._one_thread = torch.autograd.set_multithreading_enabled(False)
-        self._one_thread.__enter__()
-        super().__enter__()
-        return self.calls
-
-    def __exit__(self, *error):
-        super().__exit__(*error)
-        self._one_thread.__exit__(*error)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}

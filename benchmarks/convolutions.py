@@ -21,6 +21,8 @@ from steps import Setting, TrainerStep, build_nets
 from torch import Tensor
 from torch.nn import functional as F
 
+from mclr_fast.models.edm2.convolution import turned
+
 REPEATS, TRIES = 5, 3
 BACKWARD = torch.ops.aten.convolution_backward
 
@@ -46,10 +48,6 @@ def gradient(grad: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
     padding = [weight.shape[-1] // 2] * 2
     mask = [which == 0, which == 1, False]
     return BACKWARD(grad, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1, mask)[which]
-
-
-def turned(weight: Tensor) -> Tensor:
-    return weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def image(*shape: int) -> Tensor:

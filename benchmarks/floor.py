@@ -69,8 +69,8 @@ class Call:
         return self.op in FORWARD_CONVOLUTION | BACKWARD_CONVOLUTION
 
 
-class record(TorchDispatchMode):
-    """`with record() as calls:` notes the calls of everything run inside, the backward pass included.
+class Noting(TorchDispatchMode):
+    """A mode that notes calls of everything run inside, the backward pass included; `as` gives the list.
 
     Autograd runs the CPU's backward pass on the thread that called it, where this mode is active; a GPU's
     it runs there too while its threads are switched off.
@@ -78,9 +78,9 @@ class record(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.calls: list[Call] = []
+        self.calls: list[Any] = []
 
-    def __enter__(self) -> list[Call]:
+    def __enter__(self) -> list[Any]:
         self._one_thread = torch.autograd.set_multithreading_enabled(False)
         self._one_thread.__enter__()
         super().__enter__()
@@ -89,6 +89,10 @@ class record(TorchDispatchMode):
     def __exit__(self, *error):
         super().__exit__(*error)
         self._one_thread.__exit__(*error)
+
+
+class record(Noting):
+    """`with record() as calls:` notes the calls that the floor is made of, each a `Call`."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

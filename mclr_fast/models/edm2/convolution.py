@@ -21,6 +21,11 @@ def convolution(x: Tensor, weight: Tensor) -> Tensor:
     return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
 
+def turned(weight: Tensor) -> Tensor:
+    """[O,I,k,k] turned by 180 degrees, its inputs for its outputs: [I,O,k,k], channels_last."""
+    return weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+
+
 class _TurnedGradient(torch.autograd.Function):
     """The input's gradient as a forward convolution of the result's, by the weight turned by 180 degrees."""
 
@@ -35,8 +40,7 @@ class _TurnedGradient(torch.autograd.Function):
         padding = weight.shape[-1] // 2
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
-            grad_x = F.conv2d(grad, turned, padding=padding)
+            grad_x = F.conv2d(grad, turned(weight), padding=padding)
         if ctx.needs_input_grad[1]:
             grad_weight = torch.nn.grad.conv2d_weight(x, weight.shape, grad, padding=padding)
         return grad_x, grad_weight

@@ -1,11 +1,10 @@
 """Twice the height and width: pixels four times, or phases of a convolution's windows joined; half of it."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._common import channel_block, channels_last, launch, pixel_block
+from ._common import channel_block, channels_last, empty_channels_last, launch, pixel_block
 
 
 @triton.jit
@@ -100,7 +99,7 @@ def _doubled(x: Tensor, phases: bool, scale: float) -> Tensor:
     batch, channels, height, width = x.shape
     if phases:
         channels, height, width = channels // 4, height - 1, width - 1
-    out = _empty((batch, channels, 2 * height, 2 * width), x)
+    out = empty_channels_last((batch, channels, 2 * height, 2 * width), x)
     _launch(_double_pixels_forward_kernel, phases, scale, out, x, out)
     return out
 
@@ -109,13 +108,9 @@ def _gathered(grad: Tensor, phases: bool, scale: float) -> Tensor:
     grad = channels_last(grad)
     batch, channels, height, width = grad.shape
     shape = (batch, channels * (4 if phases else 1), height // 2 + phases, width // 2 + phases)
-    grad_x = _empty(shape, grad)
+    grad_x = empty_channels_last(shape, grad)
     _launch(_double_pixels_backward_kernel, phases, scale, grad, grad, grad_x)
     return grad_x
-
-
-def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def forward(x: Tensor, phases: bool) -> Tensor:
