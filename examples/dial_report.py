@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from mclr_fast.reports import figures
+from mclr_fast.reports.figures import style
 
 WAYS = {  # way -> its words, its settings' heading, colour, line
-    "stopping": ("Stopping earlier or later", "images", figures.CONTROL, "s-"),
-    "dial": ("Dial: weights", "strength", figures.TRAINED, "o-"),
-    "guide": ("Base as guide", "guidance", figures.REAL, "v-"),
-    "over": ("Dial of the over-trained", "strength", figures.MUTED, "D--"),
-    "cfg": ("CFG on the base", "guidance", figures.GUIDED, "^-"),
+    "stopping": ("Stopping earlier or later", "images", style.CONTROL, "s-"),
+    "dial": ("Dial: weights", "strength", style.TRAINED, "o-"),
+    "guide": ("Base as guide", "guidance", style.REAL, "v-"),
+    "over": ("Dial of the over-trained", "strength", style.MUTED, "D--"),
+    "cfg": ("CFG on the base", "guidance", style.GUIDED, "^-"),
 }
 NAMES = {"fd": "FD", "is": "IS", "precision": "precision", "recall": "recall"}
 DIGITS = {"fd": 3, "is": 2, "precision": 3, "recall": 3}
@@ -94,7 +94,7 @@ def draw(trial: dict[str, Any]) -> bytes:
 
     Where they lie apart: guidance goes on outside.
     """
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         fig = Figure(figsize=(10.4, 5.2), layout="constrained")
         panels = fig.subplots(1, 2)
         for ax, (x, y) in zip(panels, (("is", "fd"), ("recall", "precision")), strict=True):
@@ -113,7 +113,7 @@ def draw(trial: dict[str, Any]) -> bytes:
         panels[1].set(title="Precision against recall", xlabel="Recall", ylabel="Precision")
         panels[1].set(xlim=(0.775, 0.905), ylim=(0.795, 0.898))
         fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        return figures.picture(fig, "dial", "").png
+        return style.picture(fig, "dial", "").png
 
 
 def _write(ax: Axes, text: str, at: Sequence[float], offset: tuple[int, int], color: str) -> None:

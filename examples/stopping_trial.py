@@ -20,7 +20,7 @@ from mclr_fast.config import RunConfig
 from mclr_fast.experiments.run import Run
 from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.mnist16 import NET
-from mclr_fast.reports import figures
+from mclr_fast.reports.figures import style
 from mclr_fast.reports.summary import Summary
 from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.ranks import Ranks
@@ -28,7 +28,7 @@ from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.training.stopping import EnergyGuard
 
 WIDE = {**NET, "model_channels": 32, "channels_per_head": 32, "channel_mult": [1, 2]}
-RATES = {1e-4: figures.CONTROL, 2e-4: figures.GUIDED, 5e-4: figures.TRAINED, 1e-3: figures.BASE}
+RATES = {1e-4: style.CONTROL, 2e-4: style.GUIDED, 5e-4: style.TRAINED, 1e-3: style.BASE}
 WATCHED = {"energy gap": 1, "energy of the images": 0}
 WEAK, SHIPPED = "weak base, 673,291 parameters", "shipped base, 72,360 parameters"
 
@@ -82,7 +82,7 @@ def markdown(trial: dict[str, list[dict]]) -> str:
 
 def draw(trial: dict[str, list[dict]], factor: float) -> bytes:
     """What the guard watches over its start, against images seen, as PNG; a cross where a run stopped."""
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         fig = Figure(figsize=(9.6, 6.4), layout="constrained")
         grid = fig.subplots(2, len(trial), sharex=True, sharey=True)
         for column, (name, runs) in enumerate(trial.items()):
@@ -95,11 +95,11 @@ def draw(trial: dict[str, list[dict]], factor: float) -> bytes:
                     if run["stopped"] and what in run["stopped"]["why"]:
                         ax.plot(seen[-1], values[-1], "X", color=color, ms=9)
                 if factor:
-                    ax.axhline(factor, color=figures.MUTED, ls="-.", lw=1, label=f"--stop-factor {factor:g}")
+                    ax.axhline(factor, color=style.MUTED, ls="-.", lw=1, label=f"--stop-factor {factor:g}")
             ax.set_xlabel("Images seen")
-        ax.xaxis.set_major_formatter(figures.count_formatter())
+        ax.xaxis.set_major_formatter(style.count_formatter())
         fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-        return figures.picture(fig, "stopping", "").png
+        return style.picture(fig, "stopping", "").png
 
 
 def main(outdir: Path, stop_factor: float, base_steps=1200, steps=100, rates=tuple(RATES)) -> None:

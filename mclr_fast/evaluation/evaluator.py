@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -174,6 +175,16 @@ class Evaluator:
     def grid(self, net: nn.Module, guidance: float) -> Tensor | None:
         """Some classes from the grid's few noises: on rank 0 uint8 [noises, classes, C, H, W]."""
         return self._grid(self._sampler(net, guidance))
+
+    def verdicts(self, grid: Tensor) -> np.ndarray | None:
+        """What the judge's classifier takes each of a grid's images for, a class.
+
+        int64 [noises, classes], of uint8 [noises, classes, C, H, W], on rank 0; None without a classifier.
+        """
+        if self.judge.kept_features is None:
+            return None
+        _, logits = self.judge.extractors[self.judge.kept_features](grid.flatten(0, 1).to(self.ranks.device))
+        return logits.argmax(dim=1).view(grid.shape[:2]).cpu().numpy()
 
     def real_row(self) -> Row | None:
         """The row of as many held-out real images as an evaluation draws samples (or all there are).

@@ -29,6 +29,7 @@ from mclr_fast.models import (
 from mclr_fast.reports.grid import GridEntry, write_grid
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.summary import Summary, write_summary
+from mclr_fast.reports.words import END
 from mclr_fast.runtime.deterministic import use_deterministic_kernels
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, write_json
@@ -47,7 +48,7 @@ from .claim import Claim, claim_outdir, flat, lock_of
 from .fingerprints import fingerprints
 from .judging import Judging
 from .reporting import report
-from .versions import describe_device, versions
+from .versions import command, describe_device, versions
 
 
 class Run:
@@ -118,9 +119,12 @@ class Run:
             shown += [(each.row, each.grid) for each in made]
             final = final_rows(self, rows)
 
-        compared = compare(judge, trained.best, {"base": base, "denoising": control and control.best})
+        others = {"base": base, "denoising": control and control.best}
+        if trained.turned_at is not None:
+            others[END] = trained.evaluations[-1]
+        compared = compare(judge, trained.best, others)
         summary = self._summary(judge, rows, final, control, trained, compared)
-        self.ranks.on_main(self._write, summary, shown)
+        self.ranks.on_main(self._write, summary, shown, judge)
         report(write_report, self.outdir, self.ranks)
         return summary
 
@@ -255,16 +259,20 @@ class Run:
             grid_classes=judge and judge.grid_classes,
             protocol=judge and judge.description(),
             versions=versions(self.ranks.device, self.base_sha256),
+            command=command(self.ranks.size),
         )
 
     def _said(self, row: Row) -> Row:
         say_row(row, self.ranks)
         return row
 
-    def _write(self, summary: Summary, shown: list[tuple[Row, Tensor]]) -> None:
+    def _write(self, summary: Summary, shown: list[tuple[Row, Tensor]], judge: Evaluator | None) -> None:
         """summary.json and the grid's pictures. shown: rows and their pictures."""
         write_summary(self.outdir, summary)
-        write_grid(self.outdir, [GridEntry.of(row, grid.numpy()) for row, grid in shown if grid is not None])
+        entries = [
+            GridEntry.of(row, grid.numpy(), judge.verdicts(grid)) for row, grid in shown if grid is not None
+        ]
+        write_grid(self.outdir, entries)
 
     def _announce(self) -> None:
         train, num_params = self.config.train, sum(p.numel() for p in self.base.parameters())

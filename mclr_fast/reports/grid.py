@@ -15,11 +15,15 @@ from mclr_fast.runtime import formats
 from mclr_fast.runtime.files import replacing
 
 ORDER, ABOUT = "order", "about"  # names of the other arrays, in the order to be shown; JSON: what they are
+VERDICTS = "verdicts of "  # before an array's name: what the classifier takes its images for
 
 
 @dataclass(frozen=True, eq=False)
 class GridEntry:
-    """One model's samples, uint8 [noises, classes, C, H, W]; the rest as in its row."""
+    """One model's samples, uint8 [noises, classes, C, H, W]; the rest as in its row.
+
+    verdicts: the class that the run's classifier takes each for, int64 [noises, classes]; None without one.
+    """
 
     name: str
     kind: Kind
@@ -27,15 +31,16 @@ class GridEntry:
     guidance: float
     strength: float | None
     images: np.ndarray
+    verdicts: np.ndarray | None = None
 
     @classmethod
-    def of(cls, row: Row, images: np.ndarray) -> GridEntry:
+    def of(cls, row: Row, images: np.ndarray, verdicts: np.ndarray | None = None) -> GridEntry:
         """The samples of what this row scored."""
-        return cls(row.name, row.kind, row.images_seen, row.guidance, row.strength, images)
+        return cls(row.name, row.kind, row.images_seen, row.guidance, row.strength, images, verdicts)
 
     def meaning(self) -> dict[str, Any]:
         """What its array is, as JSON."""
-        return {name: value for name, value in vars(self).items() if name != "images"}
+        return {name: value for name, value in vars(self).items() if name not in ("images", "verdicts")}
 
     @property
     def key(self) -> str:
@@ -48,9 +53,12 @@ def write_grid(outdir: Path, entries: Sequence[GridEntry]) -> None:
     if not entries:
         return
     arrays = {entry.key: entry.images for entry in entries}
+    verdicts = {VERDICTS + entry.key: entry.verdicts for entry in entries if entry.verdicts is not None}
     about = {"format": formats.GRID_FORMAT, "entries": [entry.meaning() for entry in entries]}
     with replacing(outdir / "grid.npz") as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **{ORDER: np.array(list(arrays)), ABOUT: json.dumps(about)}, **arrays)
+        np.savez_compressed(
+            file, **{ORDER: np.array(list(arrays)), ABOUT: json.dumps(about)}, **arrays, **verdicts
+        )
 
 
 def read_grid(outdir: Path, objective: str) -> list[GridEntry]:
@@ -68,6 +76,10 @@ def read_grid(outdir: Path, objective: str) -> list[GridEntry]:
         entries = [{"strength": None, **entry} for entry in meaning]
         known = ("name", "kind", "images_seen", "guidance", "strength")
         return [
-            GridEntry(**{field: entry[field] for field in known}, images=arrays[name])
+            GridEntry(
+                **{field: entry[field] for field in known},
+                images=arrays[name],
+                verdicts=arrays.get(VERDICTS + name),
+            )
             for name, entry in zip(names, entries, strict=True)
         ]

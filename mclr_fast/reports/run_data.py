@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from .summary import Summary
 from .table_summary import TableSummary
 from .words import objective_title
 
+BEST = "checkpoints/best"  # the kept model, in a run's folder
 SHOWN = 4  # entries of a kind in the same-noise grid
 IMAGES_SEEN = attrgetter("images_seen")
 T = TypeVar("T")
@@ -36,11 +37,17 @@ class LogLine:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run's summary, its log by arm and its grid of same-noise samples, in the order to be shown."""
+    """A run's summary, its log by arm and its grid of same-noise samples, in the order to be shown.
+
+    outdir: its folder, as it was named; options: config.json's; model: the config.json of its best model.
+    """
 
     summary: Summary
     log: dict[str, list[LogLine]]
     grid: list[GridEntry]
+    outdir: Path = Path()
+    options: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
 
     @property
     def objective(self) -> str:
@@ -106,6 +113,21 @@ class RunData:
             shown -= set(found) - {found[i] for i in spread}
         return [entry for i, entry in enumerate(self.grid) if i in shown or self.is_kept(entry)]
 
+    @property
+    def leading_grid(self) -> list[GridEntry]:
+        """What is seen first, at most four: the base, guidance at its best FD, the kept one, the last."""
+        guided = [row for row in self.guided if row.fd is not None]
+        best_guidance = min(guided, key=lambda row: row.fd).guidance if guided else None
+        trained = [entry for entry in self.grid if entry.kind == "trained"]
+
+        def leads(entry: GridEntry) -> bool:
+            if entry.kind == "guidance":
+                return entry.guidance == best_guidance
+            return entry.kind == "base" or self.is_kept(entry) or entry in trained[-1:]
+
+        found = [entry for entry in self.grid if leads(entry)]
+        return found if len(found) > 1 else self.shown_grid[:SHOWN]
+
 
 def points(
     rows: Iterable[T], x: Callable[[T], float | None], y: Callable[[T], float | None]
@@ -146,7 +168,23 @@ def read_run(outdir: Path) -> RunData:
     summary = read_summary(outdir)
     if not isinstance(summary, Summary):
         raise ValueError(f"{outdir} is a table's folder, not a run's.")
-    return RunData(summary, _read_log(outdir / "log.jsonl"), read_grid(outdir, summary.objective))
+    return RunData(
+        summary,
+        _read_log(outdir / "log.jsonl"),
+        read_grid(outdir, summary.objective),
+        outdir,
+        _read_json(outdir / "config.json"),
+        _read_json(outdir / BEST / "config.json"),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; {} where there is none."""
+    try:
+        content = _loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _loads(text: str) -> Any:

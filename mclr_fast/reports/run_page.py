@@ -10,16 +10,18 @@ from pathlib import Path
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.runtime.files import replacing
 
-from . import paper_table
+from . import paper_table, run_made
 from . import run_text as report_text
-from .figures import Picture, draw
-from .html_page import bullets, page, section, table
+from .figures.run import draw
+from .figures.style import Picture
+from .html_page import bullets, code, fold, heading, page, section, table, terms, tiles
 from .run_data import RunData, read_run
 from .run_text import change, interval_text
 from .summary import SeedResult
 from .words import COLUMNS, CURVES, FD, label
 
 DASH = "\N{EN DASH}"
+PAPER = "The paper's Table 1"
 
 
 def write_report(outdir: Path) -> Path:
@@ -40,19 +42,39 @@ def write_report(outdir: Path) -> Path:
 
 def _page(run: RunData, pictures: dict[str, list[Picture]]) -> str:
     title = f"{run.title}: {run.summary.recipe}"
-    grid = section("Samples from the same noise", report_text.grid_note(run), pictures["grid"])
+    grid = section(
+        "Samples from the same noise", report_text.grid_note(run), pictures["grid"], pictures["whole grid"]
+    )
     tradeoffs = section("Trade-offs", report_text.tradeoff_note(run), pictures["tradeoffs"])
     metrics = section("Metrics over images seen", report_text.metrics_note(run), pictures["metrics"])
-    loss = section("Training loss", "", pictures["loss"])
+    loss = section("Training loss", report_text.loss_note(run), pictures["loss"])
     body = [_table(run), tradeoffs, metrics] if run.base else [metrics, _table(run), tradeoffs]
-    sections = [_proof(run), grid, *body, loss, _paper(run), _measured(run)]
+    sections = [_proof(run), grid, _words(run), *body, loss, _paper(run), _again(run), _measured(run)]
     return page(
         title,
         f'<p class="note">{escape(report_text.subtitle(run))}</p>\n',
         f'<p class="headline">{escape(report_text.headline(run))}</p>\n',
+        tiles(report_text.tiles(run)),
         bullets(report_text.verdicts(run)),
         *sections,
     )
+
+
+def _words(run: RunData) -> str:
+    """What the words mean, for a reader who meets them here; nothing where nothing was measured."""
+    if not run.summary.rows:
+        return ""
+    return f"{heading('What the words mean')}{terms(report_text.words(run))}"
+
+
+def _again(run: RunData) -> str:
+    """How to make the run again, and what to do with its model."""
+    command = run.summary.command
+    made = code(command) if command else ""
+    used = code(*run_made.commands(run))
+    options = ((name, str(value)) for name, value in sorted(run.options.items()))
+    settings = fold("All settings", terms(options)) if run.options else ""
+    return f"{heading('Use it')}{used}{terms(run_made.model(run))}{heading('Make it again')}{made}{settings}"
 
 
 def _proof(run: RunData) -> str:
@@ -79,7 +101,7 @@ def _proof(run: RunData) -> str:
         "IS and precision than the base and the control. The samples' seeds were not used to "
         "choose the checkpoint. Samples and curves: the report of each seed's own run."
     )
-    return f'<h2>Proof</h2>\n<p class="note">{note}</p>\n{table(head, [body])}'
+    return f'{heading("Proof")}<p class="note">{note}</p>\n{table(head, [body])}'
 
 
 def _table(run: RunData) -> str:
@@ -88,8 +110,7 @@ def _table(run: RunData) -> str:
     groups += [run.guided_best, run.dial]
     if not any(groups):
         return ""
-    rows = _rows(run, groups)
-    return f"<h2>Numbers</h2>\n{rows}{bullets(report_text.words(run))}\n{_final(run)}"
+    return f"{heading('Numbers')}{_rows(run, groups)}{_final(run)}"
 
 
 def _final(run: RunData) -> str:
@@ -98,7 +119,7 @@ def _final(run: RunData) -> str:
         return ""
     note = report_text.final_note(run)
     rows = _rows(run, [[row] for row in run.summary.final])
-    return f'<h2>Final rows</h2>\n<p class="note">{escape(note)}</p>\n{rows}\n'
+    return f'{heading("Final rows")}<p class="note">{escape(note)}</p>\n{rows}\n'
 
 
 def _rows(run: RunData, groups: Sequence[Sequence[Row]]) -> str:
@@ -120,11 +141,8 @@ def _paper(run: RunData) -> str:
     if paper_table.paper_table().group_of(run.summary.recipe) is None:
         return ""
     rows = table(paper_table.head(), paper_table.body(run), text_columns=1)
-    return f"<h2>The paper's Table 1</h2>\n{rows}{bullets(paper_table.words(run))}\n"
+    return f"{heading(PAPER)}{rows}{bullets(paper_table.words(run))}\n"
 
 
 def _measured(run: RunData) -> str:
-    items = "".join(
-        f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>\n" for term, text in report_text.measured(run)
-    )
-    return f"<h2>How this was measured</h2>\n<dl>\n{items}</dl>\n"
+    return f"{heading('How this was measured')}{terms(run_made.measured(run))}"

@@ -8,10 +8,12 @@ from typing import Any
 
 from mclr_fast.evaluation.rows import Row
 
-from .run_data import RunData
+from .html_page import Tile
+from .run_data import LogLine, RunData
 from .summary import Interval
-from .words import AGAINST, CURVES, FD, FINE_TUNING, PURPOSES, Metric, label
+from .words import AGAINST, CURVES, END, FD, FINE_TUNING, PURPOSES, Metric, label
 
+FD_SPELLED = "Fréchet distance (FD)"
 MINUS, NBSP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 
 
@@ -38,9 +40,33 @@ def headline(run: RunData) -> str:
     if not changes:
         return f"{run.title}, {at}: no metric was measured for both it and the base."
     before, after = run.base.fd, row.fd
-    if None not in (before, after) and after >= before:
-        return f"{run.title} did not lower FD in this run; at its best, {at}: {changes}."
-    return f"{run.title}, {at}: {changes}{_cost(run, row)}."
+    if None in (before, after):
+        return f"{run.title}, {at}: {changes}{_cost(run, row)}."
+    fd = f"{FD_SPELLED} {change(FD, run.base, row)}"
+    if after >= before:
+        return f"{run.title} did not lower FD in this run; at its best, {at}: {fd}."
+    return f"{run.title}, {at}: {fd}{_cost(run, row)}."
+
+
+def tiles(run: RunData) -> Iterable[Tile]:
+    """Each metric from the base to the kept checkpoint, which way is better, and what a sample costs."""
+    row = run.best or next(reversed(run.trained), None)
+    if run.summary.proof or not run.base or row is None:
+        return
+    for metric in CURVES:
+        before, after = metric.of(run.base), metric.of(row)
+        if None in (before, after):
+            continue
+        verdict = "" if metric.text(before) == metric.text(after) else "worse"
+        if verdict and (after < before) == (metric.arrow == "↓"):
+            verdict = "better"
+        yield Tile(
+            f"{metric.title} {metric.arrow}", change(metric, run.base, row), verdict, verdict or "the same"
+        )
+    guided = max((each.nfe for each in run.guided), default=0)
+    if row.nfe:
+        remark = f"guidance: {guided}" if guided else ""
+        yield Tile("Network calls a sample", str(row.nfe), "", remark)
 
 
 def _cost(run: RunData, row: Row) -> str:
@@ -94,6 +120,8 @@ def verdicts(run: RunData) -> Iterable[str]:
     if summary.classifier:
         yield classifier_sentence(summary.classifier)
     for name, interval in summary.comparison.items():
+        if name == END:
+            continue
         text = interval_text(interval)
         yield f"FD, difference from {AGAINST.get(name, name)} [95% interval]: {text}, {_reading(interval)}."
     scored = [row for row in run.guided if row.fd is not None]
@@ -102,7 +130,7 @@ def verdicts(run: RunData) -> Iterable[str]:
         calls = f" ({row.nfe} network calls a sample)" if row.nfe else ""
         yield f"Guidance at its best FD, {label(row)}{calls}: {_values(row)}."
     if summary.turned_at is not None:
-        yield f"FD turned at {summary.turned_at:,} images seen: past it, training makes FD worse."
+        yield f"FD turned at {summary.turned_at:,} images seen: every later evaluation is higher.{_turn(run)}"
     rows = [row for row in run.trained if row.fd is not None]
     if not run.base and len(rows) > 1:
         middle, last = rows[(len(rows) - 1) // 2], rows[-1]
@@ -113,6 +141,16 @@ def verdicts(run: RunData) -> Iterable[str]:
             f"({_signed(f'{change:+.0%}')}); "
             f"lowest {FD.text(min(row.fd for row in rows))}."
         )
+
+
+def _turn(run: RunData) -> str:
+    """Whether the lowest FD is told apart from the last."""
+    interval = run.summary.comparison.get(END)
+    if interval is None:
+        return ""
+    return (
+        f" Lowest, difference from the last [95% interval]: {interval_text(interval)}, {_reading(interval)}."
+    )
 
 
 def classifier_sentence(quality: dict[str, Any]) -> str:
@@ -147,8 +185,17 @@ def grid_note(run: RunData) -> str:
     marked = " ★ marks the kept checkpoint, the one with the best FD." if run.best else ""
     return (
         "In a block, every image starts from the same noise: columns are classes, rows are models. "
-        "The more the columns differ, the more the model makes of the class." + marked + _grid_choice(run)
+        "The more the columns differ, the more the model makes of the class."
+        + marked
+        + _verdict_note(run)
+        + _grid_choice(run)
     )
+
+
+def _verdict_note(run: RunData) -> str:
+    if not any(entry.verdicts is not None for entry in run.grid):
+        return ""
+    return " Below an image: the class asked for, and what the classifier that judges this run takes it for."
 
 
 def _grid_choice(run: RunData) -> str:
@@ -187,24 +234,56 @@ def metrics_note(run: RunData) -> str:
     return "Guidance is not shown here: it trains nothing." if run.guided else ""
 
 
-def words(run: RunData) -> Iterable[str]:
-    """The table's words, for a reader who meets them here."""
-    yield (
-        "FD: Fréchet distance of the samples' features to the reference images', the lower the "
-        "better. IS: Inception Score, how clear and how varied the classes are. Precision: share "
-        "of samples that look like real images. Recall: share of real images that the samples "
-        "cover. Accuracy: share of samples that a classifier gives the class asked for."
+def loss_note(run: RunData) -> str:
+    """How to read energies, where both rise: the difference is what is trained."""
+    lines = [line for line in run.log.get(run.objective, []) if None not in (line.positive, line.negative)]
+    if len(lines) < 2:
+        return ""
+    tenth = max(len(lines) // 10, 1)
+
+    def mean(part: Sequence[LogLine]) -> tuple[float, float]:
+        right = sum(line.positive for line in part) / len(part)
+        return right, sum(line.negative for line in part) / len(part)
+
+    (right, wrong), (right_end, wrong_end) = mean(lines[:tenth]), mean(lines[-tenth:])
+    text = (
+        "An energy is the weighted squared error of the denoised image: low where the model finds the image "
+        f"likely under that label. Wrong minus right: {wrong - right:.3g} over the first tenth of the log, "
+        f"{wrong_end - right_end:.3g} over the last."
     )
-    yield "Network calls: what one sample costs. Real images: held-out ones, scored like samples."
+    if right_end > right:
+        text += (
+            " The right label's energy rises as well: the objective rewards the difference alone, and gives "
+            "up some of the one for more of the other. Running too far this way is what raises FD again."
+        )
+    return text
+
+
+def words(run: RunData) -> Iterable[tuple[str, str]]:
+    """The report's words, for a reader who meets them here: term and meaning."""
+    yield (
+        "FD",
+        (
+            "Fréchet distance between the features of the samples and of the reference images; lower is "
+            "better, 0 is the same mean and covariance"
+        ),
+    )
+    yield "IS", "Inception Score: how clear the classes are, and how varied; higher is better"
+    yield "Precision", "share of the samples that look like real images"
+    yield "Recall", "share of the real images that the samples cover"
+    yield "Accuracy", "share of the samples that a classifier gives the class asked for"
+    yield "Network calls", "what one sample costs"
+    if run.rows("real"):
+        yield "Real images", "held-out ones, scored like samples: what can be reached"
     if run.guided:
         none = f"{run.guided[0].unguided:g} = none"
-        yield f"CFG: the base with classifier-free guidance of that strength ({none}).{_guide(run)}"
+        yield "CFG", f"the base with classifier-free guidance of that strength ({none}).{_guide(run)}"
     if run.guided_best:
-        yield "Best + CFG: the kept checkpoint under guidance of that strength."
+        yield "Best + CFG", "the kept checkpoint under guidance of that strength"
     if run.dial:
-        yield "Dial: weights between the base (0) and the kept checkpoint (1), or beyond it."
+        yield "Dial", "weights between the base (0) and the kept checkpoint (1), or beyond it"
     if run.control:
-        yield "Control: the same base trained on with the denoising loss, for as many images."
+        yield "Control", "the same base trained on with the denoising loss, for as many images"
 
 
 def _guide(run: RunData) -> str:
@@ -214,66 +293,3 @@ def _guide(run: RunData) -> str:
         return ""
     kind = ", which knows classes: that is autoguidance, and no CFG" if guide["num_classes"] else ""
     return f" {guide['model']} guides{kind}."
-
-
-def measured(run: RunData) -> Iterable[tuple[str, str]]:
-    """How the numbers came about: term and description."""
-    summary, protocol = run.summary, run.summary.protocol
-    seeds = [entry.seed for entry in summary.proof] or [summary.seed]
-    yield "Run", f"recipe {summary.recipe}, seed {', '.join(map(str, seeds))}"
-    yield "Images seen", f"{summary.images_seen:,}"
-    yield "Time", _duration(summary.seconds)
-    if protocol:
-        first, last = protocol["seeds"]
-        for name, about in protocol["protocols"].items():
-            yield f"Protocol {name}", _judged_with(about)
-        yield (
-            "Samples",
-            f"{protocol['samples']:,} a row, seeds {first:,} to {last:,}, classes {protocol['classes']}, the "
-            "same for every row",
-        )
-        if sampling := ", ".join(_sampled(protocol)):
-            yield "Sampling", sampling
-    if summary.proof:
-        yield "Checkpoint", "chosen by FD on other sampling seeds than the proof's table"
-    elif run.best:
-        yield (
-            "Checkpoint",
-            "chosen by FD on these same samples, which flatters it a little; "
-            + ("the final rows are" if summary.final else "a proof run scores it")
-            + " on seeds not used to choose",
-        )
-    for name, version in summary.versions.items():
-        yield name, str(version)
-
-
-def _sampled(protocol: dict[str, Any]) -> Iterable[str]:
-    """The sampler's numbers, of those that it has."""
-    if "num_steps" in protocol:
-        yield f"{protocol['num_steps']} steps"
-    sigmas = [str(protocol[key]) for key in ("sigma_min", "sigma_max") if key in protocol]
-    if sigmas:
-        yield f"sigma {' to '.join(sigmas)}"
-    for key, word in (("top_k", "top-k"), ("top_p", "top-p")):
-        if key in protocol:
-            yield f"{word} {protocol[key] or 'off'}"
-
-
-def _judged_with(about: dict[str, Any]) -> str:
-    """A protocol's network, its neighbours and what it compares with."""
-    network = about.get("extractor", "")
-    reference = about.get("reference", {})
-    count = f"{reference['num_images']:,} images of " if reference.get("num_images") else ""
-    parts = [
-        network,
-        f"images resized: {about['resize']}" if about.get("resize", "none") != "none" else "",
-        f"k = {about['k']} nearest neighbours" if "k" in about else "",
-        f"reference: {count}{reference['source']}" if reference else "",
-    ]
-    return "; ".join(part for part in parts if part)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

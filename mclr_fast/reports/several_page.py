@@ -10,7 +10,7 @@ from pathlib import Path
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.runtime.files import replacing
 
-from .figures import (
+from .figures.style import (
     BASE,
     GUIDED,
     MUTED,
@@ -23,7 +23,7 @@ from .figures import (
     picture,
     styled,
 )
-from .html_page import bullets, page, section, table
+from .html_page import bullets, heading, page, section, table
 from .run_data import IMAGES_SEEN, points
 from .several_runs import (
     NamedRun,
@@ -173,7 +173,7 @@ def _numbers(runs: Sequence[NamedRun]) -> str:
     ]
     if lowest is not None and len(kept) > 1:
         words.append("Marked: the lowest FD of the kept checkpoints, each chosen on these same samples.")
-    return f"<h2>Numbers</h2>\n{table(head, [rows for rows in body if rows], 1)}{bullets(words)}\n"
+    return f"{heading('Numbers')}{table(head, [rows for rows in body if rows], 1)}{bullets(words)}\n"
 
 
 def _shown(run: NamedRun) -> list[Row]:
@@ -200,7 +200,7 @@ def _over_seeds(runs: Sequence[NamedRun]) -> str:
     head = ["Runs", "Seeds", "Samples", *(f"{m.title} {m.arrow}" for m in columns)]
     note = "Runs that differ in their training seed alone: mean ± standard deviation (n-1) of what each kept."
     body = table(head, [[(cells(group), False) for group in groups]], 1)
-    return f'<h2>Over training seeds</h2>\n<p class="note">{note}</p>\n{body}\n'
+    return f'{heading("Over training seeds")}<p class="note">{note}</p>\n{body}\n'
 
 
 def _options(runs: Sequence[NamedRun]) -> str:
@@ -209,4 +209,4 @@ def _options(runs: Sequence[NamedRun]) -> str:
         return ""
     body = [[([name, *(value or DASH for value in values)], False) for name, values in options.items()]]
     head = ["Option", *(run.name for run in runs)]
-    return f"<h2>Where their options differ</h2>\n{table(head, body, len(runs))}\n"
+    return f"{heading('Where their options differ')}{table(head, body, len(runs))}\n"

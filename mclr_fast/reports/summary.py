@@ -76,6 +76,7 @@ class Summary:
         final: rows of more samples, of seeds that chose nothing, to compare with other work's.
         grid_seeds, grid_classes: of the same-noise grid.
         protocol: what the rows were measured with: only rows with the same one compare.
+        command: what was typed to start it; None where a program did.
         proof: one entry a seed, where it is a proof; its rows are the judged ones of all seeds.
     """
 
@@ -98,6 +99,7 @@ class Summary:
     proof: Sequence[SeedResult] = ()
     final: Sequence[Row] = ()
     grid_classes: Sequence[int] | None = None
+    command: str | None = None
 
     def of(self, *kinds: Kind) -> list[Row]:
         """The rows of these kinds, in the order of the run."""
@@ -130,6 +132,7 @@ class Summary:
             "proof": [SeedResult.from_json(entry) for entry in content.get("proof", ())],
         }
         plain = cls.__dataclass_fields__.keys() - typed.keys()
+        content = {"command": None, **content}
         return cls(**{name: content[name] for name in plain}, **typed)
 
 

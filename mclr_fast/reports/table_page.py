@@ -12,7 +12,7 @@ import numpy as np
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.runtime.files import replacing
 
-from .figures import (
+from .figures.style import (
     BASE,
     GUIDED,
     REAL,
@@ -26,7 +26,7 @@ from .figures import (
     picture,
     styled,
 )
-from .html_page import Html, bullets, page, section, table
+from .html_page import Html, bullets, heading, page, section, table
 from .run_data import IMAGES_SEEN, points, read_summary
 from .table_summary import Ablation, TableSummary
 from .table_text import (
@@ -55,6 +55,7 @@ LOOKS = {
     "gft": ("#767676", "X"),
     "model-guidance": ("#332288", "<"),
 }
+WIDE = "gft"  # drawn wide: model guidance may lie on it
 SHADES = ("#fdae6b", "#f16913", "#a63603", "#3f1500")  # of an ablation's values, light = first
 
 
@@ -153,13 +154,14 @@ def _tradeoff(summary: TableSummary, x: Metric, y: Metric) -> Picture:
         note(ax, row, x, y, f"{row.guidance:g}", GUIDED)
     for name, rows in curves.items():
         color, marker = LOOKS[name]
-        ax.plot(*points(rows, x.of, y.of), marker=marker, color=color, ms=4, label=OBJECTIVES[name])
+        wide = {"lw": 4.5, "ms": 8, "alpha": 0.5} if name == WIDE else {"ms": 4}
+        ax.plot(*points(rows, x.of, y.of), marker=marker, color=color, label=OBJECTIVES[name], **wide)
     ax.plot(x.of(base), y.of(base), "o", color=BASE, ms=7, label=KINDS["base"], zorder=5)
     if real := summary.of("real"):
         ax.plot(*points(real, x.of, y.of), "d", color=REAL, ms=7, label=KINDS["real"], zorder=5)
-    finish(fig, ax, y)
     if y is FD:
         log_axis(ax)
+    finish(fig, ax, y)
     methods = ", ".join(OBJECTIVES[name] for name in curves)
     alt = f"{y.title} against {x.title}: CFG over guidance, and {methods} over training."
     return picture(fig, f"table-tradeoff-{y.key}-{x.key}", alt)
@@ -204,7 +206,7 @@ def _page(summary: TableSummary, pictures: list[Picture]) -> str:
         f"Table: {summary.recipe}",
         f'<p class="note">{escape(how(summary))} Best of a column bold, second underlined.</p>\n',
         table(HEAD, [part for part in (body[:first], body[first:last], body[last:]) if part], text_columns=1),
-        "<h2>Found here</h2>\n",
+        heading("Found here"),
         bullets(findings(summary)),
         section(
             "Trade-offs",
@@ -213,6 +215,6 @@ def _page(summary: TableSummary, pictures: list[Picture]) -> str:
             pictures[:2],
         ),
         *parts,
-        "<h2>What was tried</h2>\n",
+        heading("What was tried"),
         bullets(tried_sentences(summary)),
     )

@@ -31,6 +31,7 @@ KINDS: dict[Kind, str] = {
 }
 # What a comparison is with, by the name of the other row.
 AGAINST = {"base": "the base", "denoising": "the denoising control"}
+END = "end"  # the run's own last evaluation, where FD turned before it
 FINE_TUNING = "Fine-tuning a class-conditional generator so that its unguided samples look guided."
 # What a run is for, where it is not that.
 PURPOSES = {"denoising": "Training a class-conditional generator with the denoising loss."}

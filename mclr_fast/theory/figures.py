@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mclr_fast.reports.figures import BASE, CONTROL, GUIDED, MUTED, REAL, TRAINED, styled
+from mclr_fast.reports.figures.style import BASE, CONTROL, GUIDED, MUTED, REAL, TRAINED, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,6 +15,7 @@ import torch
 from mclr_fast import evaluate, sample, train
 from mclr_fast.evaluation.cfg_rows import stored_cfg_rows
 from mclr_fast.evaluation.evaluator import Evaluator
+from mclr_fast.evaluation.extractors.digits import DigitClassifier
 from mclr_fast.experiments import run as run_module
 from mclr_fast.experiments.arm import trained_plan
 from mclr_fast.experiments.run import Run
@@ -69,7 +70,9 @@ def test_summary_has_every_row(run):
     for difference, low, high in summary["comparison"].values():
         assert low < high
         assert np.isfinite(difference)
-    assert summary["comparison"].keys() == {"base", "denoising"}
+    turned = {"end"} if summary["turned_at"] is not None else set()  # from the last evaluation
+    assert summary["comparison"].keys() == {"base", "denoising"} | turned
+    assert summary["command"] is None  # a program called it
 
 
 def test_best_folder_holds_the_best_model(run):
@@ -95,7 +98,11 @@ def test_grid_and_report(run):
     best = json.loads((run / "summary.json").read_text())["best"]["images_seen"]
     over_training = ["base", "cfg-1.5", "mclr-32", "mclr-64", "mclr-96"]
     assert grid["order"].tolist() == [*over_training, f"mclr-cfg-1.5-{best}", f"mclr-strength-0.5-{best}"]
+    with torch.no_grad():
+        _, logits = DigitClassifier.pretrained()(torch.from_numpy(grid["base"]).flatten(0, 1))
+    assert grid["verdicts of base"].tolist() == logits.argmax(1).view(-1, 10).tolist()
     page = (run / "report.html").read_text()
+    assert "what the classifier that judges this run takes it for" in page
     assert page.count("data:image/png;base64,") >= 8
     assert (run / "figures").is_dir()
 

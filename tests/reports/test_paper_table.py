@@ -34,7 +34,7 @@ def write_run(folder, rows, recipe="edm2-img64-s", objective="mclr", best=None):
 
 
 def section(page):
-    found = re.search(r"<h2>The paper's Table 1</h2>(.*?)<h2>", page, re.DOTALL)
+    found = re.search(r'<h2 id="the-paper-s-table-1">.*?</h2>(.*?)<h2', page, re.DOTALL)
     return found and unescape(found[1])
 
 

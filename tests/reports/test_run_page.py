@@ -6,6 +6,7 @@ Folders are written as of format 1 here, whose rows are short; `in_todays_format
 import json
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 from mclr_fast.report import main
 from mclr_fast.reports import run_data as report_data
 from mclr_fast.reports import run_text as report_text
-from mclr_fast.reports.grid import write_grid
+from mclr_fast.reports.figures.grid import draw_grid
+from mclr_fast.reports.figures.style import styled
+from mclr_fast.reports.grid import GridEntry, write_grid
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.summary import Summary
 from mclr_fast.reports.words import FD
@@ -135,8 +138,8 @@ def full(tmp_path_factory, request):
 def test_full_run_in_one_sentence(full):
     _, page = full
     assert (
-        "MCLR, 640 images seen: FD 0.410 → 0.290, IS 8.20 → 8.60, precision 0.790 → 0.830, "
-        "recall 0.950 → 0.950, at 23 network calls a sample instead of guidance's 46."
+        "MCLR, 640 images seen: Fréchet distance (FD) 0.410 → 0.290, "
+        "at 23 network calls a sample instead of guidance's 46."
     ) in page.text
     assert "-0.120 [-0.150, -0.090], lower" in page.text
     assert "-0.010 [-0.100, +0.080], not told apart" in page.text
@@ -146,7 +149,7 @@ def test_full_run_in_one_sentence(full):
 
 def test_full_run_is_one_file_with_every_figure(full):
     outdir, page = full
-    assert figures(outdir) == CHARTS | {"grid-1", "grid-2"}
+    assert figures(outdir) == CHARTS | {"grid-1", "grid-2", "grid-1-all", "grid-2-all"}
     assert len(page.images) == len(figures(outdir))
     prefix = "data:image/png;base64,"
     embedded = {b64decode(image["src"].removeprefix(prefix)) for image in page.images}
@@ -172,12 +175,114 @@ def test_table_orders_rows_and_marks_the_best(full):
     assert table.count('class="best"') == 1
 
 
+def test_tiles_say_which_way_is_better(full):
+    """Recall's loss cannot be read as a gain: each metric has its verdict, beside a sample's cost."""
+    html = (full[0] / "report.html").read_text("utf-8")
+    found = re.findall(
+        r'<div class="tile"><span>(.*?)</span><b>(.*?)</b><span class="(.*?)">(.*?)</span>', html
+    )
+    assert [(title[:2], verdict, remark) for title, _, verdict, remark in found] == [
+        ("FD", "better", "better"),
+        ("IS", "better", "better"),
+        ("Pr", "better", "better"),
+        ("Re", "", "the same"),
+        ("Ne", "", "guidance: 46"),
+    ]
+    assert found[0][1].split() == ["0.410", "→", "0.290"] and found[-1][1] == "23"
+
+
+def test_a_metric_that_fell_is_called_worse(tmp_path):
+    best = make_row("mclr", 320, fd=0.3, recall=0.9)
+    run = report_data.read_run(make_run(tmp_path, make_summary(rows=[make_row("base"), best], best=best)))
+    assert {tile.title[:6]: tile.verdict for tile in report_text.tiles(run)}["Recall"] == "worse"
+
+
+def test_the_page_has_contents_and_knows_the_dark(full):
+    html = (full[0] / "report.html").read_text("utf-8")
+    links = re.findall(r'<a href="#(.*?)">', html)
+    assert links == re.findall(r'<h2 id="(.*?)">', html) and "numbers" in links
+    assert "prefers-color-scheme: dark" in html and 'content="light dark"' in html
+
+
+def test_words_are_defined_before_the_table(full):
+    html = (full[0] / "report.html").read_text("utf-8")
+    assert html.index("Fréchet distance between") < html.index("<table>")
+
+
+def test_four_rows_are_seen_and_all_are_folded(full):
+    """The base, guidance at its best FD, the kept checkpoint, the last one; every row behind a click."""
+    run = report_data.read_run(full[0])
+    assert [entry.key for entry in run.leading_grid] == ["base", "cfg-1.5", "mclr-640", "mclr-960"]
+    html = (full[0] / "report.html").read_text("utf-8")
+    folded = re.search(r"<details>.*?</details>", html, re.S)[0]
+    assert folded.count("<img") == 2 and "MCLR, 320 images" in folded
+
+
+def test_a_classifiers_verdicts_stand_below_the_images(tmp_path):
+    """Kept in grid.npz; in words on the page; nothing of them without a classifier."""
+    images = np.zeros((1, 3, 1, 4, 4), np.uint8)
+    entry = GridEntry("base", "base", 0, 1.0, None, images, np.array([[0, 1, 7]]))
+    make_run(tmp_path, make_summary(), log=False)
+    write_grid(tmp_path, [entry, replace(entry, name="mclr", kind="trained", images_seen=640, verdicts=None)])
+    run = report_data.read_run(tmp_path)
+    assert run.grid[0].verdicts.tolist() == [[0, 1, 7]] and run.grid[1].verdicts is None
+    assert "the class asked for, and what the classifier" in report_text.grid_note(run)
+    with styled():
+        with_verdicts = draw_grid(run, 0, run.grid)
+        without = draw_grid(run, 0, [replace(entry, verdicts=None) for entry in run.grid])
+    assert with_verdicts.png != without.png and not with_verdicts.is_chart
+
+
+def test_energies_are_explained_where_they_rise(tmp_path):
+    make_run(tmp_path, make_summary())
+    lines = [
+        {"arm": "mclr", "images_seen": n, "loss": 0.0, "positive": 1.0 + n, "negative": 1.5 + 3 * n}
+        for n in range(4)
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = report_text.loss_note(report_data.read_run(tmp_path))
+    assert "Wrong minus right: 0.5 over the first tenth of the log, 6.5 over the last." in text
+    assert "rewards the difference alone" in text
+
+
+def test_one_logged_step_makes_no_empty_plot(tmp_path):
+    make_run(tmp_path, make_summary(rows=[], best=None, turned_at=None, comparison={}), log=False)
+    line = {"arm": "mclr", "images_seen": 32, "loss": 3670.1, "positive": 3670.2, "negative": 3670.3}
+    (tmp_path / "log.jsonl").write_text(json.dumps(line) + "\n")
+    assert not Page(write_report(tmp_path)).images
+
+
+def test_the_turn_of_fd_has_its_interval(tmp_path):
+    summary = make_summary(comparison={"base": [-0.12, -0.15, -0.09], "end": [-0.02, -0.05, 0.01]})
+    page = Page(write_report(make_run(tmp_path, summary, log=False)))
+    assert "difference from the last [95% interval]: -0.020 [-0.050, +0.010], not told apart" in page.text
+
+
+def test_the_command_the_model_and_the_settings_are_there(tmp_path):
+    summary = make_summary(command="torchrun -m mclr_fast.train --lr 2e-4")
+    make_run(tmp_path, summary, log=False)
+    (tmp_path / "config.json").write_text('{"train.lr": 0.0002}')
+    model = tmp_path / "checkpoints" / "best"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text('{"base": {"model": "base/", "sha256": "ab12"}, "licence": "MIT"}')
+    page = Page(write_report(tmp_path))
+    for words in (
+        "torchrun -m mclr_fast.train --lr 2e-4",
+        f"python -m mclr_fast.sample {tmp_path} --seeds 0-19 --grid",
+        f"Model {model}",
+        "Base base/ (SHA-256 ab12)",
+        "Licence MIT",
+        "train.lr 0.0002",
+    ):
+        assert words in re.sub(r"\s+", " ", page.text), words
+
+
 def test_says_so_when_fd_did_not_improve(tmp_path):
     worse = make_row("mclr", 320, fd=0.52)
     rows = [make_row("base"), worse]
     sentence = headline_of(make_run(tmp_path, make_summary(rows=rows, best=worse)))
     assert sentence.startswith("MCLR did not lower FD in this run")
-    assert "FD 0.410 → 0.520" in sentence
+    assert "Fréchet distance (FD) 0.410 → 0.520" in sentence
 
 
 def test_run_without_evaluations(tmp_path):

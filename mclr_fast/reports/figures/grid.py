@@ -1,0 +1,86 @@
+"""Samples from one initial noise as a picture: a row of tiles a model, what a classifier takes each for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mclr_fast.reports.grid import GridEntry
+from mclr_fast.reports.run_data import RunData
+from mclr_fast.reports.words import label
+
+from .style import MUTED, TRAINED, Picture, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MANY_PIXELS = 1000  # of a row's width: more are more than the picture has
+WIDTH = 6.4  # inches
+
+
+def draw_grid(run: RunData, noise: int, entries: Sequence[GridEntry], suffix: str = "") -> Picture:
+    """The paper's Figure 2: one initial noise, columns = classes, rows = models.
+
+    Below an image stands what the run's classifier takes it for, where there is one.
+    """
+    from matplotlib.figure import Figure
+
+    tiles = [_row_of_tiles(entry.images[noise]) for entry in entries]
+    height, width = tiles[0].shape[:2]
+    num_classes = len(entries[0].images[noise])
+    classes = [str(each) for each in run.summary.grid_classes or range(num_classes)]
+    seeds = run.summary.grid_seeds or ()
+    seed = f" (seed {seeds[noise]})" if noise < len(seeds) else ""
+    fig = Figure(figsize=(WIDTH, 0.6 + len(tiles) * (0.55 + WIDTH * height / width)), layout="constrained")
+    fig.suptitle(f"Noise {noise + 1}{seed}", x=0.01, ha="left", fontsize=11, fontweight="bold")
+    middles = (np.arange(num_classes) + 0.5) * width / num_classes - 0.5
+    for ax, entry, row in zip(fig.subplots(len(tiles), squeeze=False)[:, 0], entries, tiles, strict=True):
+        ax.imshow(row, interpolation="nearest" if width < MANY_PIXELS else "antialiased")
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+        ax.set_yticks([])
+        ax.tick_params(length=0)
+        ax.set_xticks(middles, classes if entry.verdicts is None else [""] * num_classes)
+        if entry.verdicts is not None:
+            _write_verdicts(ax, middles, entry.verdicts[noise], classes)
+        _title(ax, entry, run.is_kept(entry))
+    marked = [_words(entry, run.is_kept(entry)) for entry in entries]
+    alt = f"Samples from one initial noise for {num_classes} classes, by {'; '.join(marked)}."
+    return picture(fig, f"grid-{noise + 1}{suffix}", alt, is_chart=False)
+
+
+def _title(ax: Axes, entry: GridEntry, is_kept: bool) -> None:
+    color = {"color": TRAINED} if is_kept else {}
+    ax.set_title(_words(entry, is_kept), fontsize=10, fontweight="bold" if is_kept else "normal", **color)
+
+
+def _words(entry: GridEntry, is_kept: bool) -> str:
+    """Its row's name, how far it was trained, whether it is the one that was kept."""
+    return (
+        "\u2605 " * is_kept + label(entry) + (f", {entry.images_seen:,} images" if entry.images_seen else "")
+    )
+
+
+def _write_verdicts(ax: Axes, middles: np.ndarray, found: np.ndarray, classes: Sequence[str]) -> None:
+    """A tick where the classifier finds the class asked for, else which it finds."""
+    ax.set_xticks(
+        middles,
+        [
+            f"{asked} \u2713" if str(seen) == asked else f"{asked} \u2192 {seen}"
+            for asked, seen in zip(classes, found, strict=True)
+        ],
+    )
+    for text, asked, seen in zip(ax.get_xticklabels(), classes, found, strict=True):
+        is_right = str(seen) == asked
+        text.set(
+            color=MUTED if is_right else TRAINED, fontweight="normal" if is_right else "bold", fontsize=9
+        )
+
+
+def _row_of_tiles(images: np.ndarray) -> np.ndarray:
+    """[num_classes, C, H, W] -> [H+2, num_classes (W+2), 3] with a white border round each."""
+    rgb = np.broadcast_to(images, (len(images), 3, *images.shape[2:]))
+    tiles = np.pad(rgb, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255)
+    return np.concatenate(list(tiles.transpose(0, 2, 3, 1)), axis=1)
