@@ -11,8 +11,15 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from mclr_fast import ops
+
 Draw = Callable[[Tensor, int], Tensor]
 """(probabilities float32 [b,l,V], number of tokens drawn before) -> tokens int64 [b,l]."""
+Gumbels = Callable[[Tensor, int], Tensor]
+"""(kept logits float32 [b,l,V], number of tokens drawn before) -> Gumbel noise float32 [b,l,V]."""
+KEY_NUMBERS = 2  # of a sample's stream, which key its Gumbel noise
+KEY_BITS, TOKEN_BITS = 24, 14  # of each of them, and of a token's place
+GUMBEL_STREAM = 1 << 17  # of Philox; runs' streams lie below
 
 
 def kept(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
@@ -61,11 +68,38 @@ def drawn_at(uniforms: Tensor) -> Draw:
     return draw
 
 
+def gumbels_by(generator: torch.Generator | None) -> Gumbels:
+    """One generator's noise, after its draw of tokens, which VAR's own code makes too; None: torch's."""
+    draw = drawn_by(generator)
+
+    def gumbels(logits: Tensor, begin: int) -> Tensor:
+        draw(logits.softmax(-1), begin)
+        return -torch.empty_like(logits).exponential_(generator=generator).log()
+
+    return gumbels
+
+
+def gumbels_at(keys: Tensor) -> Gumbels:
+    """Noise of a stream a sample, keyed by uniforms in [0, 1), float32 [b,2]; made where the logits are."""
+    words = (keys.double() * 2**KEY_BITS).long()
+    sample = words[:, :1] << KEY_BITS | words[:, 1:]
+
+    def gumbels(logits: Tensor, begin: int) -> Tensor:
+        tokens = torch.arange(begin, begin + logits.shape[1], device=logits.device)
+        position = sample << TOKEN_BITS | tokens
+        uniform = ops.random_uniform(0, GUMBEL_STREAM, position.flatten(), logits.shape[2])
+        return -(-uniform.log()).log().view(logits.shape)
+
+    return gumbels
+
+
 class Generator(Protocol):
     """A network that makes images token by token."""
 
-    def __call__(self, labels: Tensor, *, guidance: float, top_k: int, top_p: float, draw: Draw) -> Tensor:
-        """Labels int64 [b] -> tokens int64 [b,L]."""
+    def __call__(
+        self, labels: Tensor, uniforms: Tensor, *, guidance: float, top_k: int, top_p: float
+    ) -> Tensor:
+        """Labels int64 [b], and each sample's own numbers, float32 [b,n] -> tokens int64 [b,L], or x."""
         ...
 
 
@@ -74,7 +108,8 @@ class AutoregressiveSampler:
     """Images drawn token by token, with one set of options; a `sampler.Sampler`.
 
     Args:
-        generate: the network; num_tokens: of an image; calls: of the network that an unguided image takes.
+        generate: the network; num_uniforms: that a sample's draws take; calls: of the network that an
+            unguided image takes.
         device: where images are made.
         top_k, top_p: as `kept`.
         guidance: its strength, 0 = none.
@@ -82,7 +117,7 @@ class AutoregressiveSampler:
     """
 
     generate: Generator
-    num_tokens: int
+    num_uniforms: int
     calls: int
     device: torch.device
     top_k: int = 0
@@ -102,11 +137,11 @@ class AutoregressiveSampler:
         return self.hold()
 
     def start(self, seeds: Sequence[int]) -> Tensor:
-        """As `Sampler.start`: a uniform a token, float32 [b,L], drawn on the CPU."""
+        """As `Sampler.start`: uniforms in [0, 1), float32 [b,num_uniforms], drawn on the CPU."""
         generators = [torch.Generator().manual_seed(int(seed) % 2**32) for seed in seeds]
-        return torch.stack([torch.rand(self.num_tokens, generator=g) for g in generators]).to(self.device)
+        return torch.stack([torch.rand(self.num_uniforms, generator=g) for g in generators]).to(self.device)
 
     def __call__(self, start: Tensor, labels: Tensor) -> Tensor:
-        """As `Sampler.__call__`, tokens int64 [b,L]."""
+        """As `Sampler.__call__`."""
         options = {"guidance": self.guidance, "top_k": self.top_k, "top_p": self.top_p}
-        return self.generate(labels, **options, draw=drawn_at(start))
+        return self.generate(labels, start, **options)

@@ -106,7 +106,5 @@ def test_rows_without_labels_have_matched_negatives():
 def test_label_dropout_without_labels():
     """Which rows' labels were dropped, the loss is not told by a plain call."""
     energy = torch.zeros(2, 3)
-    with pytest.raises(
-        ValueError, match=r"label_dropout = 0\.1 .* with_matched\(energy_NR, .*labels"
-    ):
+    with pytest.raises(ValueError, match=r"label_dropout = 0\.1 .* with_matched\(energy_NR, .*labels"):
         CCA(0.7, 3.0, label_dropout=0.1)(energy, energy)

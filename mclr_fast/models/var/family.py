@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from mclr_fast.data import Codec, Dataset, rng
 from mclr_fast.models.family import Arguments, Coefficients, Facts, Family, coefficients_of
 from mclr_fast.models.rows import Rows
-from mclr_fast.sampling.autoregressive import AutoregressiveSampler, Draw
+from mclr_fast.sampling.autoregressive import KEY_NUMBERS, AutoregressiveSampler, drawn_at, gumbels_at
 
-from .inference import generate
+from .inference import generate, generate_smooth
 from .network import VAR
 from .scales import spans
 from .tokenizer import Tokenizer
@@ -75,6 +75,7 @@ class Autoregressive(Family):
     unguided, guided = AutoregressiveSampler.unguided, "varcfg"
     image_arguments = ("patch_nums", "vocab_size", "z_channels", "num_classes")
     fixed_energies = True
+    smooths = True
 
     def build(self, arguments: Arguments, *, dtype: torch.dtype, dropout: float = 0.0) -> VAR:
         """As `Family.build`; dropout is of whole branches (drop path)."""
@@ -172,13 +173,17 @@ class Autoregressive(Family):
             )
         device = net.head.weight.device
 
-        def images(labels: Tensor, *, guidance: float, top_k: int, top_p: float, draw: Draw) -> Tensor:
+        def tokens(labels: Tensor, uniforms: Tensor, *, guidance: float, **kept: float) -> Tensor:
             quantizer = net.tokenizer.quantizer(device)
-            return generate(net, labels, quantizer, cfg=guidance, top_k=top_k, top_p=top_p, draw=draw)
+            return generate(net, labels, quantizer, cfg=guidance, **kept, draw=drawn_at(uniforms))
 
+        def features(labels: Tensor, keys: Tensor, *, guidance: float, **kept: float) -> Tensor:
+            quantizer = net.tokenizer.quantizer(device)
+            return generate_smooth(net, labels, quantizer, cfg=guidance, **kept, gumbels=gumbels_at(keys))
+
+        made = (features, KEY_NUMBERS) if options.more_smooth else (tokens, net.length)
         return AutoregressiveSampler(
-            images,
-            net.length,
+            *made,
             len(net.patch_nums),
             device,
             top_k=options.top_k or 0,
