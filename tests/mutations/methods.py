@@ -136,7 +136,7 @@ FAULTS = [
     ),
     (
         "a reference's energies kept although branches are left out at random",
-        "methods/needs.py",
+        "methods/own_energies.py",
         "fixed_energies and train.dropout == 0",
         "fixed_energies",
         "methods/test_own_energies.py",
