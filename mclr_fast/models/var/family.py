@@ -59,6 +59,10 @@ class TokenCodec:
         vqvae = self.tokenizer.vqvae(raw.device)
         return torch.cat(vqvae.encode_tokens(raw.float() / 255 * 2 - 1), dim=1)
 
+    def teacher_inputs(self, tokens: Tensor) -> Tensor:
+        """Tokens int64 [m,L] -> what a transformer is given beside the label. ValueError for others."""
+        return self.tokenizer.vqvae(tokens.device).teacher_inputs(tokens)
+
     def stored(self, x: Tensor) -> Tensor:
         """As data sets hold them, int16."""
         return x.short()
