@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mclr_fast import ops
 
+from .sampler import CapturedSampler
+
 Draw = Callable[[Tensor, int], Tensor]
 """(probabilities float32 [b,l,V], number of tokens drawn before) -> tokens int64 [b,l]."""
 Gumbels = Callable[[Tensor, int], Tensor]
@@ -34,7 +36,7 @@ def kept(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
     if top_p > 0:
         upwards, order = logits.sort(dim=-1)
         dropped = upwards.softmax(-1).cumsum(-1) <= 1 - top_p
-        dropped[..., -1] = False
+        dropped[..., -1:].fill_(False)  # set to a number, it would be copied from the host
         logits = logits.masked_fill(dropped.scatter(-1, order, dropped), -math.inf)
     return logits
 
@@ -104,7 +106,7 @@ class Generator(Protocol):
 
 
 @dataclass(frozen=True)
-class AutoregressiveSampler:
+class AutoregressiveSampler(CapturedSampler):
     """Images drawn token by token, with one set of options; a `sampler.Sampler`.
 
     Args:
@@ -113,7 +115,8 @@ class AutoregressiveSampler:
         device: where images are made.
         top_k, top_p: as `kept`.
         guidance: its strength, 0 = none.
-        hold: a context in which what does not change between calls is made once.
+        hold: a context in which what does not change between calls is made once, and stays where it is.
+        cuda_graphs: whether, on a GPU, a call is one CUDA graph: the network may not wait for the host.
     """
 
     generate: Generator
@@ -124,6 +127,7 @@ class AutoregressiveSampler:
     top_p: float = 0.0
     guidance: float = 0.0
     hold: Callable[[], AbstractContextManager[None]] = nullcontext
+    cuda_graphs: bool = True
 
     unguided: ClassVar[float] = 0.0
 
@@ -132,16 +136,17 @@ class AutoregressiveSampler:
         """A call a scale, and as many without the label where it is guided."""
         return self.calls if self.guidance == self.unguided else 2 * self.calls
 
-    def held(self) -> AbstractContextManager[None]:
-        """As `Sampler.held`."""
-        return self.hold()
+    @property
+    def captures(self) -> bool:
+        """As `CapturedSampler.captures`."""
+        return self.cuda_graphs
 
     def start(self, seeds: Sequence[int]) -> Tensor:
         """As `Sampler.start`: uniforms in [0, 1), float32 [b,num_uniforms], drawn on the CPU."""
         generators = [torch.Generator().manual_seed(int(seed) % 2**32) for seed in seeds]
         return torch.stack([torch.rand(self.num_uniforms, generator=g) for g in generators]).to(self.device)
 
-    def __call__(self, start: Tensor, labels: Tensor) -> Tensor:
-        """As `Sampler.__call__`."""
+    def _sample(self, start: Tensor, labels: Tensor) -> Tensor:
+        """As `CapturedSampler._sample`: `start` has all numbers that it takes."""
         options = {"guidance": self.guidance, "top_k": self.top_k, "top_p": self.top_p}
         return self.generate(labels, start, **options)

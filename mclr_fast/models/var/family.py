@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from mclr_fast.models.family import Arguments, Coefficients, Facts, Family, coef
 from mclr_fast.models.rows import Rows
 from mclr_fast.sampling.autoregressive import KEY_NUMBERS, AutoregressiveSampler, drawn_at, gumbels_at
 
-from .inference import generate, generate_smooth
+from .inference import cast_weights, generate, generate_smooth
 from .network import VAR
 from .scales import spans
 from .tokenizer import Tokenizer
@@ -185,6 +186,13 @@ class Autoregressive(Family):
             quantizer = net.tokenizer.quantizer(device)
             return generate_smooth(net, labels, quantizer, cfg=guidance, **kept, gumbels=gumbels_at(keys))
 
+        @contextmanager
+        def hold() -> Iterator[None]:
+            quantizer = net.tokenizer.quantizer(device)  # kept: graphs read its weights
+            with cast_weights(net):
+                yield
+            del quantizer
+
         made = (features, KEY_NUMBERS) if options.more_smooth else (tokens, net.length)
         return AutoregressiveSampler(
             *made,
@@ -192,6 +200,8 @@ class Autoregressive(Family):
             device,
             top_k=options.top_k or 0,
             top_p=options.top_p or 0.0,
+            hold=hold,
+            cuda_graphs=options.cuda_graphs == "on",
             guidance=self.unguided if guidance is None else guidance,
         )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mclr_fast.sampling.autoregressive import Draw, Gumbels, check_kept, drawn_by, gumbels_by, kept
 
@@ -103,22 +104,39 @@ def _features(
         raise ValueError(f"cfg must be finite (0 = no guidance), not {cfg}.")
     check_kept(top_k, top_p)
     check_quantizer(net, quantizer)
-    net.check_labels(labels)
+    if labels.device.type == "cpu":  # elsewhere it would wait for the device
+        net.check_labels(labels)
     guided = cfg != 0
     calls = _Calls(net, torch.cat([labels, torch.full_like(labels, -1)]) if guided else labels)
     fhat, inputs = None, None
-    for k in range(len(net.spans)):
-        logits = calls(k, inputs)
-        if guided:
-            t = cfg * ramp(k, len(net.spans))
-            conditional, unconditional = logits.chunk(2)
-            logits = (1 + t) * conditional - t * unconditional
-        features = quantizer.features_of(chosen(logits, k), k)
-        fhat = features if fhat is None else fhat + features
-        if k + 1 < len(net.spans):
-            inputs = quantizer.next_input(fhat, k)
-            inputs = torch.cat([inputs, inputs]) if guided else inputs
+    with cast_weights(net):
+        for k in range(len(net.spans)):
+            logits = calls(k, inputs)
+            if guided:
+                t = cfg * ramp(k, len(net.spans))
+                conditional, unconditional = logits.chunk(2)
+                logits = (1 + t) * conditional - t * unconditional
+            features = quantizer.features_of(chosen(logits, k), k)
+            fhat = features if fhat is None else fhat + features
+            if k + 1 < len(net.spans):
+                inputs = quantizer.next_input(fhat, k)
+                inputs = torch.cat([inputs, inputs]) if guided else inputs
     return fhat
+
+
+@contextmanager
+def cast_weights(net: VAR) -> Iterator[None]:
+    """Inside, the blocks' layers have weights in the dtype that they compute in, cast once for all calls."""
+    layers = [each for b in net.blocks for each in (b.attn.mat_qkv, b.attn.proj, b.ffn.fc1, b.ffn.fc2)]
+    own = [dict(layer._parameters) for layer in layers]
+    for layer, parameters in zip(layers, own, strict=True):
+        cast = {name: p if p is None else p.detach().to(net.dtype) for name, p in parameters.items()}
+        layer._parameters.update({n: p if p is None else nn.Parameter(p, False) for n, p in cast.items()})
+    try:
+        yield
+    finally:
+        for layer, parameters in zip(layers, own, strict=True):
+            layer._parameters.update(parameters)
 
 
 class _Calls:
