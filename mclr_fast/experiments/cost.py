@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from mclr_fast.config import ObjectiveConfig, RunConfig
-from mclr_fast.models import Model
 from mclr_fast.reports.table_summary import Settings
 from mclr_fast.training.memory import StepMemory
 
@@ -20,8 +19,8 @@ from .tables.table import every_setting
 class Cost:
     """GPU-hours.
 
-    Attributes: training, of all arms; rows, of evaluations on the way and after; final rows; row, of one
-    unguided sample.
+    Attributes: training, of all arms and of the reference's energies that are made once; rows, of
+    evaluations on the way and after; final rows; row, of one unguided sample.
     """
 
     training: float
@@ -48,6 +47,7 @@ def cost_of(config: RunConfig, step: StepMemory) -> Cost:
     one_column = image / step.num_columns
     sample = step.family.calls_a_sample(options) * call * hours
     training = config.train.duration * (image + has_control * one_column) * hours
+    training += step.num_made * call * hours
     if not config.is_judged:
         return Cost(training, 0.0, 0.0, sample)
     plans = [trained_plan(config, judged=True, refreshes=False), *([control] if control else [])]
@@ -66,23 +66,25 @@ def cost_of(config: RunConfig, step: StepMemory) -> Cost:
 
 def cost_lines(config: RunConfig, step: StepMemory) -> Iterator[str]:
     """The run's, or that of all runs of its table, in words."""
-    cost, runs = _cost_of_table(config, step.model) if config.table else (cost_of(config, step), "")
+    cost, runs = _cost_of_table(config, step) if config.table else (cost_of(config, step), "")
     yield (
         f"GPU-hours       {cost.total:.3g}{runs} = training {cost.training:.3g}, rows {cost.rows:.3g}, "
         f"final rows {cost.final:.3g}; at {config.gpu_tflops:g} TFLOP/s a GPU (--gpu-tflops)"
     )
 
 
-def _cost_of_table(config: RunConfig, model: Model) -> tuple[Cost, str]:
+def _cost_of_table(config: RunConfig, own: StepMemory) -> tuple[Cost, str]:
     """Of every run that is tried, and of the final ones as if the dearest settings were chosen."""
     table, seeds = config.table, config.proof_seeds
-    steps: dict[ObjectiveConfig, StepMemory] = {}  # what an image costs depends on nothing else
+    # What an image costs depends on nothing else.
+    steps: dict[tuple[ObjectiveConfig, int], StepMemory] = {}
 
     def cost(objective: str, settings: Settings, *, tried: bool) -> Cost:
         cell = cell_config(config, objective, settings, seeds[0], tried=tried)
-        if cell.objective not in steps:
-            steps[cell.objective] = StepMemory(cell, model)
-        return cost_of(cell, steps[cell.objective])
+        key = cell.objective, cell.train.duration
+        if key not in steps:
+            steps[key] = StepMemory(cell, own.model, own.num_images)
+        return cost_of(cell, steps[key])
 
     tried = [cost(*cell, tried=True) for cell in every_setting(table["grid"], table["ablations"])]
     chosen = [

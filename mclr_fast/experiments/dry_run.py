@@ -59,9 +59,8 @@ def dry_run(config: RunConfig) -> str:
     num_steps = -(-train.duration // train.batch_size)
     every = config.eval.eval_every
     marks = [m.images_seen for m in make_marks(train, evaluate_every=every) if m.evaluate] if every else []
-    beside = f", {method.entry.words}" if method.entry.words else ""
-    row = f"{train.batch_size} images x {columns} columns{beside}"
-    memory = StepMemory(config, model)
+    memory = StepMemory(config, model, None if dataset is None else len(dataset))
+    row = f"{train.batch_size} images x {columns} columns{_beside(memory)}"
     check_memory(memory, num_ranks, config.gpu_memory_gib)
     lines = [
         f"recipe          {config.recipe}" + (f"  ({config.note})" if config.note else ""),
@@ -81,6 +80,17 @@ def dry_run(config: RunConfig) -> str:
         "options",
     ]
     return "\n".join(lines + [f"  {name:28} {value}" for name, value in options.items()])
+
+
+def _beside(memory: StepMemory) -> str:
+    """What is evaluated without gradients beside a step's columns."""
+    if memory.keeps_own_energies:
+        return (
+            f", and {memory.num_columns - 1} an image of the reference, whose own-label energies are made "
+            f"once ({memory.num_made:,} in all)"
+        )
+    words = memory.method.entry.words
+    return f", {words}" if words else ""
 
 
 def _data_lines(config: RunConfig, dataset: Dataset | None) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from mclr_fast.data import open_dataset
+from mclr_fast.data import Codec, open_dataset
+from mclr_fast.models import Model
 from mclr_fast.models.codecs import codec_for
 
 
@@ -18,8 +20,12 @@ class Samples:
         """FileNotFoundError or ValueError where there is no labelled dataset at `path`."""
         self.path = path
         self.dataset = open_dataset(path)
-        self.codec = codec_for(self.dataset.image_shape)
         self.labels = torch.from_numpy(self.dataset.labels)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """What encodes them."""
+        return codec_for(self.dataset.image_shape)
 
     @cached_property
     def counts(self) -> Tensor:
@@ -60,3 +66,29 @@ class Samples:
                 f"the negatives at {self.path} are of {len(self.labels.unique())} classes up to "
                 f"{high}, but the net knows classes 0 to {num_classes - 1}: sample each of them."
             )
+
+
+class TokenSamples(Samples):
+    """Tokens of samples, as `prepare --tokens` stores them, and the VQVAE that they are of."""
+
+    def __init__(self, path: str):
+        """As `Samples`; ValueError for images that are not stored as tokens."""
+        super().__init__(path)
+        shape = list(self.dataset.image_shape)
+        if len(shape) != 1:
+            raise ValueError(
+                f"the negatives at {path} are {shape} images, not tokens: make tokens of them by "
+                "`python -m mclr_fast.prepare`, --tokens."
+            )
+
+    def fit(self, patch_nums: Sequence[int], vocab_size: int, z_channels: int, vqvae: str | None) -> None:
+        """Say what they have to be of; vqvae: a folder, a file or a published name, None: VAR's own.
+
+        ValueError for another VQVAE, or tokens that it does not have.
+        """
+        sizes = {"patch_nums": list(patch_nums), "vocab_size": vocab_size, "z_channels": z_channels}
+        self.codec = Model.of({"family": "var", "net": sizes | {"vqvae": vqvae}}).codec(self.dataset)
+
+    def inputs(self, tokens: Tensor) -> Tensor:
+        """Tokens int64 [n,L] -> what a network is given beside their labels, [n, L - p_0^2, Cv]."""
+        return self.codec.teacher_inputs(tokens)

@@ -11,22 +11,22 @@ local minibatch.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mclr_fast.objectives import CCA, CCDPO, MCLR, pair_labels
+from mclr_fast.objectives import CCA, CCDPO, DDO, MCLR, pair_labels
 
 from .frozen_reference import unwrapped
 from .kept_reference import KeptReference, LossState
-
-PAIRINGS = ("labels", "rolled", "images")
+from .samples import TokenSamples
 
 
 class TableRows(NamedTuple):
@@ -56,6 +56,8 @@ class ContrastLoss(LossState, ABC):
             another class's image under the row's label.
     """
 
+    pairings: ClassVar[tuple[str, ...]] = ("labels", "rolled", "images")
+
     num_negatives: int = field(default=1, kw_only=True)
     pairing: str = field(default="labels", kw_only=True)
 
@@ -63,11 +65,11 @@ class ContrastLoss(LossState, ABC):
         self.objective()  # refuses settings out of range
         if self.num_negatives < 1:
             raise ValueError(f"num_negatives must be at least 1, not {self.num_negatives}.")
-        if self.pairing not in PAIRINGS:
-            raise ValueError(f"pairing must be one of {', '.join(PAIRINGS)}, not {self.pairing!r}.")
+        if self.pairing not in self.pairings:
+            raise ValueError(f"pairing must be one of {', '.join(self.pairings)}, not {self.pairing!r}.")
 
     @abstractmethod
-    def objective(self) -> MCLR | CCDPO | CCA:
+    def objective(self) -> MCLR | CCDPO | CCA | DDO:
         """The function on the table of energies, from the settings."""
 
     def losses(self, net: nn.Module, rows: TableRows) -> Tensor:
@@ -90,9 +92,9 @@ class ContrastLoss(LossState, ABC):
                   an image without negatives here.
         """
         check(net, labels, x_BLCv_wo_first_l, tokens)
-        return self.losses(net, self.columns(labels, x_BLCv_wo_first_l, tokens))
+        return self.losses(net, self.columns(net, labels, x_BLCv_wo_first_l, tokens))
 
-    def columns(self, labels: Tensor, inputs: Tensor, tokens: Tensor) -> TableRows:
+    def columns(self, net: nn.Module, labels: Tensor, inputs: Tensor, tokens: Tensor) -> TableRows:
         """The rows of the table, by `pairing`."""
         num_columns = 1 + self.num_negatives
         if self.pairing == "images":
@@ -195,6 +197,58 @@ class CCALoss(ReferenceLoss):
         return self.objective().with_matched(energies(net, rows), reference_NR, matched)
 
 
+@dataclass(eq=False)
+class DDOLoss(ReferenceLoss):
+    """DDO: CCA's form against the reference's own samples of the row's class.
+
+    Args: beta, alpha > 0; negatives: tokens of samples of every class, as `prepare --tokens` stores them (a
+    zip or a folder); vqvae: what they are tokens of, a folder of ours, a .pth or a published name; None:
+    VAR's own; the rest as `ContrastLoss` and `KeptReference`.
+    """
+
+    pairings: ClassVar[tuple[str, ...]] = ("samples",)
+
+    beta: float
+    alpha: float
+    negatives: str
+    vqvae: str | None = None
+    reference: str | None = None
+    pairing: str = field(default="samples", init=False, repr=False)
+
+    _samples = None  # opened when it is needed
+    _fits = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.negatives = os.fspath(self.negatives)
+        self.vqvae = None if self.vqvae is None else os.fspath(self.vqvae)
+        self._samples = TokenSamples(self.negatives)
+
+    def objective(self) -> DDO:
+        """CCA's form, alpha for lambda."""
+        return DDO(self.beta, self.alpha)
+
+    def columns(self, net: nn.Module, labels: Tensor, inputs: Tensor, tokens: Tensor) -> TableRows:
+        """Rows of the table: the image, and samples of its class, under the row's label."""
+        drawn = self._samples_for(net).draw(labels, self.num_negatives, num_classes(net), tokens)
+        others = self._samples.inputs(drawn.flatten(0, 1)).unflatten(0, drawn.shape[:2])
+        return TableRows(
+            labels[:, None].expand(-1, 1 + self.num_negatives),
+            torch.cat([inputs[:, None], others.to(inputs)], dim=1),
+            torch.cat([tokens[:, None], drawn], dim=1),
+        )
+
+    def _samples_for(self, net: nn.Module) -> TokenSamples:
+        """The samples, once it is seen that they go with the net."""
+        if self._samples is None:  # restored
+            self._samples = TokenSamples(self.negatives)
+        if not self._fits:
+            own = unwrapped(net)
+            self._samples.fit(sides(net), len(own.head.weight), own.word_embed.weight.shape[1], self.vqvae)
+            self._fits = True
+        return self._samples
+
+
 def energies(net: nn.Module, rows: TableRows) -> Tensor:
     """-log p of a table's tokens, summed over an image's, float32 [N,R]; gradient to the net's parameters."""
     labels, inputs, tokens = (part.flatten(0, 1) for part in rows)
@@ -222,6 +276,12 @@ def no_labels_dropped(net: nn.Module) -> Iterator[None]:
 def num_classes(net: nn.Module) -> int:
     """How many classes the net has; that number, as a label, is none."""
     return len(unwrapped(net).class_emb.weight) - 1
+
+
+def sides(net: nn.Module) -> list[int]:
+    """Side of each scale's token map, coarsest first."""
+    levels = unwrapped(net).lvl_1L[0]
+    return [round(count**0.5) for count in levels.bincount().tolist()]
 
 
 def check(net: nn.Module, labels: Tensor, inputs: Tensor, tokens: Tensor) -> None:

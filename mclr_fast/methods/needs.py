@@ -24,7 +24,7 @@ from mclr_fast.sampling.noise_level import NoiseLevel
 from .columns import SampleSources
 from .model_samples import open_samples, write_samples
 from .need_checks import SOURCES, NeedChecks
-from .own_energies import own_energies
+from .own_energies import images_at_once, keeps_own_energies, own_energies
 from .ratio import best_samples, data_classifier
 from .registry import Method, Needs, make_method
 
@@ -66,20 +66,11 @@ class NeedMaker:
         reference = family.frozen(self._load(path)) if method.needs_reference else None
         samples = self._samples(path, round_number) if method.uses_samples else SampleSources()
         ratio = self._classifier().ratio if method.needs_ratio else None
-        own = self._own_energies(path, reference) if reference is not None and self._keeps_energies else None
-        return Needs(reference, samples, ratio, own)
-
-    @property
-    def _keeps_energies(self) -> bool:
-        """Whether the reference meets an image under its own label twice, and alike both times."""
-        train, method = self.config.train, self.method
-        is_fixed = self.model.family.fixed_energies and train.dropout == 0 and not train.flip
-        images = min(train.duration, self.config.objective.refresh_every or train.duration)
-        always_own = method.label_dropout == 0 and not method.chooses_positives
-        return is_fixed and always_own and images > len(self.dataset)
+        keeps = keeps_own_energies(self.config, method, family, len(self.dataset))
+        return Needs(reference, samples, ratio, self._own_energies(path, reference) if keeps else None)
 
     def _own_energies(self, path: str, reference: Frozen) -> Tensor:
-        size = self.config.train.micro_batch or self.config.train.batch_size
+        size = images_at_once(self.config.train, self.ranks.size)
         places = (self.config.folder, reference, path, self.dataset, self._codec)
         return own_energies(*places, size, self.ranks, self.stop)
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mclr_fast.config import RunConfig, TrainConfig
 from mclr_fast.data import Codec, Dataset
 from mclr_fast.data.samples import encode, to_device
-from mclr_fast.models.family import Frozen
+from mclr_fast.models.family import Family, Frozen
 from mclr_fast.models.files import identity
 from mclr_fast.models.rows import Rows
 from mclr_fast.runtime.logs import progress_bar, say
@@ -20,7 +21,25 @@ from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
 
+from .registry import Method
+
 UNCOMPARED = ("read", "times")  # of a data set's identity: how it was looked at
+
+
+def keeps_own_energies(config: RunConfig, method: Method, family: Family, num_images: int) -> bool:
+    """Whether the reference meets an image under its own label twice, and alike both times.
+
+    num_images: of the data.
+    """
+    train = config.train
+    is_fixed = family.fixed_energies and train.dropout == 0 and not train.flip
+    images = min(train.duration, config.objective.refresh_every or train.duration)
+    return method.needs_reference and method.positives_are_own and is_fixed and images > num_images
+
+
+def images_at_once(train: TrainConfig, num_ranks: int) -> int:
+    """Of a rank, while they are made: no more evaluations than a micro-batch has."""
+    return train.micro_batch or -(-train.batch_size // num_ranks)
 
 
 def own_energies(

@@ -149,6 +149,11 @@ class Method:
         return "positives" in self.entry.needs
 
     @property
+    def positives_are_own(self) -> bool:
+        """Column 0 is always an image of the data under its own label."""
+        return self.label_dropout == 0 and not self.chooses_positives
+
+    @property
     def requires(self) -> set[str]:
         """What a family must give."""
         return {self.objective.needs} | ({"noise"} if self.needs_ratio else set())

@@ -86,6 +86,7 @@ class Family(ABC):
         unguided: the strength of guidance that is none; guided: what rows of others are called before it.
         fixed_energies: without dropout an image's energy is the same at every step, as nothing is drawn; so
             the reference's may be kept.
+        smooths: whether its sampler has `more_smooth`.
     """
 
     gives: frozenset[str] = frozenset({"energies"})
@@ -94,6 +95,7 @@ class Family(ABC):
     unguided: float = 1.0
     guided: str = "cfg"
     fixed_energies: bool = False
+    smooths: bool = False
 
     @abstractmethod
     def build(self, arguments: Arguments, *, dtype: torch.dtype, dropout: float = 0.0) -> nn.Module:

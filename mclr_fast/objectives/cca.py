@@ -49,7 +49,11 @@ class CCA:
     def __call__(
         self, energy_NR: Tensor, reference_NR: Tensor | None = None, *, ratio_NK: Tensor | None = None
     ) -> ObjectiveOutput:
-        """energy_NR, reference_NR: [N,1+K], column 0 the positive -> loss_N [N]. Needs no ratio."""
+        """energy_NR, reference_NR: [N,1+K], column 0 the positive -> loss_N [N]. Needs no ratio.
+
+        ValueError with label_dropout: the loss is of the labels too, which `with_matched` or `column_losses`
+        are told.
+        """
         return discriminator_output(self, energy_NR, reference_NR)
 
     def column_losses(
@@ -66,6 +70,12 @@ class CCA:
         """
         if self.label_dropout == 0:
             return discriminator_losses(self, self.lambda_, energy, reference, columns, num_columns)
+        if labels is None:
+            raise ValueError(
+                f"CCA: with label_dropout = {self.label_dropout} the loss depends on which labels were "
+                "dropped: call with_matched(energy_NR, reference_NR, matched_NK), or, as training does, "
+                "column_losses with the rows' labels, below 0 where dropped."
+            )
         return self._with_matched(energy, reference, columns, num_columns, labels < 0)
 
     def with_matched(self, energy_NR: Tensor, reference_NR: Tensor, matched_NK: Tensor) -> Tensor:

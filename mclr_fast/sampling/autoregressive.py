@@ -11,8 +11,17 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from mclr_fast import ops
+
+from .sampler import CapturedSampler
+
 Draw = Callable[[Tensor, int], Tensor]
 """(probabilities float32 [b,l,V], number of tokens drawn before) -> tokens int64 [b,l]."""
+Gumbels = Callable[[Tensor, int], Tensor]
+"""(kept logits float32 [b,l,V], number of tokens drawn before) -> Gumbel noise float32 [b,l,V]."""
+KEY_NUMBERS = 2  # of a sample's stream, which key its Gumbel noise
+KEY_BITS, TOKEN_BITS = 24, 14  # of each of them, and of a token's place
+GUMBEL_STREAM = 1 << 17  # of Philox; runs' streams lie below
 
 
 def kept(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
@@ -27,7 +36,7 @@ def kept(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
     if top_p > 0:
         upwards, order = logits.sort(dim=-1)
         dropped = upwards.softmax(-1).cumsum(-1) <= 1 - top_p
-        dropped[..., -1] = False
+        dropped[..., -1:].fill_(False)  # set to a number, it would be copied from the host
         logits = logits.masked_fill(dropped.scatter(-1, order, dropped), -math.inf)
     return logits
 
@@ -61,34 +70,64 @@ def drawn_at(uniforms: Tensor) -> Draw:
     return draw
 
 
+def gumbels_by(generator: torch.Generator | None) -> Gumbels:
+    """One generator's noise, after its draw of tokens, which VAR's own code makes too; None: torch's."""
+    draw = drawn_by(generator)
+
+    def gumbels(logits: Tensor, begin: int) -> Tensor:
+        draw(logits.softmax(-1), begin)
+        return -torch.empty_like(logits).exponential_(generator=generator).log()
+
+    return gumbels
+
+
+def gumbels_at(keys: Tensor) -> Gumbels:
+    """Noise of a stream a sample, keyed by uniforms in [0, 1), float32 [b,2]; made where the logits are."""
+    words = (keys.double() * 2**KEY_BITS).long()
+    sample = words[:, :1] << KEY_BITS | words[:, 1:]
+
+    def gumbels(logits: Tensor, begin: int) -> Tensor:
+        tokens = torch.arange(begin, begin + logits.shape[1], device=logits.device)
+        position = sample << TOKEN_BITS | tokens
+        uniform = ops.random_uniform(0, GUMBEL_STREAM, position.flatten(), logits.shape[2])
+        return -(-uniform.log()).log().view(logits.shape)
+
+    return gumbels
+
+
 class Generator(Protocol):
     """A network that makes images token by token."""
 
-    def __call__(self, labels: Tensor, *, guidance: float, top_k: int, top_p: float, draw: Draw) -> Tensor:
-        """Labels int64 [b] -> tokens int64 [b,L]."""
+    def __call__(
+        self, labels: Tensor, uniforms: Tensor, *, guidance: float, top_k: int, top_p: float
+    ) -> Tensor:
+        """Labels int64 [b], and each sample's own numbers, float32 [b,n] -> tokens int64 [b,L], or x."""
         ...
 
 
 @dataclass(frozen=True)
-class AutoregressiveSampler:
+class AutoregressiveSampler(CapturedSampler):
     """Images drawn token by token, with one set of options; a `sampler.Sampler`.
 
     Args:
-        generate: the network; num_tokens: of an image; calls: of the network that an unguided image takes.
+        generate: the network; num_uniforms: that a sample's draws take; calls: of the network that an
+            unguided image takes.
         device: where images are made.
         top_k, top_p: as `kept`.
         guidance: its strength, 0 = none.
-        hold: a context in which what does not change between calls is made once.
+        hold: a context in which what does not change between calls is made once, and stays where it is.
+        cuda_graphs: whether, on a GPU, a call is one CUDA graph: the network may not wait for the host.
     """
 
     generate: Generator
-    num_tokens: int
+    num_uniforms: int
     calls: int
     device: torch.device
     top_k: int = 0
     top_p: float = 0.0
     guidance: float = 0.0
     hold: Callable[[], AbstractContextManager[None]] = nullcontext
+    cuda_graphs: bool = True
 
     unguided: ClassVar[float] = 0.0
 
@@ -97,16 +136,17 @@ class AutoregressiveSampler:
         """A call a scale, and as many without the label where it is guided."""
         return self.calls if self.guidance == self.unguided else 2 * self.calls
 
-    def held(self) -> AbstractContextManager[None]:
-        """As `Sampler.held`."""
-        return self.hold()
+    @property
+    def captures(self) -> bool:
+        """As `CapturedSampler.captures`."""
+        return self.cuda_graphs
 
     def start(self, seeds: Sequence[int]) -> Tensor:
-        """As `Sampler.start`: a uniform a token, float32 [b,L], drawn on the CPU."""
+        """As `Sampler.start`: uniforms in [0, 1), float32 [b,num_uniforms], drawn on the CPU."""
         generators = [torch.Generator().manual_seed(int(seed) % 2**32) for seed in seeds]
-        return torch.stack([torch.rand(self.num_tokens, generator=g) for g in generators]).to(self.device)
+        return torch.stack([torch.rand(self.num_uniforms, generator=g) for g in generators]).to(self.device)
 
-    def __call__(self, start: Tensor, labels: Tensor) -> Tensor:
-        """As `Sampler.__call__`, tokens int64 [b,L]."""
+    def _sample(self, start: Tensor, labels: Tensor) -> Tensor:
+        """As `CapturedSampler._sample`: `start` has all numbers that it takes."""
         options = {"guidance": self.guidance, "top_k": self.top_k, "top_p": self.top_p}
-        return self.generate(labels, **options, draw=drawn_at(start))
+        return self.generate(labels, start, **options)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from mclr_fast import ops
-from mclr_fast.runtime.graphs import Graphs
-from mclr_fast.runtime.logs import say
 
 from .guidance import Denoiser, network_output, prepared_calls
+from .sampler import CapturedSampler
 from .seeds import seeded_noise
 
 if TYPE_CHECKING:
@@ -171,7 +169,7 @@ def _scaled(x: Tensor, sigma: float, sigma_data: float, dtype: torch.dtype) -> T
 
 
 @dataclass(frozen=True)
-class HeunSampler:
+class HeunSampler(CapturedSampler):
     """`edm_sampler` of one denoiser with one set of options; a `sampler.Sampler`.
 
     Args:
@@ -191,7 +189,6 @@ class HeunSampler:
     guidance: float = 1.0
     hold: Callable[[], AbstractContextManager[None]] = nullcontext
     num_classes: int = 0
-    _graphs: list[Graphs] = field(default_factory=list, init=False, repr=False, compare=False)
 
     unguided: ClassVar[float] = 1.0
 
@@ -204,18 +201,10 @@ class HeunSampler:
         steps, hats = self._levels()
         return calls + sum(_lies_in(t, self.options.guidance_interval) for t in _called_at(hats, steps))
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """As `Sampler.held`; on a GPU the calls inside are CUDA graphs, which read what is held."""
-        with self.hold():
-            if self.options.cuda_graphs == "off":
-                yield
-                return
-            self._graphs.append(Graphs(self._sample, say=partial(say, True)))
-            try:
-                yield
-            finally:
-                self._graphs.pop()
+    @property
+    def captures(self) -> bool:
+        """As `CapturedSampler.captures`."""
+        return self.options.cuda_graphs == "on"
 
     def start(self, seeds: Sequence[int]) -> Tensor:
         """As `Sampler.start`: standard normal, drawn on the CPU.
@@ -228,14 +217,9 @@ class HeunSampler:
             noise = torch.stack([noise, *(randn_like(noise) for _ in range(num_added))], dim=1)
         return noise.to(self.device)
 
-    def __call__(self, start: Tensor, labels: Tensor) -> Tensor:
-        """As `Sampler.__call__`, float32 [b,C,H,W]."""
-        sample = self._graphs[-1] if self._graphs else self._sample
-        return sample(start, labels)
-
     @torch.no_grad()
     def _sample(self, start: Tensor, labels: Tensor) -> Tensor:
-        """The whole call: `start` has all noise that it takes."""
+        """As `CapturedSampler._sample`, float32 [b,C,H,W]; `start` has all noise that it takes."""
         options = self.options
         noise, *added = start.unbind(1) if self._num_added() else (start,)
         added = iter(added)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor
+
+from mclr_fast.runtime.graphs import Graphs
+from mclr_fast.runtime.logs import say
 
 
 class Sampler(Protocol):
@@ -30,3 +36,41 @@ class Sampler(Protocol):
     def __call__(self, start: Tensor, labels: Tensor) -> Tensor:
         """start, and labels int64 [b] on the device -> x [b, ...], in the model's own range."""
         ...
+
+
+@dataclass(frozen=True)
+class CapturedSampler(ABC):
+    """What samplers share whose whole call is one CUDA graph a batch shape, inside `held` on a GPU.
+
+    A subclass has `hold`, a context in which what does not change between calls is made once, and stays where
+    it is.
+    """
+
+    _graphs: list[Graphs] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    @abstractmethod
+    def captures(self) -> bool:
+        """Whether calls are to be captured."""
+
+    @abstractmethod
+    def _sample(self, start: Tensor, labels: Tensor) -> Tensor:
+        """The whole call; as `runtime.graphs.Graphs` wants its functions."""
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """As `Sampler.held`; the graphs read what is held."""
+        with self.hold():
+            if not self.captures:
+                yield
+                return
+            self._graphs.append(Graphs(self._sample, say=partial(say, True)))
+            try:
+                yield
+            finally:
+                self._graphs.pop()
+
+    def __call__(self, start: Tensor, labels: Tensor) -> Tensor:
+        """As `Sampler.__call__`."""
+        sample = self._graphs[-1] if self._graphs else self._sample
+        return sample(start, labels)

@@ -15,10 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mclr_fast.config import RunConfig
 from mclr_fast.methods.losses import Loss
+from mclr_fast.methods.own_energies import images_at_once, keeps_own_energies
 from mclr_fast.methods.registry import Needs, make_method
 from mclr_fast.models import Model
 from mclr_fast.models.family import Frozen
-from mclr_fast.models.rows import Rows
+from mclr_fast.models.rows import OWN_REFERENCE, Rows
 from mclr_fast.ops import FLOPS
 
 from .placement import shards
@@ -36,8 +37,8 @@ class Memory:
         reference: the frozen network's effective weights.
         effective: the effective weights, and, sharded, the gathered parameters.
         gradients: sums over micro-batches.
-        activations: what else a micro-batch holds, or the reduction of gradients where that is more; and
-            the step's images.
+        activations: what else a micro-batch holds, and the step's images; or, where that is more, the
+            reduction of gradients, or what it takes to make the reference's energies that are kept.
     """
 
     parameters: int
@@ -57,12 +58,16 @@ class Memory:
 class StepMemory:
     """Counts a run's step for any number of GPUs and any micro-batch."""
 
-    def __init__(self, config: RunConfig, model: Model):
-        """model: the trained network's description."""
+    def __init__(self, config: RunConfig, model: Model, num_images: int | None = None):
+        """model: the trained network's description; num_images: of the data, where that is known."""
         self.config = config
+        self.num_images = num_images
         self.model, self.family = model, model.family
         self.method = make_method(config.objective)
         self.num_columns = len(self.method.columns.kinds(config.objective.num_negatives))
+        self.keeps_own_energies = num_images is not None and keeps_own_energies(
+            config, self.method, self.family, num_images
+        )
         self.dtype = DTYPES.get(config.train.precision, torch.bfloat16)
         self.net = self._build()
         trained = self.family.trainable(self.net, own_loss=self.method.entry.trains_own_loss)
@@ -90,7 +95,9 @@ class StepMemory:
             reduction = own + 2 * self.largest_group
         else:  # the sums, or the only micro-batch's own, then the parameters' gradients in the weights' place
             reduction = whole - effective * adds_up
-        activations = max(activations, reduction)
+        activations = max(activations, reduction) + self._images(rows)
+        if self.keeps_own_energies:
+            activations = max(activations, self.making_bytes(num_gpus) - effective - gradients)
         num_averages = len(train.ema_stds) if train.ema == "power" else 1
         return Memory(
             parameters=_bytes(net.parameters(), split),
@@ -99,7 +106,7 @@ class StepMemory:
             reference=(self.effective or _bytes(net.parameters())) * self.method.needs_reference,
             effective=effective,
             gradients=gradients,
-            activations=activations + self._images(rows),
+            activations=activations,
         )
 
     def largest(self, num_gpus: int, num_bytes: float) -> int:
@@ -139,20 +146,39 @@ class StepMemory:
         self._micro_batch(height, width, is_sharded, count)
         return count.peak - self.effective
 
+    def making_bytes(self, num_gpus: int) -> int:
+        """Of a rank's GPU while the reference's energies that are kept are made, beyond its weights."""
+        count = PeakBytes()
+        self._call(min(images_at_once(self.config.train, num_gpus), self.num_images), count)
+        return count.peak
+
+    @property
+    def num_made(self) -> int:
+        """How many energies of the reference are made once and kept, over all rounds."""
+        train, every = self.config.train, self.config.objective.refresh_every
+        rounds = -(-train.duration // every) if every else 1
+        return self.num_images * rounds if self.keeps_own_energies else 0
+
     @cached_property
     def flops(self) -> tuple[int, int]:
         """Floating-point operations of an image's part of a step, and of a network call that samples one."""
         step, call = (FlopCounterMode(display=False, custom_mapping=FLOPS) for _ in range(2))
         self._micro_batch(1, self.num_columns, False, step)
-        law = self.model.law(self.config.objective)(0, torch.arange(1))
-        with torch.device("meta"), torch.no_grad(), call:
-            rows = self._rows(1, 1, law)
-            self.family.energies(self.net, self.family.inputs(self.net, rows), rows.labels)
+        self._call(1, call)
         return step.get_total_flops(), call.get_total_flops()
+
+    def _call(self, num_images: int, count: TorchDispatchMode) -> None:
+        """Energies of images under a label each, without gradients, inside `count`."""
+        law = self.model.law(self.config.objective)(0, torch.arange(num_images))
+        with torch.device("meta"), torch.no_grad(), count:
+            rows = self._rows(num_images, 1, law)
+            self.family.energies(self.net, self.family.inputs(self.net, rows), rows.labels)
 
     def _micro_batch(self, height: int, width: int, is_sharded: bool, count: TorchDispatchMode) -> None:
         """Forward and backward of one, inside `count`."""
         law = self.model.law(self.config.objective)(0, torch.arange(height))
+        if self.keeps_own_energies and width == self.num_columns:  # of a row that is cut, the fuller parts
+            law = law | {OWN_REFERENCE: torch.empty(height)}
         with torch.device("meta"):
             rows, reference = self._rows(height, width, law), None
             if self.method.needs_reference:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from mclr_fast.evaluation.cfg_rows import stored_cfg_rows
 from mclr_fast.experiments.run import Run
-from mclr_fast.models import load, read_config
+from mclr_fast.models import load, read_config, resolve
 from mclr_fast.recipes import get_recipe
-from mclr_fast.recipes.mnist16_var import NET
+from mclr_fast.recipes.mnist16_var import CFG_SCALES, NET
 from mclr_fast.reports.table_page import markdown
 from mclr_fast.reports.table_summary import TableSummary
 from mclr_fast.runtime import formats
@@ -69,6 +70,19 @@ def test_the_shipped_base_is_of_its_recipe():
     said = read_config("mnist16-var-base")
     assert {name: said["net"][name] for name in NET} == NET
     assert said["made_by"] == "mnist16-var-base" and said["null_label"]
+
+
+def test_shipped_guided_rows_belong_to_the_default_run(tmp_path):
+    """They are what that run makes of itself: the stored run sampled them."""
+    run = Run(
+        replace(get_recipe("mnist16-var"), outdir=tmp_path / "run", device="cpu"), Ranks("cpu"), StopRequest()
+    )
+    protocol = run.evaluator().description()
+    stored = stored_cfg_rows(resolve("mnist16-var-base"), run.base_sha256, protocol)
+    assert list(stored) == list(CFG_SCALES) and all(row.nfe == 8 for row in stored.values())
+    made = json.loads((ROOT / "docs/results/mnist16-var.json").read_text())["rows"]
+    made = {row["guidance"]: row["metrics"] for row in made if row["kind"] == "guidance"}
+    assert {guidance: row.metrics for guidance, row in stored.items()} == made
 
 
 def test_the_page_has_the_stored_run_and_the_bases_curve():

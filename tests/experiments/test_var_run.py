@@ -95,6 +95,20 @@ def test_ddo_takes_its_own_samples(config):
     assert summary.best.name == "ddo" and summary.best.fd > 0
 
 
+def test_a_dry_run_counts_the_reference_as_the_run_asks_it(config):
+    """40 images: once each in a longer run, in every step of a shorter one."""
+    cca = replace(config.objective, objective="cca", beta=0.1)
+    for duration, words in (
+        (32, "2 columns, and as many of the reference"),
+        (
+            80,
+            "2 columns, and 1 an image of the reference, whose own-label energies are made once (40 in all)",
+        ),
+    ):
+        run = replace(config, objective=cca, train=replace(config.train, duration=duration))
+        assert f"8 images x {words}\n" in dry_run(run)
+
+
 def test_data_that_do_not_fit_it(config, tmp_path):
     """Images of another size, tokens of another length or vocabulary: one line, before the run begins."""
     write_zip(tmp_path / "large.zip", stand_ins.fields(8, 0, size=64), np.arange(8) % 4)

@@ -1,18 +1,22 @@
 """The losses for VAR's and CCA's trainers: recorded steps, values, what is dropped and kept, clear errors."""
 
+import io
 import json
 import pickle
 import re
+import zipfile
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
 from var_loop import BATCH, LENGTH, NET, NUM_CLASSES, Trainer, make_net, minibatch
 
-from mclr_fast.integrations.var import CCALoss, CCDPOLoss, MCLRLoss
+from mclr_fast.integrations.var import CCALoss, CCDPOLoss, DDOLoss, MCLRLoss
 from mclr_fast.models import describe, save_model
+from mclr_fast.models.var import VQVAE
 from mclr_fast.objectives import pair_labels
 
 LOSSES = {
@@ -24,9 +28,45 @@ LOSSES = {
 }
 
 
-@pytest.fixture(params=list(LOSSES))
-def make_loss(request):
-    return LOSSES[request.param]
+VQVAE_NET = dict(vocab_size=16, z_channels=4, ch=32, v_patch_nums=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def vqvae(tmp_path_factory):
+    """A VQVAE, and the folder that it is in."""
+    folder = tmp_path_factory.mktemp("vqvae")
+    torch.manual_seed(0)
+    made = VQVAE(**VQVAE_NET).eval()
+    save_model(folder, made.state_dict(), describe(VQVAE_NET, "vqvae"))
+    return made, folder
+
+
+def write_tokens(path, labels, length=LENGTH, change=0):
+    """Samples as `prepare --tokens` stores them; the first token of sample i is i, the others its class's."""
+    pairs = []
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, label in enumerate(labels):
+            file, name = io.BytesIO(), f"00000/img-tokens-{i:08d}.npy"
+            np.save(file, np.array([i, *[4 * label + change] * (length - 1)], dtype=np.int16))
+            archive.writestr(name, file.getvalue())
+            pairs.append([name, label])
+        archive.writestr("dataset.json", json.dumps({"labels": pairs}))
+    return path
+
+
+CLASSES = [0, 1, 1, 2, 3, 2, 3, 3]
+
+
+@pytest.fixture(scope="module")
+def make_ddo(vqvae):
+    """A DDOLoss against eight samples of the classes CLASSES."""
+    path = write_tokens(vqvae[1] / "samples.zip", CLASSES)
+    return lambda **more: DDOLoss(0.3, 2.0, path, vqvae[1], **more)
+
+
+@pytest.fixture(params=[*LOSSES, "ddo"])
+def make_loss(request, make_ddo):
+    return LOSSES.get(request.param, make_ddo)
 
 
 def train(trainer, steps):
@@ -144,6 +184,70 @@ def test_values_are_those_of_the_formulas(loss_fn, value):
     with torch.no_grad():
         expected = naive(net, reference, batch, loss_fn, value)
     assert found.tolist() == pytest.approx(expected, rel=1e-5, abs=1e-4)
+
+
+def test_ddo_is_its_formula_on_samples_of_the_class(make_ddo, vqvae):
+    """Every evaluation by itself: column 0 the image, the others samples, all under the row's label."""
+    net, base, loss_fn = make_net(0).eval(), make_net(1).eval(), make_ddo(num_negatives=2)
+    batch = labels, inputs, tokens = minibatch(0)
+    loss_fn(base, *batch)  # the reference is frozen here
+    reference = loss_fn.frozen_network(base)
+    torch.manual_seed(7)
+    found = loss_fn(net, *batch)
+    torch.manual_seed(7)
+    rows = loss_fn.columns(net, labels, inputs, tokens)
+    assert torch.equal(rows.labels, labels[:, None].expand(-1, 3))
+    assert torch.equal(rows.tokens[:, 0], tokens) and torch.equal(rows.inputs[:, 0], inputs)
+    samples = rows.tokens[:, 1:]
+    assert torch.equal(torch.tensor(CLASSES)[samples[..., 0]], rows.labels[:, 1:])
+    assert torch.equal(samples[..., 1:], 4 * rows.labels[:, 1:, None].expand(-1, -1, 4))
+    expected = vqvae[0].teacher_inputs(samples.flatten(0, 1)).view(*samples.shape[:2], 4, 4)
+    torch.testing.assert_close(rows.inputs[:, 1:], expected)
+    net.cond_drop_rate = reference.cond_drop_rate = 0.0
+
+    def gap(row, column):
+        def energy(model):
+            logits = model(rows.labels[row, column][None], rows.inputs[row, column][None])
+            log_p = logits.double().log_softmax(-1)[0]
+            return -log_p.gather(1, rows.tokens[row, column][:, None]).sum()
+
+        return energy(net) - energy(reference)
+
+    with torch.no_grad():
+        for row in range(BATCH):
+            value = -logsigmoid(-0.3 * gap(row, 0))
+            value -= 2 * torch.stack([logsigmoid(0.3 * gap(row, k)) for k in (1, 2)]).mean()
+            assert found[row].item() == pytest.approx(value.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "change", "length", "message"),
+    [
+        (CLASSES, 4, LENGTH, "the data hold token 16, and the network's are 0 to 15"),
+        (CLASSES, 0, 14, "are [14] images, but the training images are [5]"),
+        ([0, 1, 2], 0, LENGTH, "are of 3 classes up to 2, but the net knows classes 0 to 3"),
+    ],
+)
+def test_samples_that_do_not_fit(vqvae, tmp_path, classes, change, length, message):
+    path = write_tokens(tmp_path / "s.zip", classes, length, change)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        DDOLoss(0.3, 2.0, path, vqvae[1])(make_net(), *minibatch(0))
+
+
+def test_samples_that_are_no_tokens(write_samples):
+    with pytest.raises(ValueError, match=r"are \[1, 8, 8\] images, not tokens: make tokens of them by"):
+        DDOLoss(0.3, 2.0, write_samples())
+
+
+def test_samples_of_another_vqvae(make_ddo, vqvae, tmp_path):
+    with pytest.raises(ValueError, match=r"its scales are \[1, 2\], the transformer's \[1, 2, 3\]"):
+        make_ddo()(
+            make_net(patch_nums=(1, 2, 3)), *minibatch(0)[:2], torch.zeros(BATCH, 14, dtype=torch.int64)
+        )
+    with pytest.raises(FileNotFoundError, match="none"):
+        DDOLoss(0.3, 2.0, tmp_path / "none.zip", vqvae[1])
+    with pytest.raises(TypeError, match="pairing"):
+        make_ddo(pairing="labels")
 
 
 def test_dropped_labels():

@@ -130,7 +130,11 @@ def maker(folder, outdir, objective="cca", init="a", **train):
     config = program.tiny_config(objective, precision="fp32")
     config = replace(
         config,
-        objective=ObjectiveConfig(objective=objective, refresh_every=train.pop("refresh_every", 0)),
+        objective=ObjectiveConfig(
+            objective=objective,
+            refresh_every=train.pop("refresh_every", 0),
+            label_dropout=train.pop("label_dropout", None),
+        ),
         train=replace(config.train, **{"duration": 64} | train),
         init=str(folder / init),
         outdir=outdir,
@@ -154,8 +158,14 @@ def test_a_run_keeps_them_in_its_folder(folder, tmp_path, objective):
 
 @pytest.mark.parametrize(
     "options",
-    [{"objective": "mclr"}, {"dropout": 0.1}, {"duration": 40}, {"refresh_every": 32}],
-    ids=["no-reference", "dropout", "one-epoch", "short-rounds"],
+    [
+        {"objective": "mclr"},
+        {"dropout": 0.1},
+        {"label_dropout": 0.1},
+        {"duration": 40},
+        {"refresh_every": 32},
+    ],
+    ids=["no-reference", "dropout", "label-dropout", "one-epoch", "short-rounds"],
 )
 def test_where_they_are_not_fixed_or_not_met_again_none_are_made(folder, tmp_path, options):
     """40 images: what sees each once has nothing to gain."""

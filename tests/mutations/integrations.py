@@ -30,6 +30,13 @@ FAULTS = [
         "integrations/test_var.py",
     ),
     (
+        "DDO's samples given the image's own inputs",
+        "integrations/var.py",
+        "torch.cat([inputs[:, None], others.to(inputs)], dim=1)",
+        "inputs[:, None].expand(-1, 1 + self.num_negatives, -1, -1)",
+        "integrations/test_var.py",
+    ),
+    (
         "the reference in the mode that the net is in: its branches dropped too",
         "integrations/frozen_reference.py",
         "copy.deepcopy(unwrapped(net)).eval()",

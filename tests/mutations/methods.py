@@ -136,9 +136,16 @@ FAULTS = [
     ),
     (
         "a reference's energies kept although branches are left out at random",
-        "methods/needs.py",
+        "methods/own_energies.py",
         "fixed_energies and train.dropout == 0",
         "fixed_energies",
+        "methods/test_own_energies.py",
+    ),
+    (
+        "kept energies of rows whose labels may be dropped",
+        "methods/registry.py",
+        "return self.label_dropout == 0 and not self.chooses_positives",
+        "return not self.chooses_positives",
         "methods/test_own_energies.py",
     ),
     (

@@ -95,7 +95,7 @@ FAULTS = [
     (
         "the likeliest token dropped with a small top-p",
         "sampling/autoregressive.py",
-        "        dropped[..., -1] = False\n",
+        "        dropped[..., -1:].fill_(False)",
         "",
         "sampling/test_autoregressive.py",
     ),
@@ -112,6 +112,20 @@ FAULTS = [
         "uniforms[:, begin : begin + probabilities.shape[1], None]",
         "uniforms[:, : probabilities.shape[1], None]",
         "sampling/test_autoregressive.py",
+    ),
+    (
+        "a token's noise at all tokens",
+        "sampling/autoregressive.py",
+        "position = sample << TOKEN_BITS | tokens",
+        "position = sample << TOKEN_BITS | 0 * tokens",
+        "sampling/test_autoregressive.py",
+    ),
+    (
+        "tokens of nobody's top-p kept by a number copied from the host",
+        "sampling/autoregressive.py",
+        "dropped[..., -1:].fill_(False)",
+        "dropped[..., -1] = False",
+        "models/var/test_graphs.py",
     ),
     (
         "a guided VAR counted as unguided",

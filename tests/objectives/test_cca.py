@@ -101,3 +101,10 @@ def test_rows_without_labels_have_matched_negatives():
             for p in map(list, parts)
         ]
         torch.testing.assert_close(torch.cat(shares, dim=1).sum(dim=1), expected)
+
+
+def test_label_dropout_without_labels():
+    """Which rows' labels were dropped, the loss is not told by a plain call."""
+    energy = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"label_dropout = 0\.1 .* with_matched\(energy_NR, .*labels"):
+        CCA(0.7, 3.0, label_dropout=0.1)(energy, energy)

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from mclr_fast.sampling.autoregressive import AutoregressiveSampler, check_kept, drawn_at, drawn_by, kept
+from mclr_fast.sampling.autoregressive import (
+    AutoregressiveSampler,
+    check_kept,
+    drawn_at,
+    drawn_by,
+    gumbels_at,
+    gumbels_by,
+    kept,
+)
 
 
 def test_their_kept_tokens(golden):
@@ -46,13 +54,41 @@ def test_draws_have_their_probabilities(way):
     torch.testing.assert_close(counts, shares[0, 0], rtol=0, atol=0.015)
 
 
+@pytest.mark.parametrize("way", ["keys", "generator"])
+def test_gumbel_noise(way):
+    """Of mean 0.5772 and variance pi^2 / 6, below 0 as often as in exp(-1)."""
+    logits = torch.zeros(2, 50, 400)
+    gumbels = gumbels_at(torch.rand(2, 2)) if way == "keys" else gumbels_by(torch.Generator().manual_seed(0))
+    noise = gumbels(logits, 0).double()
+    assert noise.shape == logits.shape and len(noise.unique()) > 0.99 * noise.numel()
+    assert noise.mean().item() == pytest.approx(0.57722, abs=0.02)
+    assert noise.var().item() == pytest.approx(1.64493, abs=0.05)
+    assert (noise < 0).double().mean().item() == pytest.approx(0.36788, abs=0.01)
+
+
+def test_noise_depends_on_a_sample_s_key_and_a_token_s_place_alone():
+    keys = torch.tensor([[0.25, 0.5], [0.5, 0.25], [0.25, 0.5 + 2**-24]])
+    whole = gumbels_at(keys)(torch.zeros(3, 9, 16), 0)
+    assert torch.equal(gumbels_at(keys[1:2])(torch.zeros(1, 4, 16), 5), whole[1:2, 5:])
+    assert len(whole.unique()) > 420  # no sample has another's, no token the one before
+
+
+def test_their_generator_s_order():
+    """A token's draw comes first, then the noise of all entries."""
+    logits = torch.randn(2, 3, 5).masked_fill(torch.rand(2, 3, 5) < 0.3, -torch.inf)
+    found = gumbels_by(torch.Generator().manual_seed(4))(logits, 0)
+    generator = torch.Generator().manual_seed(4)
+    torch.multinomial(logits.softmax(-1).view(-1, 5), 1, replacement=True, generator=generator)
+    assert torch.equal(found, -torch.empty(2, 3, 5).exponential_(generator=generator).log())
+
+
 def test_the_sampler():
     """A stream a seed; unguided it is called once a scale, guided twice; options reach the network."""
     seen = []
 
-    def network(labels, *, draw, **options):
+    def network(labels, uniforms, **options):
         seen.append(options)
-        return draw(torch.full((len(labels), 5, 8), 1 / 8), 0)
+        return drawn_at(uniforms)(torch.full((len(labels), 5, 8), 1 / 8), 0)
 
     sampler = AutoregressiveSampler(network, 5, 10, torch.device("cpu"), top_k=3, top_p=0.5)
     guided = AutoregressiveSampler(network, 5, 10, torch.device("cpu"), guidance=1.5)

@@ -32,8 +32,8 @@ from .ready_model import ReadyModel, classes_of, classes_of_seeds, image_shape, 
 # How a model is sampled: nothing to images that are there.
 SAMPLING = (
     "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance_interval",
-    "top_k", "top_p", "guidance", "gnet", "strength", "base", "vae", "labels", "balance", "cuda_graphs",
-    "first_seed", "num_samples",
+    "top_k", "top_p", "more_smooth", "guidance", "gnet", "strength", "base", "vae", "labels", "balance",
+    "cuda_graphs", "first_seed", "num_samples",
 )  # fmt: skip
 DEFAULTS = {"protocol": EMBEDDED, "first_seed": 0}
 SAMPLES = {True: 1000, False: 50_000}  # is it an embedded protocol? -> the default

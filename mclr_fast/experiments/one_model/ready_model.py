@@ -91,6 +91,8 @@ def check_known(config: SampleConfig, model: Model) -> None:
         if getattr(config, name) is not None and name not in model.sampler_defaults:
             known = ", ".join(option_of(each) for each in model.sampler_defaults if each != "classes")
             raise RunError(f"{option_of(name)} is no option of {config.model}'s sampler, which has {known}.")
+    if config.more_smooth and not model.family.smooths:
+        raise RunError(f"--more-smooth is an option of VAR models' sampler, not of {config.model}'s.")
 
 
 def check_guidance(config: SampleConfig, model: Model) -> None:
@@ -199,6 +201,7 @@ def made_with(ready: ReadyModel) -> dict[str, Any]:
     files = {"model": options.model, "gnet": options.gnet, "base": ready.base}
     said |= {name: file_sha256(weights_file(path)) for name, path in files.items() if path is not None}
     said |= {"vae": options.vae} if options.vae else {}
+    said |= {"more_smooth": True} if options.more_smooth else {}
     said["dtype"] = str(ready.dtype).removeprefix("torch.")
     # As JSON has it: what is read back is compared with it.
     return said | (

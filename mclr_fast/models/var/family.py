@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from mclr_fast.data import Codec, Dataset, rng
 from mclr_fast.models.family import Arguments, Coefficients, Facts, Family, coefficients_of
 from mclr_fast.models.rows import Rows
-from mclr_fast.sampling.autoregressive import AutoregressiveSampler, Draw
+from mclr_fast.sampling.autoregressive import KEY_NUMBERS, AutoregressiveSampler, drawn_at, gumbels_at
 
-from .inference import generate
+from .inference import cast_weights, generate, generate_smooth
 from .network import VAR
 from .scales import spans
 from .tokenizer import Tokenizer
@@ -59,6 +60,10 @@ class TokenCodec:
         vqvae = self.tokenizer.vqvae(raw.device)
         return torch.cat(vqvae.encode_tokens(raw.float() / 255 * 2 - 1), dim=1)
 
+    def teacher_inputs(self, tokens: Tensor) -> Tensor:
+        """Tokens int64 [m,L] -> what a transformer is given beside the label. ValueError for others."""
+        return self.tokenizer.vqvae(tokens.device).teacher_inputs(tokens)
+
     def stored(self, x: Tensor) -> Tensor:
         """As data sets hold them, int16."""
         return x.short()
@@ -75,6 +80,7 @@ class Autoregressive(Family):
     unguided, guided = AutoregressiveSampler.unguided, "varcfg"
     image_arguments = ("patch_nums", "vocab_size", "z_channels", "num_classes")
     fixed_energies = True
+    smooths = True
 
     def build(self, arguments: Arguments, *, dtype: torch.dtype, dropout: float = 0.0) -> VAR:
         """As `Family.build`; dropout is of whole branches (drop path)."""
@@ -172,17 +178,30 @@ class Autoregressive(Family):
             )
         device = net.head.weight.device
 
-        def images(labels: Tensor, *, guidance: float, top_k: int, top_p: float, draw: Draw) -> Tensor:
+        def tokens(labels: Tensor, uniforms: Tensor, *, guidance: float, **kept: float) -> Tensor:
             quantizer = net.tokenizer.quantizer(device)
-            return generate(net, labels, quantizer, cfg=guidance, top_k=top_k, top_p=top_p, draw=draw)
+            return generate(net, labels, quantizer, cfg=guidance, **kept, draw=drawn_at(uniforms))
 
+        def features(labels: Tensor, keys: Tensor, *, guidance: float, **kept: float) -> Tensor:
+            quantizer = net.tokenizer.quantizer(device)
+            return generate_smooth(net, labels, quantizer, cfg=guidance, **kept, gumbels=gumbels_at(keys))
+
+        @contextmanager
+        def hold() -> Iterator[None]:
+            quantizer = net.tokenizer.quantizer(device)  # kept: graphs read its weights
+            with cast_weights(net):
+                yield
+            del quantizer
+
+        made = (features, KEY_NUMBERS) if options.more_smooth else (tokens, net.length)
         return AutoregressiveSampler(
-            images,
-            net.length,
+            *made,
             len(net.patch_nums),
             device,
             top_k=options.top_k or 0,
             top_p=options.top_p or 0.0,
+            hold=hold,
+            cuda_graphs=options.cuda_graphs == "on",
             guidance=self.unguided if guidance is None else guidance,
         )
 

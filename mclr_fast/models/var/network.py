@@ -175,6 +175,7 @@ class VAR(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Tokens of new images, int64 [B,L]: `inference.generate`, drawn from one generator."""
+        self.check_labels(labels)
         return generate(self, labels, quantizer, cfg=cfg, top_k=top_k, top_p=top_p, generator=generator)
 
     def condition(self, labels: Tensor) -> Tensor:

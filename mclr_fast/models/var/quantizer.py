@@ -66,8 +66,12 @@ class Quantizer(nn.Module):
 
     def features(self, tokens: Tensor, scale: int) -> Tensor:
         """What a scale's tokens [B, p_k^2] add to the features: [B,Cv,P,P]."""
+        return self.features_of(self.embedding(tokens), scale)
+
+    def features_of(self, entries: Tensor, scale: int) -> Tensor:
+        """The same of the codebook's entries, or mixtures of them, [B, p_k^2, Cv]."""
         side, full = self.patch_nums[scale], self.patch_nums[-1]
-        h = self.embedding(tokens).transpose(1, 2).unflatten(2, (side, side))
+        h = entries.transpose(1, 2).unflatten(2, (side, side))
         if scale < len(self.patch_nums) - 1:
             h = F.interpolate(h, (full, full), mode="bicubic")
         conv = self.quant_resi["qresi_ls"][self.phi_index[scale]]

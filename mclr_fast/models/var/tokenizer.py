@@ -61,9 +61,14 @@ class Tokenizer:
         """The whole of it, at the transformer's scales, in eval mode, without gradients. As `check`."""
         return _opened(self.source, self.patch_nums, self.sizes, device)
 
-    def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 [b,L] -> images uint8 [b,C,H,W]: [0, 1] times 255, truncated, as VAR's scripts do."""
-        images = self.vqvae(tokens.device).decode_tokens(tokens)
+    def decode(self, x: Tensor) -> Tensor:
+        """Tokens int64 [b,L], or features float32 [b,Cv,P,P] -> images uint8 [b,C,H,W].
+
+        That is [0, 1] times 255, truncated, as VAR's scripts do.
+        """
+        vqvae = self.vqvae(x.device)
+        with torch.no_grad():
+            images = vqvae.decode_features(x) if x.is_floating_point() else vqvae.decode_tokens(x)
         return (images.add(1).mul(0.5) * 255).to(torch.uint8)
 
     def read(self) -> VQVAE:

@@ -59,6 +59,24 @@ def test_guided_and_filtered_samples_are_others(folder):
     assert torch.equal(generate(load(folder), range(3), device="cpu"), plain)
 
 
+def test_smooth_samples(folder, tmp_path, capsys):
+    """Images of mixtures, a stream a seed however they are batched; said where they are kept."""
+    smooth = generate(folder, range(4), device="cpu", precision="fp32", more_smooth=True)
+    assert smooth.shape == (4, 3, 48, 48) and len(smooth.flatten(1).unique(dim=0)) == 4
+    assert not torch.equal(smooth, generate(folder, range(4), device="cpu", precision="fp32"))
+    options = ("--seeds", "0-3", "--outdir", tmp_path / "out", "--more-smooth", "--sample-batch", 3)
+    options += ("--precision", "fp32")
+    assert run(sample, capsys, folder, *options)[0] == 0
+    parts = images_in(tmp_path / "out").transpose(0, 3, 1, 2)
+    assert int(np.abs(parts.astype(int) - smooth.numpy()).max()) <= 1
+    code, printed = run(sample, capsys, folder, *options[:4], "--precision", "fp32")
+    assert code == 1 and "made otherwise (more_smooth differ" in printed.err
+    code, printed = run(sample, capsys, "mnist16-base", "--more-smooth", "--outdir", tmp_path / "other")
+    assert (
+        code == 1 and "--more-smooth is an option of VAR models' sampler, not of mnist16-base" in printed.err
+    )
+
+
 def test_evaluate(folder, weights, tmp_path, capsys):
     """A row says what it cost, how it was guided, and which tokens were dropped."""
     assert run(sample, capsys, folder, "--seeds", "0-11", "--outdir", tmp_path / "ref.zip")[0] == 0

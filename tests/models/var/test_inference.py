@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mclr_fast.models.var import VAR, VQVAE
-from mclr_fast.models.var.inference import generate
+from mclr_fast.models.var.inference import generate, generate_smooth
 from mclr_fast.models.var.scales import ramp
 from mclr_fast.sampling.autoregressive import drawn_at, drawn_by
 
@@ -131,6 +131,44 @@ def test_an_image_depends_on_its_uniforms_alone(net, quantizer):
     whole = generate(net, labels, quantizer, cfg=1.0, top_k=20, top_p=0.95, draw=drawn_at(uniforms))
     part = generate(net, labels[2:], quantizer, cfg=1.0, top_k=20, top_p=0.95, draw=drawn_at(uniforms[2:]))
     assert torch.equal(whole[2:], part) and len(whole.unique(dim=0)) == 4
+
+
+def test_mixtures_of_entries(net, quantizer):
+    """VAR's more_smooth: softmax(((1+r) logits + noise) / max(0.27 (1 - 0.95 r), 0.005)), scale by scale."""
+    labels, seen = torch.tensor([0, 3]), []
+
+    def gumbels(logits, begin):
+        noise = torch.rand(logits.shape, generator=seeded(begin))
+        seen.append((logits, noise))
+        return noise
+
+    found = generate_smooth(net, labels, quantizer, cfg=1.5, top_k=8, gumbels=gumbels)
+    expected = 0
+    for k, ((logits, noise), tau) in enumerate(zip(seen, (0.27, 0.1845, 0.099, 0.0135), strict=True)):
+        assert int(logits.isfinite().sum(-1).max()) == 8
+        mixture = (((1 + k / 3) * logits + noise) / tau).softmax(-1) @ quantizer.embedding.weight
+        h = mixture.mT.unflatten(2, (k + 1, k + 1))
+        h = torch.nn.functional.interpolate(h, (4, 4), mode="bicubic") if k < 3 else h
+        conv = quantizer.quant_resi["qresi_ls"][quantizer.phi_index[k]]
+        expected = expected + 0.5 * h + 0.5 * conv(h)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    first, _ = seen[0]
+    plain = Seen(drawn_by(seeded(0)))
+    generate(net, labels, quantizer, cfg=1.5, top_k=8, draw=plain)
+    torch.testing.assert_close(first.log_softmax(-1), plain.logs[0], rtol=0, atol=LOGITS)
+
+
+def test_mixtures_of_one_entry_are_tokens(net, quantizer):
+    """Where noise decides for a token, its features; what comes after it is as after the token."""
+    labels = torch.tensor([0, 3])
+    tokens = generate(net, labels, quantizer, cfg=1.5, draw=drawn_by(seeded(5)))
+
+    def gumbels(logits, begin):
+        own = tokens[:, begin : begin + logits.shape[1]]
+        return 1e4 * torch.nn.functional.one_hot(own, 32)
+
+    found = generate_smooth(net, labels, quantizer, cfg=1.5, gumbels=gumbels)
+    torch.testing.assert_close(found, quantizer.decode(quantizer.split(tokens)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """A VAR through the trainer as it is: cut into micro-batches, resumed, on two ranks, sharded."""
 
+from dataclasses import replace
+
 import pytest
 import tiny_var as program
 import torch
 from run_log import assert_same_losses, column
 
+from mclr_fast.experiments.cost import cost_of
 from mclr_fast.runtime.errors import Interrupted
 from mclr_fast.training.memory import StepMemory
 
@@ -76,3 +79,38 @@ def test_a_step_s_memory_is_counted_without_the_vqvae():
     size = sum(p.numel() for p in model.build().parameters())
     assert memory.parameters == memory.reference == 4 * size and memory.effective == 0
     assert memory.activations > 0
+
+
+def counted(num_images, objective="cca", micro_batch=0, duration=64, **options):
+    """The count of a run over data of so many images; K = 3."""
+    config = program.tiny_config(objective, micro_batch, 1)
+    options = replace(config.objective, label_dropout=0.0, **options)
+    config = replace(config, train=replace(config.train, duration=duration), objective=options)
+    return StepMemory(config, program.tiny_model("/nowhere"), num_images)
+
+
+def test_kept_energies_of_the_reference_are_counted_once():
+    """A call less of the reference an image seen, and a call an image of the data, of every round."""
+    full, kept, unknown = counted(64), counted(40), counted(None)
+    call = full.flops[1]
+    assert not full.keeps_own_energies and kept.keeps_own_energies and full.flops == unknown.flops
+    assert full.flops[0] - kept.flops[0] == pytest.approx(call, rel=0.02)  # beside what columns share
+    assert (full.num_made, unknown.num_made, kept.num_made) == (0, 0, 40)
+    assert counted(10, refresh_every=16).num_made == 4 * 10
+    for others in (counted(40, "mclr"), counted(40, "ccdpo", refresh_every=32)):
+        assert others.num_made == 0
+    hours = [cost_of(step.config, step).training for step in (full, kept)]
+    made, seen = 40 * call, 64 * (full.flops[0] - kept.flops[0])
+    assert hours[0] - hours[1] == pytest.approx((seen - made) / (full.config.gpu_tflops * 1e12 * 3600))
+
+
+def test_what_it_takes_to_make_kept_energies(monkeypatch):
+    """As many images at once as a micro-batch has evaluations, one column each, and no gradients."""
+    kept, unknown = counted(40, micro_batch=16), counted(None, micro_batch=16)
+    assert kept.of(1, 16).activations <= unknown.of(1, 16).activations
+    assert 4 * 16 * 14 * 32 < kept.making_bytes(1) < kept.of(1, 16).activations
+    shares = [counted(40).making_bytes(num_gpus) for num_gpus in (1, 2, 4)]
+    assert shares[0] > 1.5 * shares[1] > 2 * shares[2]
+    monkeypatch.setattr(StepMemory, "making_bytes", lambda step, num_gpus: 10**9)
+    assert kept.of(1, 16).activations == 10**9 - kept.of(1, 16).gradients
+    assert unknown.of(1, 16).activations < 10**9
