@@ -169,7 +169,7 @@ class Evaluator:
             theirs, ours = (each[:12] if each else "none" for each in (row.classifier, ours))
             raise RunError(
                 f"{path} was judged by another classifier ({theirs}) than this run's now ({ours}): such "
-                "rows do not compare. Bring the run's classifier-*.safetensors back, or remove its evaluations."
+                "rows do not compare. Bring back the run's classifier-*.safetensors, or remove its rows."
             )
 
     def keep(self, evaluation: Evaluation) -> None:

@@ -13,7 +13,7 @@ from .fitting import exact_float32
 
 NUM_FEATURES = 64
 LARGEST_SIDE = 64  # pixels; larger images are made smaller first
-FIRST_WIDTH, LAST_WIDTH = 32, 128  # channels
+FIRST_WIDTH, LAST_WIDTH = 16, 128  # channels
 SMALLEST_SIDE = 4  # pixels, down to which convolutions halve
 
 
@@ -46,10 +46,12 @@ class ImageClassifier(nn.Module):
             nn.BatchNorm1d(NUM_FEATURES, affine=False),
         )
         self.head = nn.Linear(NUM_FEATURES, num_classes)
+        self.to(memory_format=torch.channels_last)  # a fifth faster to train on a CPU
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images: 0..255, [B,C,h,w] of the size seen -> features float32 [B,64], logits float32 [B,M]."""
-        features = self.body(images.float() / 127.5 - 1)
+        x = images.float() / 127.5 - 1
+        features = self.body(x.contiguous(memory_format=torch.channels_last))
         return features, self.head(features)
 
     @torch.no_grad()
