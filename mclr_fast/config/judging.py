@@ -19,6 +19,9 @@ class JudgeConfig:
 
     ref: tuple[str, ...] = ()
     """What to compare with: data sets or statistics (EDM2's .pkl, .npz); the first that serves is taken."""
+    heldout: str | None = None
+    """Data set of real images that were not trained on, for a row of their own; mnist16 has some, classifier
+    holds out a tenth of the data."""
     best_by: str | None = None
     """Protocol whose FD counts: it chooses a run's best model; default: the first that measures FD."""
     inception_weights: Path | None = None
@@ -41,8 +44,6 @@ class EvalConfig(SamplerConfig, JudgeConfig):
     """Samples of the final rows, of the seeds after those: base, control and best again; 0 = none."""
     first_seed: int = 0
     """Their sampling seeds are first_seed, first_seed + 1, ..., the same for every row."""
-    heldout: str | None = None
-    """Data set of real images that were not trained on, for a row of their own; mnist16 has some."""
     neighbors: int = 3
     """mnist16: k, the neighbours of precision and recall; other protocols have their own."""
     vae: str | None = None
@@ -75,7 +76,8 @@ class EvaluateConfig(SampleConfig, JudgeConfig):
     """Images to judge instead of a model's: a folder, a zip, or an .npz with arr_0; all of them."""
     protocol: str | None = None
     """fid,fd-dinov2,is,pr-inception,pr-dinov2,kid,adm, some of them; paper = fd-dinov2,pr-inception,is.
-    Default: what its run was judged by, else mnist16."""
+    classifier: one that is trained on --ref's labelled images. Default: what its run was judged by, else
+    mnist16."""
     data: str | None = None
     """Data set of real images to compare with, after --ref; mnist16 knows its own."""
     stats_out: Path | None = None

@@ -32,7 +32,8 @@ class RunConfig:
     init: str | None = None
     """Model to start from: a folder of ours, EDM2's .pkl or its https address, or a published name."""
     protocol: str | None = None
-    """What judges: mnist16 (the embedded digits alone), or fid, fd-dinov2, is, ... as in `evaluate`."""
+    """What judges: mnist16 (the embedded digits alone), classifier (trained on labelled --data), or fid,
+    fd-dinov2, is, ... as in `evaluate`."""
     family: Hidden[str] = "edm2"
     net: Hidden[dict[str, Any] | None] = None
     note: Hidden[str] = ""

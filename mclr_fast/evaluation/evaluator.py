@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mclr_fast.config import EvalConfig
 from mclr_fast.models import Model
+from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.formats import EVALUATION_FORMAT, evaluation_row
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
@@ -135,6 +136,7 @@ class Evaluator:
             unguided=sampler.unguided,
             strength=strength,
             seconds=self.ranks.on_main(lambda: time.perf_counter() - started),
+            classifier=self.judge.classifier,
         )
         kept = self.judge.kept_features
         return Evaluation(row, seen[kept].features if kept else None, grid)
@@ -152,12 +154,24 @@ class Evaluator:
                 return None
             groups, meta = load_tensors(path)
             read.update(groups)
-            return Row.from_json(evaluation_row(meta, self.objective, path))
+            row = Row.from_json(evaluation_row(meta, self.objective, path))
+            self._check_classifier(row, path)
+            return row
 
         found = self.ranks.on_main(row)
         if found is None:
             return None
         return Evaluation(found, read.get("seen", {}).get("features"), read.get("grid", {}).get("images"))
+
+    def _check_classifier(self, row: Row, path: Path) -> None:
+        """RunError for a row that another trained classifier judged."""
+        ours = self.judge.classifier
+        if row.classifier != ours:
+            theirs, ours = (each[:12] if each else "none" for each in (row.classifier, ours))
+            raise RunError(
+                f"{path} was judged by another classifier ({theirs}) than this run's now ({ours}): such "
+                "rows do not compare. Bring back the run's classifier-*.safetensors, or remove its rows."
+            )
 
     def keep(self, evaluation: Evaluation) -> None:
         """Write it where `kept` finds it."""
@@ -194,7 +208,16 @@ class Evaluator:
         if self.judge.heldout_images is None:
             return None
         metrics, count = self.judge.real(len(self.seeds), self.config.sample_batch, self.stop)
-        return Row("real", "real", 0, nfe=0, samples=count, metrics=metrics, chosen_by=self.judge.chosen_by)
+        return Row(
+            "real",
+            "real",
+            0,
+            nfe=0,
+            samples=count,
+            metrics=metrics,
+            chosen_by=self.judge.chosen_by,
+            classifier=self.judge.classifier,
+        )
 
     def difference(self, one: Evaluation, other: Evaluation) -> list[float] | None:
         """FD(one) - FD(other) with its bootstrap interval; None where features are too many for one."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -67,6 +67,16 @@ class DatasetImages:
     def __init__(self, dataset: EDM2Dataset, fingerprint: str):
         self.image_shape, self.fingerprint = dataset.image_shape, fingerprint
         self.images, self._dataset = dataset.images, dataset
+
+    @property
+    def class_names(self) -> list[str]:
+        """By class number; ValueError where there are no labels."""
+        return self._dataset.class_names
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As `Dataset` has it."""
+        return self._dataset.identity
 
     @property
     def labels(self) -> np.ndarray:
@@ -153,6 +163,27 @@ class NpzImages:
         except (zipfile.BadZipFile, OSError, ValueError) as error:
             raise ValueError(f"{self.path} is damaged near image {first} ({error})") from error
         return pixels.transpose(0, 3, 1, 2)
+
+
+def class_labels(images: ImageSet, class_names: Sequence[str] | None = None) -> Tensor | None:
+    """The labels of a set, int64 [n]; None where it has none, or classes of other names than these.
+
+    Classes are known by their names where both sides have them, so that a folder of some classes counts.
+    """
+    try:
+        labels = images.labels
+    except ValueError:
+        return None
+    if labels is None:
+        return None
+    theirs = getattr(images, "class_names", None)
+    if not theirs or not class_names or list(theirs) == list(class_names):
+        return torch.from_numpy(labels)
+    numbers = {name: number for number, name in enumerate(class_names)}
+    present = np.unique(labels)
+    if not all(theirs[number] in numbers for number in present):
+        return None
+    return torch.tensor([numbers[theirs[number]] for number in labels.tolist()])
 
 
 def batches(

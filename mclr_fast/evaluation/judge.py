@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mclr_fast.runtime.errors import RunError
@@ -16,9 +15,10 @@ from mclr_fast.runtime.signals import StopRequest
 
 from .collected import Against, Collected, Collector
 from .extractors.published import Extractor, make_extractors
-from .image_sets import FirstImages, ImageSet, batches
+from .image_sets import FirstImages, ImageSet, batches, class_labels
 from .metrics.bootstrap import bootstrap_frechet_difference
-from .protocols import PROTOCOLS, Protocol, check_count, needs_of
+from .own_classifier import Plan, own_classifier
+from .protocols import PROTOCOLS, Protocol, check_count, is_trained, needs_of
 from .references import Situation, find_references
 from .rows import Metrics
 from .statistics_files import Statistics
@@ -35,6 +35,7 @@ class Panel:
         weights: files by extractor, None for the usual cache; download: or for their address.
         best_by: the protocol whose FD chooses; None: the first that measures one.
         neighbors: k, where it is not the protocols' own.
+        folder: where a classifier that is trained for them is kept too, beside the cache.
     """
 
     names: Sequence[str]
@@ -44,6 +45,7 @@ class Panel:
     download: bool = False
     best_by: str | None = None
     neighbors: int | None = None
+    folder: Path | None = None
 
     @property
     def chosen_by(self) -> str:
@@ -95,9 +97,16 @@ class Judge:
         Errors    RunError for missing weights, too few images, a reference that does not serve or fit.
         """
         protocols, names = panel.protocols, list(panel.names)
-        extractors = make_extractors(
-            list(needs_of(names, "images")), panel.weights, ranks.device, panel.download
-        )
+        sources, heldout = panel.sources, panel.heldout
+        if is_trained(names):
+            plan = Plan.of(sources, heldout)
+            trained = own_classifier(plan, panel.folder, ranks, stop)
+            extractors = {trained.name: trained.extractor(ranks.device, plan.class_names)}
+            sources, heldout = [plan.reference], plan.heldout
+        else:
+            extractors = make_extractors(
+                list(needs_of(names, "images")), panel.weights, ranks.device, panel.download
+            )
         for each in extractors.values():
             if each.image_shape not in (None, tuple(image_shape)):
                 raise RunError(
@@ -106,11 +115,11 @@ class Judge:
                 )
         check_count(protocols, num_images, {name: each.num_features for name, each in extractors.items()})
         here = Situation(extractors, tuple(image_shape[1:]), ranks, stop, batch_size)
-        references = find_references(panel.sources, needs_of(names, "reference"), here)
-        judge = cls(protocols, panel.chosen_by, extractors, references, ranks, panel.heldout)
+        references = find_references(sources, needs_of(names, "reference"), here)
+        judge = cls(protocols, panel.chosen_by, extractors, references, ranks, heldout)
         ranks.on_main(judge._check_references)
-        if panel.heldout is not None and (needs := needs_of(names, "heldout")):
-            judge.heldout = judge._seen(panel.heldout, needs, batch_size, stop, "held-out images")
+        if heldout is not None and (needs := needs_of(names, "heldout")):
+            judge.heldout = judge._seen(heldout, needs, batch_size, stop, "held-out images")
         return judge
 
     @property
@@ -118,6 +127,12 @@ class Judge:
         """The extractor whose features are worth keeping with a row, for `difference`; None: none."""
         chosen = self.protocols[self.chosen_by]
         return chosen.extractor if chosen.has_intervals else None
+
+    @property
+    def classifier(self) -> str | None:
+        """Which classifier judges, where one was trained for it: rows by two do not compare."""
+        protocol = self.protocols[self.chosen_by]
+        return self.extractors[protocol.extractor].weights if protocol.is_trained else None
 
     def collector(self, num_images: int) -> Collector:
         """What takes up so many images; `metrics` takes what it collects."""
@@ -162,7 +177,8 @@ class Judge:
     def _labels(self, images: ImageSet) -> Tensor | None:
         if not any(protocol.needs_labels for protocol in self.protocols.values()):
             return None
-        return torch.from_numpy(images.labels)
+        (extractor,) = self.extractors.values()
+        return class_labels(images, extractor.class_names)
 
     def _needs(self, whose: str) -> dict[str, set[str]]:
         return needs_of(list(self.protocols), whose)
@@ -191,6 +207,7 @@ class Judge:
     def _described(self, protocol: Protocol) -> dict[str, Any]:
         extractor = self.extractors[protocol.extractor]
         found = {"extractor": extractor.name, "weights": extractor.weights, "resize": extractor.resize}
+        found |= extractor.about
         if protocol.k is not None:
             found["k"] = protocol.k
         for need in sorted(protocol.reference, reverse=True):

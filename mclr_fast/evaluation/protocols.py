@@ -34,6 +34,7 @@ class Protocol:
         own_data: the embedded data set that it compares with, and with no other; None: what is named.
         heldout: what it needs of images that were not trained on.
         needs_labels: whether the images' classes are needed.
+        is_trained: whether the extractor is trained on what is compared with, see `own_classifier`.
         has_intervals: whether a difference of FDs has a bootstrap interval: for few features, which are kept.
     """
 
@@ -47,11 +48,17 @@ class Protocol:
     heldout: frozenset[str] = frozenset()
     needs_labels: bool = False
     has_intervals: bool = False
+    is_trained: bool = False
 
     @property
     def measures_fd(self) -> bool:
         """Whether an FD is among its metrics."""
         return "moments" in self.reference
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether it compares with what no other protocol would."""
+        return self.own_data is not None or self.is_trained
 
 
 def _distance(images: Collected, against: Against) -> Metrics:
@@ -88,13 +95,13 @@ def _kernel(images: Collected, against: Against) -> Metrics:
 def _classified(images: Collected, against: Against) -> Metrics:
     """FD, held-out FD (of no set with itself), Inception Score of all at once, and class accuracy."""
     probs = images.logits.softmax(dim=1)
-    heldout = against.heldout
+    heldout, labels = against.heldout, against.labels
     return {
         **_distance(images, against),
         "fd_heldout": None if heldout is None else images.moments.frechet(heldout.moments),
         "is": inception_score(probs, splits=1)[0],
         **_manifold(images, against),
-        "accuracy": (probs.argmax(dim=1) == against.labels.cpu()).double().mean().item(),
+        "accuracy": None if labels is None else (probs.argmax(dim=1) == labels.cpu()).double().mean().item(),
     }
 
 
@@ -129,6 +136,18 @@ PROTOCOLS: Mapping[str, Protocol] = {
         needs_labels=True,
         has_intervals=True,
     ),
+    "classifier": Protocol(
+        "classifier",
+        MOMENTS | FEATURES | LOGITS,
+        MOMENTS | FEATURES,
+        _classified,
+        lambda width: width + 1,
+        3,
+        heldout=MOMENTS,
+        needs_labels=True,
+        has_intervals=True,
+        is_trained=True,
+    ),
 }
 GROUPS = {"paper": ("fd-dinov2", "pr-inception", "is")}  # the columns of MCLR's Table 1
 EMBEDDED = "mnist16"  # the embedded runs'
@@ -148,7 +167,7 @@ def protocol_names(text: str) -> list[str]:
                 + f" The protocols are {', '.join(every)}."
             )
         names.update(dict.fromkeys(GROUPS.get(name, (name,))))
-    alone = next((name for name in names if PROTOCOLS[name].own_data), None)
+    alone = next((name for name in names if PROTOCOLS[name].stands_alone), None)
     if alone and len(names) > 1:
         raise RunError(f"--protocol {text}: {alone} stands alone, judge by the others in a second call.")
     return list(names)
@@ -157,6 +176,11 @@ def protocol_names(text: str) -> list[str]:
 def own_data(names: Sequence[str]) -> str | None:
     """The embedded data set that these protocols compare with; None where it is to be named."""
     return PROTOCOLS[names[0]].own_data
+
+
+def is_trained(names: Sequence[str]) -> bool:
+    """Whether these see images with a classifier that is trained on what they compare with."""
+    return PROTOCOLS[names[0]].is_trained
 
 
 def needs_of(names: Sequence[str], whose: str) -> dict[str, set[str]]:

@@ -18,6 +18,7 @@ from mclr_fast.runtime.signals import StopRequest
 from .collected import Collector
 from .extractors.published import Extractor, make_extractors
 from .image_sets import ImageSet, batches, open_images
+from .parts import PartImages
 from .protocols import PROTOCOLS, check_count, needs_of
 from .statistics_files import (
     Statistics,
@@ -158,7 +159,7 @@ def _of_file(path: str, wanted: Needs, here: Situation) -> Offer:
 def _of_images(source: str | ImageSet, wanted: Needs, here: Situation) -> Offer:
     """All that is wanted of a data set: kept beside it, or made now and kept."""
     images = open_images(source) if isinstance(source, str) else source
-    name = source if isinstance(source, str) else "the reference"
+    name = source if isinstance(source, str) else getattr(source, "source", "the reference")
     if tuple(images.image_shape[1:]) != here.size:
         raise RunError(_other_size(name, images.image_shape[1:], here.size))
     kept = {extractor: _kept_at(source, extractor) for extractor in wanted}
@@ -212,10 +213,13 @@ def _chosen(num_images: int) -> np.ndarray:
 
 def _kept_at(source: str | ImageSet, extractor: str) -> Path | None:
     """Where a data set's statistics are kept: beside it; None for what is no file or folder."""
+    part = ""
+    if isinstance(source, PartImages):
+        source, part = source.source, f".{source.part}"
     if not isinstance(source, str) or not Path(source).exists():
         return None
     path = Path(source).absolute()
-    return path.with_name(f"{path.name}.{extractor}.npz")
+    return path.with_name(f"{path.name}{part}.{extractor}.npz")
 
 
 def _kept(

@@ -12,7 +12,7 @@ Kind = Literal["real", "base", "guidance", "control", "trained", "guided", "dial
 Metrics = dict[str, float | None]
 """By metric, of METRICS or a protocol's own; None where it was not measured."""
 METRICS = ("fd", "fd_heldout", "is", "precision", "recall", "accuracy")
-OPTIONAL = ("strength", "seconds")  # of a row, where they are known
+OPTIONAL = ("strength", "seconds", "classifier")  # of a row, where they are known
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Row:
             (EDM2's g: 1; VAR's t: 0).
         strength: of the dial, where it is on one: 0 is the base, 1 the trained model; else None.
         seconds: what sampling and scoring took; None where that was not measured.
+        classifier: the hash of the one that was trained to judge it, of protocol `classifier`; else None.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Row:
     unguided: float = 1.0
     strength: float | None = None
     seconds: float | None = None
+    classifier: str | None = None
 
     @property
     def values(self) -> Metrics:

@@ -34,8 +34,12 @@ def panel_of(
     data: str | None = None,
     heldout: str | None = None,
     neighbors: int | None = None,
+    folder: Path | None = None,
 ) -> Panel:
-    """Who judges, as options say it. data: real images to compare with after --ref. RunError for mistakes."""
+    """Who judges, as options say it. RunError for mistakes.
+
+    Args: data: real images to compare with after --ref; folder: a run's.
+    """
     if own := own_data(names):
         if config.ref or heldout or data not in (None, own):
             raise RunError(
@@ -55,6 +59,7 @@ def panel_of(
         weights_of(config),
         config.download,
         best_by,
+        folder=folder,
     )
 
 
@@ -89,6 +94,7 @@ class Judging:
             data=config.data if is_image else None,
             heldout=options.heldout,
             neighbors=options.neighbors,
+            folder=config.folder,
         )
         self.called = config.init or "the network"
         self._guided_by: dict[str, Any] | None = None

@@ -14,6 +14,7 @@ from .errors import RunError
 
 CONFIG_FORMAT = SUMMARY_FORMAT = EVALUATION_FORMAT = CFG_FORMAT = GRID_FORMAT = STATE_FORMAT = 2
 IDENTITY_FORMAT = 1
+CLASSIFIER_FORMAT = 1  # of a trained classifier that judges, evaluation/own_classifier.py
 STATISTICS_FORMAT = 1  # of a reference's .npz, evaluation/statistics_files.py
 
 # Format 1 had one protocol, and these metrics at the top of a row.

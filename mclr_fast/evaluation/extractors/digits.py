@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mclr_fast.runtime.tensor_files import read_tensors
+
+from .fitting import fit
 
 NAME = "mnist16-classifier"
 NUM_FEATURES = 16
@@ -57,34 +56,6 @@ def train_digit_classifier(
     images: np.ndarray, labels: np.ndarray, *, num_epochs: int = 60, seed: int = 0
 ) -> DigitClassifier:
     """Train from scratch on uint8 [n,1,16,16] images with small random affine changes; seeded."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = DigitClassifier()
-        batch = 100
-        num_steps = num_epochs * len(images) // batch
-        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
-        pixels, classes = torch.from_numpy(images).float(), torch.from_numpy(labels)
-        for step in range(num_steps):
-            if step * batch % len(images) < batch:
-                order = torch.randperm(len(images), generator=generator)
-            index = order[(torch.arange(batch) + step * batch) % len(images)]
-            _, logits = net(_augment(pixels[index], generator))
-            loss = F.cross_entropy(logits, classes[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return net.eval()
-
-
-def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotation up to 10 degrees, scale up to 10%, shift up to 1.5 pixels; black outside."""
-    draw = torch.rand(len(images), 4, generator=generator) * 2 - 1
-    angle, scale = draw[:, 0] * math.radians(10), 1 + 0.1 * draw[:, 1]
-    shift = draw[:, 2:] * (3 / images.shape[-1])
-    cos, sin = scale * angle.cos(), scale * angle.sin()
-    theta = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
+    batch = 100
+    num_steps = num_epochs * len(images) // batch
+    return fit(DigitClassifier, images, labels, batch_size=batch, num_steps=num_steps, seed=seed)

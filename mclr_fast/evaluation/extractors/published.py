@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class Extractor:
         see: uint8 [B,channels,H,W] -> features [B,D], and logits [B,M] (None where it has none), float32.
         weights: SHA-256 of the file of its weights.
         channels: what it sees, 3 = RGB; image_shape: the only (C, H, W) that it sees, None for any size.
+        about: what else a row's reader should know of it; class_names, where it was trained on named classes.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Extractor:
     weights: str
     channels: int = 3
     image_shape: tuple[int, int, int] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    class_names: Sequence[str] | None = None
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -47,6 +47,8 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
     if (config.images is None) == (not config.model):
         raise RunError("name what is judged: a MODEL, or --images, and not both.")
     _check_numbers(config)
+    if "classifier" not in (config.protocol or ""):
+        _refuse(config, ("heldout",), "its images are what --protocol classifier does not train on")
     if config.images is not None:
         names = protocol_names(config.protocol or EMBEDDED)
         if own_data(names):
@@ -109,7 +111,7 @@ def _refuse(config: EvaluateConfig, names: Sequence[str], because: str) -> None:
 
 
 def _panel(config: EvaluateConfig, names: list[str]) -> Panel:
-    return panel_of(names, config, data=config.data, neighbors=config.neighbors)
+    return panel_of(names, config, data=config.data, heldout=config.heldout, neighbors=config.neighbors)
 
 
 def _of_images(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: StopRequest) -> dict[str, Any]:
@@ -119,7 +121,8 @@ def _of_images(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: Sto
     metrics = judge.of_images(images, config.sample_batch, stop)
     seconds = time.perf_counter() - started
     name = config.images.name
-    row = Row(name, "images", 0, 0, len(images), metrics, judge.chosen_by, seconds=seconds)
+    row = Row(name, "images", 0, 0, len(images), metrics, judge.chosen_by)
+    row = dataclasses.replace(row, seconds=seconds, classifier=judge.classifier)
     about = {"images": str(config.images), "sha256": images.fingerprint, "size": list(images.image_shape[1:])}
     return {**_printed([row.to_json()]), "judged": about, "protocols": judge.described()}
 
@@ -149,6 +152,7 @@ def _of_model(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: Stop
             unguided=ready.sampler.unguided,
             strength=config.strength,
             seconds=time.perf_counter() - started,
+            classifier=judge.classifier,
         )
         rows.append({**row.to_json(), "seeds": [seeds[0], seeds[-1]]})
     in_turn = classes_of(ready.model, config.num_samples, *asked) is not None
