@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mclr_fast import evaluate, sample, train
+from mclr_fast import ema, evaluate, sample, train
 from mclr_fast.evaluation.cfg_rows import stored_cfg_rows
 from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.evaluation.extractors.digits import DigitClassifier
@@ -372,3 +372,16 @@ def test_the_readmes_first_command_shows_what_mclr_does(tmp_path):
     assert best["precision"] > base["precision"]
     assert best["nfe"] == base["nfe"] == 23
     assert summary["turned_at"] == best["images_seen"]
+
+
+def test_the_averages_of_the_help(tmp_path, capsys, monkeypatch):
+    """`ema --help`'s commands one after the other, on a small run."""
+    monkeypatch.chdir(tmp_path)
+    lines = [line.split()[2:] for line in ema.DESCRIPTION.splitlines() if line.startswith("  python -m")]
+    small = [*BARE, "--num-steps", "3", "--duration", "1280", "--eval-every", "1280", "--device", "cpu"]
+    more = {"train": small, "ema": [], "evaluate": ["--device", "cpu"]}
+    for name, *arguments in lines:
+        door = name.removeprefix("mclr_fast.")
+        assert {"train": train, "ema": ema, "evaluate": evaluate}[door].main([*arguments, *more[door]]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (row["samples"], row["nfe"], row["images_seen"]) == (40, 5, 1280)
