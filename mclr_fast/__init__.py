@@ -13,6 +13,11 @@ _LAZY = {  # name -> module: imported when it is used
 }
 
 
+def __dir__() -> list[str]:
+    """The names that are loaded later too, for those who look around."""
+    return sorted({*globals(), *_LAZY})
+
+
 def __getattr__(name: str):
     """What the package offers at its top; `import mclr_fast` itself loads nothing."""
     if name not in _LAZY:

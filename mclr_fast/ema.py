@@ -14,11 +14,12 @@ from mclr_fast.runtime.talk import safe_streams
 
 DESCRIPTION = """Reconstruct power-function averages of any width from a run's snapshots (EDM2, algorithm 3).
 
-The run keeps them with --ema power --ema-snapshot-every IMAGES. Each average becomes a model folder.
+A run keeps snapshots if it is told to, as the first command does. Each average becomes a model folder.
 
 Example:
-  python -m mclr_fast.ema runs/mnist16 --std 0.05 --std 0.1 --out averages
-  python -m mclr_fast.evaluate averages/0.100
+  python -m mclr_fast.train --ema power --ema-snapshot-every 640 --outdir runs/averages
+  python -m mclr_fast.ema runs/averages --std 0.07 --std 0.15 --out averages
+  python -m mclr_fast.evaluate averages/0.150
 """
 
 

@@ -12,12 +12,14 @@ from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
 DESCRIPTION = """Judge a model's samples, or images, and print the row (FD, IS, precision, ...) as JSON.
+A run's folder gives the row of its report: its best model, its protocol, seeds and sampler, unless said.
 
 Examples:
   python -m mclr_fast.evaluate mnist16-base
+  python -m mclr_fast.evaluate runs/mnist16
   python -m mclr_fast.evaluate runs/edm2-img64-s/checkpoints/best --protocol paper --ref img64.zip
   python -m mclr_fast.evaluate --images samples.npz --protocol fid,is --ref img64.zip
-  torchrun --nproc-per-node 2 -m mclr_fast.evaluate runs/mnist16/checkpoints/best --num-samples 2000
+  torchrun --nproc-per-node 2 -m mclr_fast.evaluate mnist16-base --num-samples 2000
 """
 
 

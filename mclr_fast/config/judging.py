@@ -88,6 +88,8 @@ class EvaluateConfig(SampleConfig, JudgeConfig):
     """Their sampling seeds are first_seed, first_seed + 1, ...; default: its run's, else 0."""
     repeats: int = 1
     """Evaluations, each of the seeds after the last one's; all are printed, their mean and minimum too."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
+    """What the network computes in; default: what it did in its run, else auto: bf16 where that is native."""
     neighbors: int | None = None
     """mnist16: k, the neighbours of precision and recall (default 3); other protocols have their own."""
     seeds: Hidden[str] = ""

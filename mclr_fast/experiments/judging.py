@@ -18,6 +18,7 @@ from mclr_fast.evaluation.judge import Judge, Panel
 from mclr_fast.evaluation.protocols import PROTOCOLS, own_data, protocol_names
 from mclr_fast.models import Model, load
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.precision import name_of
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
@@ -145,16 +146,17 @@ class Judging:
         return range(self.seeds.stop, self.seeds.stop + self.config.eval.final_samples)
 
     def said(self) -> dict[str, Any]:
-        """How its models are judged, for their config.json: `evaluate` takes that unless told otherwise."""
+        """How its models are judged, for their config.json: `evaluate` takes that unless told otherwise.
+
+        How they are sampled is said there anyway.
+        """
         options, seeds = self.config.eval, self.final_seeds or self.seeds
         counts = {"num_samples": len(seeds), "first_seed": seeds.start}
-        numbers = self.model.sampler_options(options).numbers
-        known = {name: numbers[name] for name in numbers if name in self.model.sampler_defaults}
         own = own_data(self.names)
         sources = {} if own else {"ref": [_absolute(source) for source in self.panel.sources]}
         optional = {name: getattr(options, name) for name in ("best_by", "vae", "gnet")}
         optional |= {"neighbors": options.neighbors} if own else {}
-        said = {"protocol": self.config.protocol, **counts, **known, **sources}
+        said = {"protocol": self.config.protocol, **counts, **sources, "precision": name_of(self.dtype)}
         return said | {name: value for name, value in optional.items() if value is not None}
 
     def release_guide(self) -> None:

@@ -214,10 +214,12 @@ class Run:
     def _description_of(self, plan: Plan) -> dict[str, Any]:
         """The config.json of an arm's models: also how they are sampled, and what they were made of."""
         said = self.description
-        inherited = ("licence", "source", "null_label", "sampler")
+        inherited = ("licence", "source", "null_label")
         origin = {key: said[key] for key in inherited if key in said}
+        origin["sampler"] = self.model.sampler_defaults
         if self.judging is not None:
             origin["judged"] = self.judging.said()
+            origin["sampler"] = self.model.sampler_of_run(self.config.eval)
         if make_method(plan.config.objective).label_dropout > 0:
             origin["null_label"] = True
         if self.config.init:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from .frozen_reference import FrozenReference
 
+GIVEN = "the given net"  # what a reference is called that has no path
+
 
 @dataclass(eq=False)
 class LossState:
@@ -29,9 +31,9 @@ class LossState:
 class KeptReference(LossState):
     """A loss that compares with a frozen reference; its subclasses have a field `reference`.
 
-    The reference is the model at `reference` (what `mclr_fast.models.load` reads), or a copy of the net at
-    the first call. Its weights and their hash are part of the loss's state, because a checkpoint restores
-    the loss into a run whose net is already fine-tuned.
+    The reference is the model at `reference` (what `mclr_fast.models.load` reads), a copy of that network
+    where it is one, or else of the net at the first call. Its weights and their hash are part of the loss's
+    state, because a checkpoint restores the loss into a run whose net is already fine-tuned.
 
     Attributes: reference_dtype: what its parameters are kept in; None: what they are in.
     """
@@ -44,7 +46,10 @@ class KeptReference(LossState):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.reference is not None:
+        if isinstance(self.reference, nn.Module):
+            given, self.reference = self.reference, GIVEN
+            self._keep(FrozenReference.of(given, self.reference_dtype, GIVEN))
+        elif self.reference is not None:
             self.reference = os.fspath(self.reference)
             self._keep(FrozenReference.at(self.reference, self.reference_dtype))
 

@@ -37,14 +37,15 @@ class Samples:
         """Positions of all samples, those of class 0 first, then 1, ..."""
         return self.labels.argsort(stable=True)
 
-    def draw(self, labels: Tensor, num_samples: int, num_classes: int, like: Tensor) -> Tensor:
+    def draw(self, labels: Tensor, num_samples: int, num_classes: int | None, like: Tensor) -> Tensor:
         """Samples of the rows' classes, uniform with replacement, by torch's generator.
 
-        Shapes    labels: int64 [N]; like: images [N,C,H,W] -> [N,num_samples,C,H,W] of its dtype and device.
+        Shapes    labels: int64 [N]; like: images [N,C,H,W] -> [N,num_samples,C,H,W] of its dtype and device;
+                  num_classes: None where the net does not say them.
         Errors    ValueError for another image shape or number of classes.
         """
-        self._check(num_classes, like)
         labels = labels.cpu()  # SYNC: the files to read depend on them
+        self._check(num_classes or 1 + int(max(self.labels.max(), labels.max())), like)
         start = self.counts.cumsum(0) - self.counts
         rank = (torch.rand(len(labels), num_samples) * self.counts[labels][:, None]).long()
         index = self.by_class[start[labels][:, None] + rank]

@@ -74,7 +74,7 @@ def write_folder(config: ConvertConfig) -> None:
     }
     with replacing(folder / "model.safetensors") as temporary:
         save_file(state, temporary, metadata=metadata)
-    write_json(folder / "config.json", description)
+    write_json(folder / "config.json", models.with_sampler(description))
 
 
 def _arguments_of(template: Path | None) -> dict[str, Any] | None:

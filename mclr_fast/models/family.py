@@ -251,6 +251,11 @@ class Model:
         unsaid = [option.name for option in fields(options) if getattr(options, option.name) is None]
         return replace(options, **{name: own[name] for name in unsaid if name in own})
 
+    def sampler_of_run(self, options: SamplerConfig) -> dict[str, Any]:
+        """config.json's "sampler" of models whose run samples them by these options."""
+        options, own = self.sampler_options(options), self.sampler_defaults
+        return {name: getattr(options, name, default) for name, default in own.items()}
+
     def build(self, *, dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> nn.Module:
         """As `Family.build`."""
         return self.family.build(self.arguments, dtype=dtype, dropout=dropout)

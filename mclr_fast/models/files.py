@@ -66,11 +66,13 @@ def resolve(path_or_name: str | Path) -> Path:
     if not path.exists() and (SHIPPED / path.name).is_dir() and len(path.parts) == 1:
         path = SHIPPED / path.name
     path = _of_run(path)
+    if not (path / "model.safetensors").is_file():
+        _refuse_runs(path)
     for name in OURS:
         if not (path / name).is_file():
             shipped = sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            known = {*beside, *shipped, *published.FILES} - {path.name}
+            known = {*beside, *(shipped if len(path.parts) == 1 else ()), *published.FILES} - {path.name}
             nearest = difflib.get_close_matches(path.name.removesuffix(".pkl"), known)
             raise FileNotFoundError(
                 f"no model at {path_or_name}: {path / name} is missing. A model is a folder with config.json "
@@ -86,8 +88,21 @@ def _of_run(path: Path) -> Path:
     if (path / "model.safetensors").exists():
         return path
     kept = path / "checkpoints"
-    found = [*kept.glob("best/config.json"), *kept.glob("final-*/config.json")]
-    return found[0].parent if found and (len(found) == 1 or found[0].parent.name == "best") else path
+    if (kept / "best" / "config.json").exists():
+        return kept / "best"
+    found = sorted(file.parent for file in kept.glob("final-*/config.json"))
+    own = [folder for folder in found if len(found) == 1 or folder.name != "final-denoising"]  # the control's
+    return own[0] if len(own) == 1 else path
+
+
+def _refuse_runs(path: Path) -> None:
+    """FileNotFoundError for the folder of a run that has no model yet, or of several runs."""
+    if (path / "log.jsonl").exists():
+        raise FileNotFoundError(
+            f"{path} is a run that has no model yet: it saves one at its first evaluation, and at its end."
+        )
+    if runs := sorted(kept.parent for kept in path.glob("*/checkpoints")):
+        raise FileNotFoundError(f"{path} holds several runs: name one of them, like {runs[0]}.")
 
 
 def _downloaded(path_or_name: str | Path) -> Path | None:
@@ -226,9 +241,16 @@ def describe(net_arguments: dict[str, Any], family: str = "edm2", **provenance: 
     return {"family": family, "net": arguments, **provenance}
 
 
+def with_sampler(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json that says all numbers of its sampler: those that it has, else its family's."""
+    if config.get("family") == "vqvae":
+        return dict(config)
+    return {**config, "sampler": Model.of(config).sampler_defaults}
+
+
 def save_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Write a model folder that `load` reads: config.json, model.safetensors."""
-    write_json(folder / "config.json", config)
+    write_json(folder / "config.json", with_sampler(config))
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with replacing(folder / "model.safetensors") as temporary:
         save_file(tensors, temporary)

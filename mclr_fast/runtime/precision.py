@@ -20,6 +20,11 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return DTYPES[precision]
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """What `--precision` calls it."""
+    return next(name for name, each in DTYPES.items() if each == dtype)
+
+
 def _cpu_has_bf16() -> bool:
     """Whether bf16 is more than emulated; the flag file exists on Linux alone."""
     try:

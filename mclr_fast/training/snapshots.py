@@ -63,7 +63,8 @@ def find_snapshots(run: Path) -> list[Snapshot]:
             raise RunError(f"{file.parent} is not a snapshot of ours ({error}). Move it away.") from None
     if not found:
         raise RunError(
-            f"{run} holds no snapshots of averages: train it with --ema power --ema-snapshot-every IMAGES."
+            f"{run} holds no snapshots of averages: train it with --ema power --ema-snapshot-every IMAGES, "
+            "in a folder of its own."
         )
     return sorted(found, key=lambda snapshot: (snapshot.images_seen, snapshot.std))
 

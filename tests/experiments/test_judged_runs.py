@@ -104,10 +104,10 @@ def test_the_papers_experiment(folder, weights, capsys, monkeypatch):
     for text in ("The paper's Table 1", "Final rows", "+ MCLR + CFG 1.3", "Dial 0.5", "this run", guides):
         assert text in page, text
 
-    # The door's row is the report's: the run's protocol, counts, seeds, references and steps are defaults.
+    # The door's row is the report's: the run's protocol, counts, seeds, references, steps and precision.
     assert (
         evaluate.main(
-            [str(folder / "run"), "--device", "cpu", "--precision", "fp32"]
+            [str(folder / "run"), "--device", "cpu"]
             + [f"--{name}-weights={path}" for name, path in weights.items()]
         )
         == 0

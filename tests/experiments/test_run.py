@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from mclr_fast import evaluate, sample, train
+from mclr_fast import ema, evaluate, sample, train
 from mclr_fast.evaluation.cfg_rows import stored_cfg_rows
 from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.evaluation.extractors.digits import DigitClassifier
@@ -86,7 +87,8 @@ def test_best_folder_holds_the_best_model(run):
     net = load(run / "checkpoints" / "best")
     base = {"model": "mnist16-base", "sha256": file_sha256(weights_file("mnist16-base"))}
     assert net.description["base"] == base and net.description["null_label"]
-    assert net.description["sampler"] == load("mnist16-base").description["sampler"]
+    own = {"num_steps": 3, "sigma_min": 0.002, "sigma_max": 40.0, "rho": 7.0, "classes": "in turn"}
+    assert net.description["sampler"] == own  # the run's, not the base's 12 steps
     assert torch.equal(load(run).unet.out_conv.weight, net.unet.out_conv.weight)  # the run's folder is enough
     other = "final-mclr" if best["images_seen"] != 96 else "final-denoising"
     final = load(run / "checkpoints" / other)
@@ -115,13 +117,57 @@ def test_the_same_command_again_evaluates_nothing(run):
     assert json.loads((run / "summary.json").read_text()) == before
 
 
-def test_evaluate_door_gives_the_runs_row(run, capsys):
+@pytest.mark.parametrize("model", [".", "checkpoints/best"])
+def test_evaluate_door_gives_the_reports_row(run, capsys, model):
+    """By the run's folder, without a word more: its counts, seeds, sampler, precision and protocol."""
     best = json.loads((run / "summary.json").read_text())["best"]
-    options = ["--num-samples", "60", "--num-steps", "3", "--device", "cpu"]
-    assert evaluate.main([str(run / "checkpoints" / "best"), *options]) == 0
-    row = json.loads(capsys.readouterr().out.splitlines()[-1])
-    for metric in ("fd", "is", "precision", "recall", "accuracy"):
-        assert row[metric] == pytest.approx(best[metric], rel=1e-4)
+    assert evaluate.main([str(run / model), "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    row = json.loads(out)
+    assert [row[name] for name in ("name", "kind", "nfe", "samples", "seeds", "chosen_by")] == [
+        "mclr", "trained", 5, 60, [0, 59], "mnist16",
+    ]  # fmt: skip
+    assert row["metrics"]["mnist16"] == pytest.approx(best["metrics"]["mnist16"], rel=1e-5)
+    assert "instead of" not in err
+
+
+def test_options_go_before_what_the_run_says_and_are_said(run, capsys):
+    """Of both doors."""
+    options = ["--device", "cpu", "--num-steps", "2"]
+    assert evaluate.main([str(run), *options, "--num-samples", "40", "--first-seed", "0"]) == 0
+    out, err = capsys.readouterr()
+    row = json.loads(out)
+    assert (row["nfe"], row["samples"], row["judged"]["sigma_max"]) == (3, 40, 40)
+    said = f"note: instead of what {run} says: --num-steps 2 (its run: 3), --num-samples 40 (its run: 60).\n"
+    assert err.count(said) == 1
+    assert sample.main([str(run), "--seeds", "0", *options, "--outdir", str(run.parent / "other")]) == 0
+    assert f"note: instead of what {run} says: --num-steps 2 (its own: 3)." in capsys.readouterr().err
+
+
+def test_sample_door_samples_as_the_run_does(run, capsys):
+    """Its best model by its steps and noise levels: the grid's images from the same noise."""
+    best = json.loads((run / "summary.json").read_text())["best"]["images_seen"]
+    out = run.parent / "as-it-does"
+    seed = json.loads((run / "summary.json").read_text())["grid_seeds"][0]
+    labels = ["--seeds", str(seed), "--labels", "4", "--device", "cpu"]
+    assert sample.main([str(run), *labels, "--outdir", str(out)]) == 0
+    assert "instead of" not in capsys.readouterr().err
+    image = np.asarray(Image.open(out / f"{seed:06d}.png")).astype(int)
+    assert np.abs(image - np.load(run / "grid.npz")[f"mclr-{best}"][0, 4, 0].astype(int)).max() <= 2
+
+
+def test_a_run_without_a_model_and_several_runs_are_one_line(run, tmp_path, capsys):
+    (tmp_path / "log.jsonl").touch()
+    several = tmp_path / "several"
+    (several / "seed0" / "checkpoints").mkdir(parents=True)
+    for folder, said in (
+        (tmp_path, "is a run that has no model yet"),
+        (several, f"holds several runs: name one of them, like {several / 'seed0'}."),
+        (tmp_path / "absent", "no model at"),
+    ):
+        assert sample.main([str(folder), "--device", "cpu"]) == 1
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and said in err and "Nearest names: mnist16-base" not in err
 
 
 def test_evaluate_door_turns_the_dial(run, capsys):
@@ -326,3 +372,16 @@ def test_the_readmes_first_command_shows_what_mclr_does(tmp_path):
     assert best["precision"] > base["precision"]
     assert best["nfe"] == base["nfe"] == 23
     assert summary["turned_at"] == best["images_seen"]
+
+
+def test_the_averages_of_the_help(tmp_path, capsys, monkeypatch):
+    """`ema --help`'s commands one after the other, on a small run."""
+    monkeypatch.chdir(tmp_path)
+    lines = [line.split()[2:] for line in ema.DESCRIPTION.splitlines() if line.startswith("  python -m")]
+    small = [*BARE, "--num-steps", "3", "--duration", "1280", "--eval-every", "1280", "--device", "cpu"]
+    more = {"train": small, "ema": [], "evaluate": ["--device", "cpu"]}
+    for name, *arguments in lines:
+        door = name.removeprefix("mclr_fast.")
+        assert {"train": train, "ema": ema, "evaluate": evaluate}[door].main([*arguments, *more[door]]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (row["samples"], row["nfe"], row["images_seen"]) == (40, 5, 1280)

@@ -183,7 +183,7 @@ def test_a_net_without_classes_has_nothing_to_contrast(labels):
 
 
 def test_class_indices_are_one_hot_labels():
-    """At the package's top too; without a net's label_dim nobody knows how many classes there are."""
+    """At the package's top too."""
     images, labels = minibatch(0, size=5)
     net, found = make_net(0).eval(), []
     net.label_dim = NUM_CLASSES  # as NVIDIA's says
@@ -191,11 +191,11 @@ def test_class_indices_are_one_hot_labels():
         torch.manual_seed(1)
         found.append(mclr_fast.MCLRLoss(**NOISE)(net, images, given))
     assert torch.equal(*found)
-    with pytest.raises(ValueError, match=rf"labels lie in \[1, {NUM_CLASSES}\]; this net knows classes 0 to"):
+    with pytest.raises(ValueError, match=rf"labels lie in \[1, {NUM_CLASSES}\]; this net's classes are 0 to"):
         mclr_fast.MCLRLoss(**NOISE)(net, images, torch.arange(5) % NUM_CLASSES + 1)
     with pytest.raises(ValueError, match=r"labels lie in \[0, 1000000000000\]"):
         mclr_fast.MCLRLoss(**NOISE)(net, images, torch.tensor([10**12, 0, 1, 2, 3]))
-    with pytest.raises(ValueError, match=f"labels are of {NUM_CLASSES + 1} classes; this net knows"):
+    with pytest.raises(ValueError, match=f"labels are of {NUM_CLASSES + 1} classes; this net's"):
         mclr_fast.MCLRLoss(**NOISE)(net, images, torch.eye(NUM_CLASSES + 1)[:5])
     for dtype in (torch.int32, torch.uint8):
         torch.manual_seed(1)
@@ -208,8 +208,8 @@ def test_class_indices_are_one_hot_labels():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.arange(4), r"one-hot, floating [N,label_dim] with at least 2 classes, not torch.int64 [4]"),
-        (torch.ones(4, 0), "with at least 2 classes, not torch.float32 [4, 0]"),
+        (torch.ones(4), "class indices [N], or one-hot [N,classes] of at least 2 classes, not torch.float32"),
+        (torch.ones(4, 0), "of at least 2 classes, not torch.float32 [4, 0]"),
         (torch.zeros(4, 4), "some row has not exactly one 1"),
         (
             torch.eye(4)[[1, 1, 1, 1]],

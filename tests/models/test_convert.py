@@ -51,6 +51,7 @@ def test_snapshot_to_folder(theirs, tmp_path, door, mark):
     assert door(path, tmp_path / "base") == (0, "")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     config = json.loads((tmp_path / "base/config.json").read_text())
+    assert (config["sampler"]["num_steps"], config["sampler"]["sigma_max"]) == (32, 80.0)  # EDM2's
     assert config["source"] == {"file": path.name, "sha256": digest}
     assert config["licence"] == "CC BY-NC-SA 4.0" and config["format"] == "edm2-snapshot"
     with safe_open(tmp_path / "base/model.safetensors", "pt") as file:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mclr_fast.models import Model, load
+from mclr_fast.config import EvalConfig
+from mclr_fast.models import Model, load, read_config, save_model, with_sampler
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.models.files import resolve
 
@@ -62,6 +63,29 @@ def test_half_precision_files_become_float32(folder):
     path = folder / "model.safetensors"
     save_file({name: value.half() for name, value in load_file(path).items()}, path)
     assert {value.dtype for value in load(folder).state_dict().values()} == {torch.float32}
+
+
+def test_a_saved_model_says_how_it_is_sampled(folder):
+    """All numbers: its own, then its family's; a VQVAE is not sampled."""
+    edm2 = {"num_steps": 32, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, "classes": "random"}
+    said = {"family": "edm2", "net": ARGUMENTS}
+    save_model(folder / "saved", load(folder).state_dict(), said)
+    assert read_config(folder / "saved")["sampler"] == edm2
+    assert with_sampler(said | {"sampler": {"num_steps": 5}})["sampler"] == edm2 | {"num_steps": 5}
+    var = with_sampler({"family": "var", "net": {}, "sampler": {"top_k": 9}})
+    assert var["sampler"] == {"top_k": 9, "top_p": 0.0, "classes": "in turn"}
+    assert "sampler" not in with_sampler({"family": "vqvae", "net": {}})
+
+
+def test_what_a_run_samples_with_is_what_its_models_say():
+    """Its own numbers before the base's, those that it never varies too."""
+    base = {"num_steps": 5, "rho": 5.0, "classes": "in turn"}
+    model = Model.of({"family": "edm2", "net": {}, "sampler": base})
+    said = model.sampler_of_run(EvalConfig(num_steps=9, sigma_max=40.0))
+    numbers = {"num_steps": 9, "sigma_min": 0.002, "sigma_max": 40.0, "rho": 7.0}
+    assert said == {**numbers, "classes": "in turn"}
+    var = Model.of({"family": "var", "net": {}, "sampler": {"top_k": 9}})
+    assert var.sampler_of_run(EvalConfig(top_p=0.5)) == {"top_k": 9, "top_p": 0.5, "classes": "in turn"}
 
 
 def test_a_missing_file_is_named(folder):

@@ -78,4 +78,11 @@ FAULTS = [
         "if found is None:",
         "experiments/test_table.py",
     ),
+    (
+        "`evaluate RUN` in whatever precision is native here",
+        "experiments/judging.py",
+        ', "precision": name_of(self.dtype)}',
+        "}",
+        "experiments/test_judged_runs.py experiments/test_run.py",
+    ),
 ]

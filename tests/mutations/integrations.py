@@ -57,4 +57,25 @@ FAULTS = [
         "reference_dtype: ClassVar[torch.dtype] = torch.float32",
         "integrations/test_nvlabs_edm2.py",
     ),
+    (
+        "another's net called as EDM2's: it does not take return_logvar",
+        "integrations/asked.py",
+        "if not _has_logvar(net):",
+        "if False:",
+        "integrations/test_own_denoisers.py",
+    ),
+    (
+        "the net's own sigma_data not asked for",
+        "integrations/nvlabs_edm2.py",
+        'getattr(unwrapped(net), "sigma_data", SIGMA_DATA)',
+        "SIGMA_DATA",
+        "integrations/test_own_denoisers.py",
+    ),
+    (
+        "a network that is given as the reference left aside: the trained one at the first call is taken",
+        "integrations/kept_reference.py",
+        "self._keep(FrozenReference.of(given, self.reference_dtype, GIVEN))",
+        "pass",
+        "integrations/test_own_denoisers.py",
+    ),
 ]

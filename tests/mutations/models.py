@@ -360,4 +360,18 @@ FAULTS = [
         "if inside:",
         "models/test_published.py models/var/test_family.py",
     ),
+    (
+        "a run's models say the base's sampler, not the one they were judged by",
+        "models/family.py",
+        "{name: getattr(options, name, default) for name, default in own.items()}",
+        "dict(own)",
+        "models/test_files.py experiments/test_run.py",
+    ),
+    (
+        "saved without the numbers of its sampler",
+        "models/files.py",
+        'return {**config, "sampler": Model.of(config).sampler_defaults}',
+        "return dict(config)",
+        "models/test_files.py",
+    ),
 ]

@@ -99,6 +99,7 @@ def test_reconstruction_is_the_tracked_average(kept, two_widths, tiny, tmp_path,
     assert all(torch.equal(found[name], value) for name, value in truth.items() if "freqs" in name)
     said = read_config(path)
     assert (said["ema_std"], said["images_seen"], said["reconstructed_from"]) == (std, images, 24)
+    assert said["sampler"] == read_config(kept / "checkpoints" / "final-mclr")["sampler"] != {}
     load(path)
 
 

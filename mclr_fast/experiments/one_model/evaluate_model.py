@@ -18,7 +18,7 @@ from mclr_fast.evaluation.judge import Judge, Panel
 from mclr_fast.evaluation.protocols import EMBEDDED, own_data, protocol_names
 from mclr_fast.evaluation.references import save_reference
 from mclr_fast.evaluation.rows import Kind, Row
-from mclr_fast.models import read_config
+from mclr_fast.models import Model, read_config
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import Check, option_of
 from mclr_fast.runtime.ranks import Ranks
@@ -27,7 +27,15 @@ from mclr_fast.sampling.generate import generate
 
 from ..judging import DEFAULT_K, panel_of, weights_of
 from ..ranges import MAX_SAMPLES, check_neighbors
-from .ready_model import ReadyModel, classes_of, classes_of_seeds, image_shape, made_with, ready_model
+from .ready_model import (
+    ReadyModel,
+    classes_of,
+    classes_of_seeds,
+    image_shape,
+    made_with,
+    ready_model,
+    say_instead,
+)
 
 # How a model is sampled: nothing to images that are there.
 SAMPLING = (
@@ -35,7 +43,7 @@ SAMPLING = (
     "top_k", "top_p", "more_smooth", "guidance", "gnet", "strength", "base", "vae", "labels", "balance",
     "cuda_graphs", "first_seed", "num_samples",
 )  # fmt: skip
-DEFAULTS = {"protocol": EMBEDDED, "first_seed": 0}
+DEFAULTS = {"protocol": EMBEDDED, "first_seed": 0, "precision": "auto"}
 SAMPLES = {True: 1000, False: 50_000}  # is it an embedded protocol? -> the default
 
 
@@ -64,9 +72,12 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
         return _of_images(config, names, ranks, stop)
     _refuse(config, ("stats_out",), "it writes the statistics of --images")
     try:
-        judged = read_config(config.model).get("judged", {})
+        description = read_config(config.model)
+        own = Model.of(description).sampler_defaults
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
+    judged = description.get("judged", {})
+    say_instead(config, own | judged, "its run" if judged else "its own")
     config = _as_its_run(config, judged)
     names = protocol_names(config.protocol)
     is_embedded = own_data(names) is not None
@@ -92,7 +103,7 @@ def _as_its_run(config: EvaluateConfig, judged: Mapping[str, Any]) -> EvaluateCo
     """
     said = {**DEFAULTS, **judged}
     if config.protocol not in (None, judged.get("protocol")):
-        said = DEFAULTS | {name: judged[name] for name in ("vae", "gnet") if name in judged}
+        said = DEFAULTS | {name: judged[name] for name in ("vae", "gnet", "precision") if name in judged}
     if config.guidance in (None, 1):
         said.pop("gnet", None)
     if config.ref or config.data:
@@ -143,7 +154,7 @@ def _of_model(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: Stop
         row = Row(
             name=_name(ready),
             kind=_kind(ready),
-            images_seen=0,
+            images_seen=ready.model.said.get("images_seen", 0),
             nfe=ready.sampler.nfe,
             samples=len(seeds),
             metrics=judge.metrics(seen, labels),
@@ -177,8 +188,12 @@ def _kind(ready: ReadyModel) -> Kind:
 
 
 def _name(ready: ReadyModel) -> str:
-    guidance, family = ready.options.guidance, ready.model.family
-    return Path(ready.options.model).name if guidance == family.unguided else f"{family.guided}-{guidance:g}"
+    """As its run calls the row; of a model without one, as its folder is called."""
+    guidance, family, said = ready.options.guidance, ready.model.family, ready.model.said
+    if guidance != family.unguided:
+        return f"{family.guided}-{guidance:g}"
+    is_of_run = "judged" in said and ready.options.strength is None
+    return said["objective"] if is_of_run else Path(ready.options.model).name
 
 
 def _printed(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

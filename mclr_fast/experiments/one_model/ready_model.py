@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from mclr_fast.models import Model, interpolate, load, read_config, weights_file
 from mclr_fast.models.codecs import LatentCodec
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256
+from mclr_fast.runtime.logs import note
 from mclr_fast.runtime.options import Check, option_of
 from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.ranks import Ranks
@@ -93,6 +94,20 @@ def check_known(config: SampleConfig, model: Model) -> None:
             raise RunError(f"{option_of(name)} is no option of {config.model}'s sampler, which has {known}.")
     if config.more_smooth and not model.family.smooths:
         raise RunError(f"--more-smooth is an option of VAR models' sampler, not of {config.model}'s.")
+
+
+def say_instead(config: SampleConfig, own: Mapping[str, Any], whose: str) -> None:
+    """Say which options are others than the model's own, or its run's, by name."""
+    known = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
+    given = {name: getattr(config, name, None) for name in known}
+    other = [name for name in known if given[name] not in (None, (), known[name])]
+    if other:
+        listed = ", ".join(f"{option_of(n)} {_shown(given[n])} ({whose}: {_shown(known[n])})" for n in other)
+        note(f"instead of what {config.model} says: {listed}.")
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
 
 
 def check_guidance(config: SampleConfig, model: Model) -> None:

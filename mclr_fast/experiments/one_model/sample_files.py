@@ -27,6 +27,7 @@ from .ready_model import (
     made_with,
     parse_integers,
     ready_model,
+    say_instead,
 )
 
 ON_SHEET = 100  # images of a contact sheet
@@ -44,6 +45,7 @@ def sample_files(config: SampleConfig, ranks: Ranks, stop: StopRequest) -> int:
     _check_outdir(config)
     ranks.on_main(refuse_if_owned, _lock_of(config.outdir), config.outdir)
     ready = ready_model(config, ranks.device)
+    say_instead(config, ready.model.sampler_defaults, "its own")
     labels = classes_of_seeds(ready.model, seeds, ranks, config.labels, config.balance)
     made = ranks.on_main(made_with, ready)
     with (
