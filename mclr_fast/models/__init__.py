@@ -11,6 +11,7 @@ from .files import (
     resolve,
     save_model,
     weights_file,
+    write_description,
 )
 from .interpolate import interpolate
 
@@ -31,6 +32,7 @@ __all__ = [
     "resolve",
     "save_model",
     "weights_file",
+    "write_description",
 ]
 
 
