@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -13,6 +14,7 @@ from mclr_fast.models import interpolate, load
 from mclr_fast.runtime.logs import say
 
 from .arm import Outcome, say_row
+from .provenance import add_metrics
 
 if TYPE_CHECKING:
     from .run import Run
@@ -58,6 +60,8 @@ def final_rows(run: Run, rows: Sequence[Row]) -> list[Row]:
         made = judge.evaluate(net, row.name, row.kind, row.images_seen, guidance=guidance)
         say_row(made.row, run.ranks)
         found.append(made.row)
+        if row.kind in ("control", "trained"):
+            run.ranks.on_main(add_metrics, best_folder(run, row), made.row, seeds)
     run.judging.release_guide()
     return found
 
@@ -79,6 +83,10 @@ def _judged_at_the_end(run: Run, rows: Sequence[Row]) -> Iterator[tuple[Row, nn.
 
 def best_model(run: Run, row: Row) -> nn.Module:
     """The best checkpoint of the arm that this row is of, on the run's device, as the run computes it."""
-    folder = "best" if row.kind == "trained" else f"best-{row.name}"
     dtype = run.model.family.dtype(run.base)
-    return load(run.outdir / "checkpoints" / folder, dtype=dtype).to(run.ranks.device)
+    return load(best_folder(run, row), dtype=dtype).to(run.ranks.device)
+
+
+def best_folder(run: Run, row: Row) -> Path:
+    """Where that checkpoint is kept."""
+    return run.outdir / "checkpoints" / ("best" if row.kind == "trained" else f"best-{row.name}")

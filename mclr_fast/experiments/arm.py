@@ -25,6 +25,7 @@ from mclr_fast.training.trainer import Trainer
 
 from .claim import run_hash
 from .marks import Mark, make_marks
+from .provenance import measured
 from .rounds import Rounds
 
 CONTROL = "denoising"
@@ -174,8 +175,10 @@ class Arm:
         trainer.states.wait()
         if stopped is not None:
             say(self.ranks.is_main, f"stopped at {stopped.images_seen:,} images: {stopped.why}.")
+        last = self.evaluations[-1].row if self.evaluations else None
+        own = last if last is not None and last.images_seen == trainer.images_seen else None
         final = self.folder / f"final-{self.plan.name}"
-        self.ranks.on_main(save_model, final, trainer.average_state(), self.description)
+        self.ranks.on_main(save_model, final, trainer.average_state(), self._described(own, chose=False))
         return Outcome(self.plan.name, self.evaluations, trainer.seconds, trainer.skipped, stopped)
 
     def _pause(self, mark: Mark) -> Stop | None:
@@ -207,11 +210,17 @@ class Arm:
         made = judge.make(self.net, self.plan.name, self.plan.kind, seen)
         best = best_of(self.evaluations)
         if best is None or made.row.fd < best.row.fd:
-            self.ranks.on_main(
-                save_model, self.folder / self.plan.best, self.net.state_dict(), self.description
-            )
+            said = self._described(made.row, chose=True)
+            self.ranks.on_main(save_model, self.folder / self.plan.best, self.net.state_dict(), said)
         judge.keep(made)
         return made
+
+    def _described(self, row: Row | None, *, chose: bool) -> dict[str, Any]:
+        """config.json of the average as it is now, with its row. chose: whether that made it the best."""
+        said = self.description | {"images_seen": self.trainer.images_seen}
+        if row is not None and self.judge is not None:
+            said["metrics"] = [measured(row, self.judge.seeds, chose=chose)]
+        return said
 
     def _take(self, evaluation: Evaluation) -> None:
         """Tell of an evaluation, and protect the state of the best."""

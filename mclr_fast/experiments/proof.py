@@ -18,12 +18,13 @@ from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
-from .after_training import best_model
+from .after_training import best_folder, best_model
 from .arm import control_plan
 from .checks import check_options
 from .claim import claim_outdir, lock_of
 from .fingerprints import fingerprints
 from .judging import judging_protocols
+from .provenance import add_metrics
 from .reporting import report
 from .run import Run
 
@@ -130,7 +131,10 @@ def judge_best(
 ) -> Evaluation:
     """Evaluate the best checkpoint of one of a run's arms on the judge's seeds."""
     best = best_row(summary, kind)
-    return judge.evaluate(best_model(run, best), f"{best.name}-seed{summary.seed}", kind, best.images_seen)
+    name = f"{best.name}-seed{summary.seed}"
+    made = judge.evaluate(best_model(run, best), name, kind, best.images_seen)
+    run.ranks.on_main(add_metrics, best_folder(run, best), made.row, judge.seeds)
+    return made
 
 
 def best_row(summary: Summary, kind: Literal["control", "trained"]) -> Row:

@@ -47,6 +47,7 @@ from .checks import check_fit, check_options, data_notes, net_overrides
 from .claim import Claim, claim_outdir, flat, lock_of
 from .fingerprints import fingerprints
 from .judging import Judging
+from .provenance import made_of
 from .reporting import report
 from .versions import command, describe_device, versions
 
@@ -229,6 +230,7 @@ class Run:
             said["family"],
             made_by=self.config.recipe,
             objective=plan.name,
+            **made_of(plan.config, self.dataset),
             **origin,
         )
 

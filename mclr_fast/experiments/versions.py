@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
+from contextlib import suppress
+from functools import cache
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +23,37 @@ import mclr_fast
 def versions(device: torch.device, base_sha256: str | None) -> dict[str, Any]:
     """What the figures were made with."""
     return {
-        "mclr_fast": mclr_fast.__version__,
-        "torch": torch.__version__,
+        **software(),
         "numpy": np.__version__,
         "python": platform.python_version(),
         "device": describe_device(device),
         "base_sha256": base_sha256,
     }
+
+
+def software() -> dict[str, str]:
+    """Versions of this package and of torch; the package's commit where it is known."""
+    known = {} if (found := commit()) is None else {"commit": found}
+    return {"mclr_fast": mclr_fast.__version__, **known, "torch": torch.__version__}
+
+
+@cache
+def commit() -> str | None:
+    """The commit that this package is of, "-dirty" after it where files were changed since; None if unknown.
+
+    A checkout's own, or what pip wrote down of one that it installed from.
+    """
+    root = Path(mclr_fast.__file__).parents[1]
+    if (root / ".git").exists():
+        describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        with suppress(OSError, subprocess.SubprocessError):
+            asked = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True)
+            return asked.stdout.strip() or None
+        return None
+    with suppress(metadata.PackageNotFoundError, ValueError, AttributeError):
+        said = json.loads(metadata.distribution("mclr_fast").read_text("direct_url.json") or "{}")
+        return said.get("vcs_info", {}).get("commit_id")
+    return None
 
 
 def command(num_ranks: int) -> str | None:

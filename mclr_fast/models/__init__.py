@@ -11,7 +11,7 @@ from .files import (
     resolve,
     save_model,
     weights_file,
-    with_sampler,
+    write_description,
 )
 from .interpolate import interpolate
 
@@ -32,7 +32,7 @@ __all__ = [
     "resolve",
     "save_model",
     "weights_file",
-    "with_sampler",
+    "write_description",
 ]
 
 

@@ -20,7 +20,7 @@ from mclr_fast.pickles.containers import LOOK, STREAM_START
 from mclr_fast.pickles.reading import DTYPES
 from mclr_fast.pickles.rewriting import rewrite
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.files import file_sha256, replacing, write_json
+from mclr_fast.runtime.files import file_sha256, replacing
 from mclr_fast.runtime.logs import note
 
 from .edm2.training_state import write_training_state
@@ -74,7 +74,7 @@ def write_folder(config: ConvertConfig) -> None:
     }
     with replacing(folder / "model.safetensors") as temporary:
         save_file(state, temporary, metadata=metadata)
-    write_json(folder / "config.json", models.with_sampler(description))
+    models.write_description(folder, description)
 
 
 def _arguments_of(template: Path | None) -> dict[str, Any] | None:

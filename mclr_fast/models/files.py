@@ -1,4 +1,4 @@
-"""Models on disk: folders of model.safetensors (the published names) and config.json, and others' pickles."""
+"""Models on disk: folders of model.safetensors (the published names), config.json, a card; and pickles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mclr_fast.runtime.files import file_sha256, replacing, write_json
 from mclr_fast.runtime.logs import note
 from mclr_fast.runtime.tensor_files import read_tensors
 
-from . import published
+from . import card, published
 from .family import Model
 from .pickled import SUFFIXES, read_pickled
 from .var import VQVAE
@@ -241,7 +241,7 @@ def describe(net_arguments: dict[str, Any], family: str = "edm2", **provenance: 
     return {"family": family, "net": arguments, **provenance}
 
 
-def with_sampler(config: Mapping[str, Any]) -> dict[str, Any]:
+def _with_sampler(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json that says all numbers of its sampler: those that it has, else its family's."""
     if config.get("family") == "vqvae":
         return dict(config)
@@ -249,8 +249,16 @@ def with_sampler(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write a model folder that `load` reads: config.json, model.safetensors."""
-    write_json(folder / "config.json", with_sampler(config))
+    """Write a model folder that `load` reads: config.json, its card, model.safetensors."""
+    write_description(folder, config)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with replacing(folder / "model.safetensors") as temporary:
         save_file(tensors, temporary)
+
+
+def write_description(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write config.json, with all numbers of its sampler, and README.md, the card made of it."""
+    config = _with_sampler(config)
+    write_json(folder / "config.json", config)
+    with replacing(folder / card.NAME) as temporary:
+        temporary.write_text(card.card(config), encoding="utf-8")

@@ -17,6 +17,7 @@ from mclr_fast.experiments.run import Run
 from mclr_fast.experiments.tables.cells import cell_config
 from mclr_fast.experiments.tables.table import make_table
 from mclr_fast.models import describe, load, save_model
+from mclr_fast.models.card import card
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.recipes import get_recipe
 from mclr_fast.runtime.errors import RunError
@@ -118,9 +119,27 @@ def test_the_papers_experiment(folder, weights, capsys, monkeypatch):
     for protocol, metrics in final.metrics.items():
         assert row["metrics"][protocol] == pytest.approx(metrics, rel=1e-4)
 
+    cards = {name: said_of(folder / "run/checkpoints" / name) for name in ("best", "best-denoising")}
+    for name, kind in (("best", "trained"), ("best-denoising", "control")):
+        chose = min(summary.of(kind), key=lambda row: row.fd)
+        (final,) = (row for row in summary.final if row.kind == kind)
+        assert cards[name]["images_seen"] == chose.images_seen
+        found = [(m["chose"], m["seeds"], m["samples"], m["metrics"]) for m in cards[name]["metrics"]]
+        assert found == [(True, [0, 19], 20, chose.metrics), (False, [20, 43], 24, final.metrics)]
+
     monkeypatch.setattr(Evaluator, "make", None)  # the same command again judges nothing
     again = executed(config)
     assert again.rows == summary.rows and again.final == summary.final
+    assert cards == {name: said_of(folder / "run/checkpoints" / name) for name in cards}
+
+
+def said_of(model):
+    """config.json of a model that has the card that is made of it."""
+    said = json.loads((model / "config.json").read_text())
+    assert (model / "README.md").read_text() == card(said)
+    assert said["data"] | {"contents": 0} == {"name": "data.zip", "images": 40, "classes": 4, "contents": 0}
+    assert said["training"]["batch_size"] == 8 and said["settings"] and said["versions"]["mclr_fast"]
+    return said
 
 
 def test_latents_are_judged_as_images(tmp_path, weights, tiny_vae):

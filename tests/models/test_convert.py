@@ -60,7 +60,13 @@ def test_snapshot_to_folder(theirs, tmp_path, door, mark):
         }  # fmt: skip
         assert file.get_tensor("unet.out_gain").dtype == torch.float16
     assert equal(load(tmp_path / "base"), load(path).state_dict()) and not mark.exists()
-    assert sorted(p.name for p in (tmp_path / "base").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "base").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    said = (tmp_path / "base/README.md").read_text()
+    assert digest in said and "ImageNet-64" in said and 'license: "cc-by-nc-sa-4.0"' in said
 
 
 def test_a_licence_of_ones_own(theirs, tmp_path, door):
