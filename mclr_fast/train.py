@@ -8,7 +8,8 @@ import sys
 import tyro
 
 from mclr_fast.config import RunConfig
-from mclr_fast.recipes import DEFAULT, RECIPES, get_recipe
+from mclr_fast.experiments.new_network import with_network_options
+from mclr_fast.recipes import DEFAULT, FOLLOWED, RECIPES, Asked, get_recipe
 from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
@@ -25,17 +26,27 @@ Recipes (--recipe NAME sets the defaults shown below): """
 
 
 def parse(arguments: list[str]) -> RunConfig:
-    """The recipe's run with the command line's changes. ValueError for an unknown recipe."""
+    """The recipe's run with the command line's changes. ValueError or OSError for what cannot be one."""
+    return parse_both(arguments)[0]
+
+
+def parse_both(arguments: list[str]) -> tuple[RunConfig, RunConfig]:
+    """`parse`'s run, and the recipe's without the command line's changes."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", default=DEFAULT)
+    for name in FOLLOWED:
+        first.add_argument(f"--{name}")
     chosen, rest = first.parse_known_args(arguments)
-    return tyro.cli(
+    found = {name: getattr(chosen, name) for name in FOLLOWED if getattr(chosen, name) is not None}
+    recipe = get_recipe(chosen.recipe, Asked(**found))
+    config = tyro.cli(
         tyro.conf.OmitArgPrefixes[RunConfig],
-        default=get_recipe(chosen.recipe),
-        args=rest,
+        default=recipe,
+        args=[*rest, *(f"--{name}={value}" for name, value in found.items())],
         prog="mclr_fast.train",
         description=DESCRIPTION + ", ".join(RECIPES) + ".",
     )
+    return with_network_options(config, recipe), recipe
 
 
 @safe_streams()
@@ -46,15 +57,16 @@ def main(arguments: list[str] | None = None) -> int:
     from mclr_fast.experiments.proof import prove
     from mclr_fast.experiments.run import Run
     from mclr_fast.experiments.tables.table import make_table
+    from mclr_fast.runtime.errors import RunError
     from mclr_fast.runtime.main import fail, run_door
 
     try:
-        config = parse(given(arguments))
-    except ValueError as error:
+        config, recipe = parse_both(given(arguments))
+    except (ValueError, OSError, RunError) as error:
         return fail(error)
 
     def work(ranks, stop) -> None:
-        check_used(config, get_recipe(config.recipe))
+        check_used(config, recipe)
         if config.dry_run:
             if ranks.is_main:
                 print(dry_run(config))

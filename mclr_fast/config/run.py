@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -35,7 +35,11 @@ class RunConfig:
     """What judges: mnist16 (the embedded digits alone), classifier (trained on labelled --data), or fid,
     fd-dinov2, is, ... as in `evaluate`."""
     family: Hidden[str] = "edm2"
-    net: Hidden[dict[str, Any] | None] = None
+    net: Annotated[Hidden[dict[str, Any] | None], tyro.conf.arg(name="net-arguments")] = None
+    size: str | None = None
+    """images-base: tiny, small, medium, or an EDM2 preset's name; default: by the data and the device."""
+    net_options: Annotated[tuple[str, ...], tyro.conf.arg(name="net", metavar="NAME=VALUE ...")] = ()
+    """A new network's arguments, such as model_channels=32 channel_mult=1,2,2; --init's are its own."""
     note: Hidden[str] = ""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -21,6 +21,9 @@ from mclr_fast.training.optimizer import apex_fused_adam
 
 from .ranges import check_numbers
 
+GREY_OR_RGB = (1, 3)  # channels of pixels; latents have more
+PIXELS_OF_LATENT = 8  # of stabilityai/sd-vae-ft-mse, EDM2's
+
 
 def net_overrides(train: TrainConfig, device: torch.device) -> dict[str, Any]:
     """What a run sets of the networks it loads: not their shapes."""
@@ -38,8 +41,9 @@ def check_fit(config: RunConfig, dataset: Dataset, model: Model) -> None:
     codec, facts = model.codec(dataset), model.facts
     if codec.shape != facts.shape:
         raise RunError(
-            f"the images of --data {config.data} are {_times(codec.shape)}, the network's "
-            f"{_times(facts.shape)}. Prepare the data at the network's resolution."
+            f"the images of --data {config.data} are {_times(codec.shape)}, those of {_network(config)} "
+            f"{_times(facts.shape)}: {_fitting(codec.shape, facts.shape)}, or train a base for them "
+            "(--recipe images-base)."
         )
     if config.train.flip and not codec.mirrors:
         raise RunError(
@@ -55,8 +59,9 @@ def check_fit(config: RunConfig, dataset: Dataset, model: Model) -> None:
         )
     if facts.num_classes and (labels.min() < 0 or labels.max() >= facts.num_classes):
         raise RunError(
-            f"the labels of --data {config.data} lie in [{labels.min()}, {labels.max()}]; the network "
-            f"knows classes 0 to {facts.num_classes - 1}."
+            f"the labels of --data {config.data} lie in [{labels.min()}, {labels.max()}]; {_network(config)} "
+            f"knows classes 0 to {facts.num_classes - 1}: leave the others out, or train a base for them "
+            "(--recipe images-base)."
         )
     if not contrasts_others(config):
         return
@@ -90,6 +95,24 @@ def data_notes(config: RunConfig, dataset: Dataset) -> list[str]:
         f"about {alone:,.0f} of {num_steps:,} minibatches of {train.batch_size} hold one class alone: their "
         "negatives are drawn from all of the data, not from the minibatch",
     ]
+
+
+def _network(config: RunConfig) -> str:
+    return f"--init {config.init}" if config.init else "the network"
+
+
+def _fitting(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """How `prepare` makes images of the wanted shape, in words. Shapes: of x, (C, H, W) or (L,)."""
+    if len(shape) != len(wanted) or len(wanted) != 3:
+        return "prepare the data for that network (python -m mclr_fast.prepare)"
+    (channels, *size), (wanted_channels, *wanted_size) = shape, wanted
+    latents = wanted_channels not in GREY_OR_RGB
+    options = ["--latents VAE"] if latents and channels in GREY_OR_RGB else []
+    if size != wanted_size or options:
+        options.append(f"--resolution {wanted_size[0] * (PIXELS_OF_LATENT if latents else 1)}")
+    if channels != wanted_channels and not latents:
+        options.append("--grey" if wanted_channels == 1 else "pixels in RGB")
+    return f"prepare the data with {' and '.join(options)}"
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -23,6 +23,7 @@ from .claim import flat
 from .cost import cost_lines
 from .judging import judging_protocols
 from .marks import make_marks
+from .new_network import check_network
 
 
 def dry_run(config: RunConfig) -> str:
@@ -36,6 +37,12 @@ def dry_run(config: RunConfig) -> str:
     try:
         downloads = _downloads(config)
         config = _without(config, downloads)
+        if config.init is None and config.net is None and "init" in downloads:
+            raise RunError(
+                f"--init {downloads['init']} is not here yet, and recipe {config.recipe} does not say what "
+                "network it is: take the recipe of its preset, or download it first."
+            )
+        check_network(config)
         description = read_config(config.init) if config.init else describe(config.net, config.family)
         model = Model.of(description)
         beside = {name: to_download(name) for name in model.family.beside(model.arguments)}
@@ -59,15 +66,18 @@ def dry_run(config: RunConfig) -> str:
     num_steps = -(-train.duration // train.batch_size)
     every = config.eval.eval_every
     marks = [m.images_seen for m in make_marks(train, evaluate_every=every) if m.evaluate] if every else []
+    times = "" if dataset is None else f" ({train.duration / len(dataset):,.1f} times the data)"
     memory = StepMemory(config, model, None if dataset is None else len(dataset))
     row = f"{train.batch_size} images x {columns} columns{_beside(memory)}"
     check_memory(memory, num_ranks, config.gpu_memory_gib)
     lines = [
         f"recipe          {config.recipe}" + (f"  ({config.note})" if config.note else ""),
         f"objective       {objective.objective}: {method.objective}",
-        f"network         {description['family']}, {sum(p.numel() for p in net.parameters()):,} parameters",
+        f"network         {description['family']}, {sum(p.numel() for p in net.parameters()):,} parameters"
+        + (f", size {config.size}" if config.size else ""),
         *_data_lines(config, dataset),
-        f"steps           {num_steps:,} of {train.batch_size} images, {train.duration:,} images in all",
+        f"steps           {num_steps:,} of {train.batch_size} images, {train.duration:,} in all{times}",
+        f"learning rate   {train.lr:g} ({train.lr_schedule})",
         f"evaluations     {evaluations:,} a step = {row}",
         f"micro-batches   {-(-own // micro)} a rank of at most {micro} evaluations, {num_ranks} rank(s)",
         f"evaluated at    {', '.join(f'{mark:,}' for mark in marks) or 'never'}",

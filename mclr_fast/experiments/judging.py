@@ -45,7 +45,7 @@ def panel_of(
         if config.ref or heldout or data not in (None, own):
             raise RunError(
                 f"{names[0]} compares with its own digits: other data or another --ref need another "
-                "--protocol (fid, fd-dinov2, ...)."
+                "--protocol (fid, fd-dinov2, ...), or a recipe of own images (images-base, images)."
             )
         return Panel(names, (own,), open_images(own, "heldout"), neighbors=neighbors)
     if neighbors not in (None, DEFAULT_K):

@@ -47,6 +47,7 @@ from .checks import check_fit, check_options, data_notes, net_overrides
 from .claim import Claim, claim_outdir, flat, lock_of
 from .fingerprints import fingerprints
 from .judging import Judging
+from .new_network import check_network, length_words
 from .provenance import made_of
 from .reporting import report
 from .versions import command, describe_device, versions
@@ -62,6 +63,7 @@ class Run:
         self.stop = stop
         self.outdir = config.folder
         check_options(config, ranks.size)
+        check_network(config)
         ranks.on_main(refuse_if_owned, lock_of(self.outdir), self.outdir)
         check_optimizer(config.train.optimizer, ranks.device)
         if config.train.deterministic:
@@ -280,13 +282,14 @@ class Run:
 
     def _announce(self) -> None:
         train, num_params = self.config.train, sum(p.numel() for p in self.base.parameters())
+        size = f" ({self.config.size})" if self.config.size else ""
         graphs = capture_words(self.base, self.ranks, train.sharding, self.config.eval.cuda_graphs)
         say(
             self.ranks.is_main,
             f"{self.config.recipe}: {len(self.dataset):,} images of {self.config.data}, "
-            f"{num_params / 1e6:.2f}M parameters in {str(self.model.family.dtype(self.base))[6:]} on "
+            f"{num_params / 1e6:.2f}M parameters{size} in {str(self.model.family.dtype(self.base))[6:]} on "
             f"{describe_device(self.ranks.device)}, {self.ranks.size} rank(s){graphs}; "
-            f"{train.duration:,} images in steps of {train.batch_size}. Folder: {self.outdir}",
+            f"{length_words(self.config, len(self.dataset))}. Folder: {self.outdir}",
         )
         notes = [self.config.note] if self.config.note else []
         for note in [*notes, *data_notes(self.config, self.dataset)]:

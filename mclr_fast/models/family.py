@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -83,6 +84,7 @@ class Family(ABC):
             where inputs are noised: then `inputs` has x_noisy and sigma.
         sampler_defaults: a sampler's numbers, by option, and "classes": "random" (by seed) or "in turn".
         image_arguments: the arguments that say which images and classes a network is for.
+        takes: the arguments that a command line may set of a new network, name -> type; {} for none.
         unguided: the strength of guidance that is none; guided: what rows of others are called before it.
         fixed_energies: without dropout an image's energy is the same at every step, as nothing is drawn; so
             the reference's may be kept.
@@ -92,6 +94,7 @@ class Family(ABC):
     gives: frozenset[str] = frozenset({"energies"})
     sampler_defaults: Mapping[str, Any] = {"classes": "in turn"}
     image_arguments: tuple[str, ...] = ()
+    takes: Mapping[str, Any] = MappingProxyType({})
     unguided: float = 1.0
     guided: str = "cfg"
     fixed_energies: bool = False

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 
 from mclr_fast.config import RunConfig
 from mclr_fast.models.edm2.presets import PRESETS
 
 from .edm2 import edm2, finetune, search
+from .images import Asked, images, images_base
 from .mnist16 import mnist16, mnist16_autoguidance, mnist16_base, mnist16_cfgrl, mnist16_proof
 from .mnist16_table import mnist16_table
 from .mnist16_var import mnist16_var, mnist16_var_base, mnist16_var_table
@@ -17,6 +19,10 @@ from .var import DEPTHS
 from .var import finetune as finetune_var
 
 DEFAULT = "mnist16"
+FOLLOWING: dict[str, Callable[[Asked | None], RunConfig]] = {"images-base": images_base, "images": images}
+"""Recipes whose networks and numbers follow the data and the device."""
+FOLLOWED = tuple(option.name for option in fields(Asked))
+"""The options that they follow."""
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "mnist16": mnist16,
@@ -28,6 +34,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "mnist16-var": mnist16_var,
     "mnist16-var-base": mnist16_var_base,
     "mnist16-var-table": mnist16_var_table,
+    **FOLLOWING,
     "edm2": edm2,
     **{name: partial(finetune, name) for name in PRESETS},
     **{f"{name}-search": partial(search, name) for name in PRESETS},
@@ -35,9 +42,12 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
 }
 
 
-def get_recipe(name: str) -> RunConfig:
-    """The named run. ValueError with the nearest names for an unknown one."""
+def get_recipe(name: str, asked: Asked | None = None) -> RunConfig:
+    """The named run, for what a command line asks. ValueError with the nearest names for an unknown one.
+
+    Errors    ValueError, OSError too for data that cannot be read, of a recipe that follows them.
+    """
     if name not in RECIPES:
         nearest = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.3) or list(RECIPES)
         raise ValueError(f"no recipe {name!r}; nearest: {', '.join(nearest)}.")
-    return RECIPES[name]()
+    return FOLLOWING[name](asked) if name in FOLLOWING else RECIPES[name]()

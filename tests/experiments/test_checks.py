@@ -230,7 +230,7 @@ def test_minibatches_of_one_class_are_not_announced_where_none_will_be(run_confi
 
 def test_a_dry_run_of_data_that_do_not_fit_is_refused(run_config, files):
     write_negatives(files / "data.zip", [0, 1, 2, 7])
-    with pytest.raises(RunError, match=r"the labels of --data .* the network knows classes 0 to 3"):
+    with pytest.raises(RunError, match=r"the labels of --data .* --init .* knows classes 0 to 3"):
         dry_run(run_config("run"))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mclr_fast import ops
 from mclr_fast.data import Codec, Dataset, rng
+from mclr_fast.models.arguments import takes
 from mclr_fast.models.codecs import LatentCodec, PixelCodec, codec_for
 from mclr_fast.models.denoiser import DenoiserLaw, Denoisers, NoisyInputs
 from mclr_fast.models.family import Arguments, Facts, Frozen
@@ -33,6 +34,7 @@ class EDM2(Denoisers):
     """See `models.family.Family`. The ops compute EDM's scalings from sigma, in their kernels."""
 
     image_arguments = ("img_resolution", "img_channels", "label_dim")
+    takes = takes(Precond, without=("dtype", "dropout"))
     scalings = EDM(NoiseLevel(0.0, 1.0))
 
     def build(self, arguments: Arguments, *, dtype: torch.dtype, dropout: float = 0.0) -> Precond:

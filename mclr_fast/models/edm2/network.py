@@ -204,6 +204,11 @@ class Precond(nn.Module):
         super().__init__()
         if tuple(resample_filter) != (1, 1):
             raise ValueError(f"resample_filter must be (1, 1), not {tuple(resample_filter)}.")
+        if not channel_mult or img_resolution % 2 ** (len(channel_mult) - 1):
+            raise ValueError(
+                f"channel_mult {list(channel_mult)} halves images {len(channel_mult) - 1} times, which side "
+                f"{img_resolution} cannot be: give fewer levels, or another img_resolution."
+            )
         self.img_resolution = img_resolution
         self.img_channels = img_channels
         self.label_dim = label_dim

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mclr_fast.data import Codec, Dataset, rng
+from mclr_fast.models.arguments import takes
 from mclr_fast.models.family import Arguments, Coefficients, Facts, Family, coefficients_of
 from mclr_fast.models.rows import Rows
 from mclr_fast.sampling.autoregressive import KEY_NUMBERS, AutoregressiveSampler, drawn_at, gumbels_at
@@ -79,6 +80,7 @@ class Autoregressive(Family):
     sampler_defaults = SAMPLER
     unguided, guided = AutoregressiveSampler.unguided, "varcfg"
     image_arguments = ("patch_nums", "vocab_size", "z_channels", "num_classes")
+    takes = takes(VAR, without=("dtype", "drop_path_rate"), beside={"vqvae": str})
     fixed_energies = True
     smooths = True
 
