@@ -8,7 +8,8 @@ import sys
 import tyro
 
 from mclr_fast.config import RunConfig
-from mclr_fast.recipes import DEFAULT, RECIPES, get_recipe
+from mclr_fast.recipes import DEFAULT, get_recipe, recipe_lines
+from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
@@ -21,20 +22,21 @@ Examples:
   torchrun -m mclr_fast.train --recipe mnist16 --lr 2e-4 --outdir runs/faster
   torchrun --nproc-per-node 8 -m mclr_fast.train --recipe edm2-img64-s --data img64.zip --init base/
 
-Recipes (--recipe NAME sets the defaults shown below): """
+Recipes (--recipe NAME sets the defaults shown below):
+"""
 
 
 def parse(arguments: list[str]) -> RunConfig:
     """The recipe's run with the command line's changes. ValueError for an unknown recipe."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", default=DEFAULT)
-    chosen, rest = first.parse_known_args(arguments)
-    return tyro.cli(
+    chosen, _ = first.parse_known_args(arguments)
+    return parsed(
         tyro.conf.OmitArgPrefixes[RunConfig],
+        arguments,
+        "mclr_fast.train",
+        DESCRIPTION + "\n".join(f"  {line}" for line in recipe_lines()),
         default=get_recipe(chosen.recipe),
-        args=rest,
-        prog="mclr_fast.train",
-        description=DESCRIPTION + ", ".join(RECIPES) + ".",
     )
 
 
