@@ -30,6 +30,7 @@ from .placement import place
 from .schedule import EDM2Schedule, HoldSchedule
 from .states import TrainingStates
 from .step import Step, StepResult
+from .step_lines import StepLines
 from .stopping import EnergyGuard
 
 
@@ -103,6 +104,7 @@ class Trainer:
         self.fault = Fault(ranks.rank, self.config.batch_size)
         self.states = TrainingStates(states, ranks, run, self.config.keep_checkpoints, self.fault)
         self._load()
+        self.lines = StepLines(arm, log, self.source, ranks.device, self.images_seen)
 
     def use(self, needs: Needs) -> None:
         """Train with this reference, these samples or ratios from here on."""
@@ -127,8 +129,10 @@ class Trainer:
             while self.images_seen < images and not self.stopped:
                 started = time.perf_counter()
                 lr = self.schedule(self.images_seen, config.batch_size)
-                wait = self.step.begin(self.images_seen, self.loss_scale.value)
-                before = self.images_seen
+                # The log begins at the first step.
+                logs = self.images_seen == 0 or self._passes(config.log_every or 1)
+                saves = config.checkpoint_every and self._passes(config.checkpoint_every)
+                wait = self.step.begin(self.images_seen, self.loss_scale.value, with_norm=logs)
                 self.images_seen += config.batch_size
                 update = self.optimizer.prepare(lr, self.images_seen, config.batch_size)
                 result = wait()
@@ -139,13 +143,13 @@ class Trainer:
 
                 bar.set_postfix_str(f"loss {result.loss:.4g}", refresh=False)
                 bar.update(config.batch_size)
-                if not bad and self._crossed(before, config.log_every or 1):
+                if logs and not bad:
                     self._log(result, lr, config.batch_size / elapsed)
                 if result.stop:
                     self.save()
                     self.states.wait()
                     raise Interrupted
-                if config.checkpoint_every and self._crossed(before, config.checkpoint_every):
+                if saves:
                     self.save()
         self.placement.make_room()
 
@@ -255,17 +259,13 @@ class Trainer:
         newest = self.states.newest()
         return f"Last good checkpoint: {newest}." if newest else "No checkpoint was saved yet."
 
-    def _crossed(self, before: int, interval: int) -> bool:
-        """Whether this step passed a multiple of `interval` images."""
-        return self.images_seen // interval > before // interval
+    def _passes(self, interval: int) -> bool:
+        """Whether the step that begins now reaches or passes a multiple of `interval` images."""
+        return (self.images_seen + self.config.batch_size) // interval > self.images_seen // interval
 
     def _log(self, result: StepResult, lr: float, images_per_second: float) -> None:
-        line = {"arm": self.arm, "images_seen": self.images_seen, "loss": result.loss}
-        line |= self._means(result)
-        line |= {"lr": lr, "seconds": self.seconds, "images_per_second": images_per_second}
-        line["data_seconds"] = self.source.waited
-        line |= self.loss_scale.line()
-        self.log.write(line)
+        numbers = {"lr": lr, "seconds": self.seconds, "images_per_second": images_per_second}
+        self.lines.write(self.images_seen, result, self._means(result), **numbers, **self.loss_scale.line())
 
     def _means(self, result: StepResult) -> dict[str, float]:
         return self.method.columns.means(result.energies, self.num_negatives)
