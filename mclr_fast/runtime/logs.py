@@ -1,4 +1,4 @@
-"""log.jsonl, who else is told, and the progress bar; rank 0 only."""
+"""log.jsonl, who else is told, and lines for the user; rank 0 only."""
 
 from __future__ import annotations
 
@@ -85,31 +85,6 @@ class RunLog:
 def _numbers(line: dict) -> dict[str, float]:
     """What can be drawn, over images seen."""
     return {k: v for k, v in line.items() if isinstance(v, int | float) and k != "images_seen"}
-
-
-def progress_bar(
-    description: str,
-    total: int | None,
-    initial: int,
-    enabled: bool,
-    unit: str = "images",
-    scaled: bool = False,
-) -> tqdm:
-    """A bar on stderr; where that is a file or pipe, a line now and then. scaled: counts as 1.2M."""
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        desc=description,
-        total=total,
-        initial=initial,
-        disable=not enabled,
-        leave=not terminal,
-        unit=f" {unit}",
-        unit_scale=scaled,
-        dynamic_ncols=terminal,
-        ascii=None if terminal else True,  # of a terminal tqdm sees whether it knows more
-        mininterval=0.2 if terminal else 15,
-        smoothing=0.05,
-    )
 
 
 _noted: set[str] = set()

@@ -19,9 +19,10 @@ from mclr_fast.models import Model
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.faults import Fault
 from mclr_fast.runtime.graphs import Procedures, capturer
-from mclr_fast.runtime.logs import RunLog, progress_bar, say
+from mclr_fast.runtime.logs import RunLog, say
 from mclr_fast.runtime.ranks import Ranks, local
 from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.stages import on_terminal, progress_bar
 
 from .averages import ParameterEMA, PlainEMA, PowerFunctionEMA
 from .loss_scale import LossScale
@@ -124,7 +125,9 @@ class Trainer:
                   --skip-bad-batches allows; Interrupted after a signal (after saving).
         """
         config = self.config
-        bar = progress_bar(self.arm, config.duration, self.images_seen, self.ranks.is_main)
+        # Elsewhere the run's lines at its milestones say how far it is.
+        watched = self.ranks.is_main and on_terminal()
+        bar = progress_bar(self.arm, config.duration, self.images_seen, watched)
         with bar:
             while self.images_seen < images and not self.stopped:
                 started = time.perf_counter()
