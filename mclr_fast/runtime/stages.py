@@ -10,11 +10,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 EVERY = 300.0  # seconds between the lines of a stage that takes longer
-UNITS = (
-    (86400, "d", 3600, "h"),
-    (3600, "h", 60, "min"),
-    (60, "min", 1, "s"),
-)  # seconds, and the next smaller
+UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
 
 class Stage(Protocol):
@@ -117,11 +113,7 @@ def duration(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    for size, unit, small, small_unit in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
+    for size, unit, small, small_unit in UNITS:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // small:02} {small_unit}"
     return f"{whole} s"

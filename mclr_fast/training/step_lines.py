@@ -23,6 +23,7 @@ class StepLines:
         self.arm, self.log, self.source = arm, log, source
         self.gauges = Gauges(device)
         self._last = (images_seen, source.waited)  # at the line before
+        self._line: dict[str, float | str] = {}
 
     def write(
         self, images_seen: int, result: StepResult, means: Mapping[str, float], **numbers: float
@@ -34,7 +35,18 @@ class StepLines:
         line = {"arm": self.arm, "images_seen": images_seen, "loss": result.loss, **means}
         if result.finite and result.gradient_norm is not None:
             line["gradient_norm"] = result.gradient_norm
-        self.log.write(line | numbers | self._waited(images_seen) | self.gauges.read())
+        self._line = line | numbers | self._waited(images_seen) | self.gauges.read()
+        self.log.write(self._line)
+
+    def words(self) -> list[str]:
+        """What the last line said of waiting and of the GPU, in words."""
+        line = self._line
+        words = [f"{line['data_wait_ms']:.1f} ms a step waiting for data"] if line else []
+        if "gpu_memory_peak_gib" in line:
+            words.append(f"{line['gpu_memory_peak_gib']:.1f} GiB of the GPU")
+        if "gpu_utilization_percent" in line:
+            words.append(f"{line['gpu_utilization_percent']:.0f}% busy")
+        return words
 
     def _waited(self, images_seen: int) -> dict[str, float]:
         """Seconds that this process has waited for data, and milliseconds a step since the line before."""
