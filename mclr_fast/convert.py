@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import tyro
-
 from mclr_fast.config import ConvertConfig
+from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
@@ -25,7 +24,7 @@ Examples:
 @safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Convert and say where. Exit code 0; 1 after one line on stderr."""
-    config = tyro.cli(ConvertConfig, args=given(arguments), prog="mclr_fast.convert", description=DESCRIPTION)
+    config = parsed(ConvertConfig, given(arguments), "mclr_fast.convert", DESCRIPTION)
     from mclr_fast.models.convert import convert
     from mclr_fast.runtime.main import run_door
 

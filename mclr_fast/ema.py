@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
@@ -40,7 +41,7 @@ class EmaConfig:
 @safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Reconstruct, write, say where. Exit code 0; 1 after one line on stderr."""
-    config = tyro.cli(EmaConfig, args=given(arguments), prog="mclr_fast.ema", description=DESCRIPTION)
+    config = parsed(EmaConfig, given(arguments), "mclr_fast.ema", DESCRIPTION)
     from mclr_fast.runtime.main import run_door
     from mclr_fast.training.snapshots import write_reconstructions
 

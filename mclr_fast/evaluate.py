@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-import tyro
-
 from mclr_fast.config import EvaluateConfig
+from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
@@ -26,9 +25,7 @@ Examples:
 @safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Load, sample, judge, print. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
-    config = tyro.cli(
-        EvaluateConfig, args=given(arguments), prog="mclr_fast.evaluate", description=DESCRIPTION
-    )
+    config = parsed(EvaluateConfig, given(arguments), "mclr_fast.evaluate", DESCRIPTION)
     from mclr_fast.experiments.one_model.evaluate_model import evaluate
     from mclr_fast.runtime.main import run_door
 

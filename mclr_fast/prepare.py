@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-import tyro
-
 from mclr_fast.config import PrepareConfig
+from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
@@ -30,7 +29,7 @@ Examples:
 @safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Parse, make, verify. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
-    config = tyro.cli(PrepareConfig, args=given(arguments), prog="mclr_fast.prepare", description=DESCRIPTION)
+    config = parsed(PrepareConfig, given(arguments), "mclr_fast.prepare", DESCRIPTION)
     from mclr_fast.data.prepare import prepare
     from mclr_fast.runtime.main import fail, run_door
 

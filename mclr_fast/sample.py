@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import tyro
-
 from mclr_fast.config import SampleConfig
+from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
@@ -25,7 +24,7 @@ Examples:
 @safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Load, sample, write. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
-    config = tyro.cli(SampleConfig, args=given(arguments), prog="mclr_fast.sample", description=DESCRIPTION)
+    config = parsed(SampleConfig, given(arguments), "mclr_fast.sample", DESCRIPTION)
     from mclr_fast.experiments.one_model.sample_files import sample_files, sheet_path
     from mclr_fast.runtime.main import run_door
 

@@ -9,7 +9,8 @@ import tyro
 
 from mclr_fast.config import RunConfig
 from mclr_fast.experiments.new_network import with_network_options
-from mclr_fast.recipes import DEFAULT, FOLLOWED, RECIPES, Asked, get_recipe
+from mclr_fast.recipes import DEFAULT, FOLLOWED, Asked, get_recipe, recipe_lines
+from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
@@ -22,7 +23,8 @@ Examples:
   torchrun -m mclr_fast.train --recipe mnist16 --lr 2e-4 --outdir runs/faster
   torchrun --nproc-per-node 8 -m mclr_fast.train --recipe edm2-img64-s --data img64.zip --init base/
 
-Recipes (--recipe NAME sets the defaults shown below): """
+Recipes (--recipe NAME sets the defaults shown below):
+"""
 
 
 def parse(arguments: list[str]) -> RunConfig:
@@ -36,15 +38,15 @@ def parse_both(arguments: list[str]) -> tuple[RunConfig, RunConfig]:
     first.add_argument("--recipe", default=DEFAULT)
     for name in FOLLOWED:
         first.add_argument(f"--{name}")
-    chosen, rest = first.parse_known_args(arguments)
+    chosen, _ = first.parse_known_args(arguments)
     found = {name: getattr(chosen, name) for name in FOLLOWED if getattr(chosen, name) is not None}
     recipe = get_recipe(chosen.recipe, Asked(**found))
-    config = tyro.cli(
+    config = parsed(
         tyro.conf.OmitArgPrefixes[RunConfig],
+        arguments,
+        "mclr_fast.train",
+        DESCRIPTION + "\n".join(f"  {line}" for line in recipe_lines()),
         default=recipe,
-        args=[*rest, *(f"--{name}={value}" for name, value in found.items())],
-        prog="mclr_fast.train",
-        description=DESCRIPTION + ", ".join(RECIPES) + ".",
     )
     return with_network_options(config, recipe), recipe
 

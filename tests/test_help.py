@@ -142,6 +142,39 @@ def test_every_measure_is_of_an_option(capsys, monkeypatch):
     assert found == MEASURES.keys()
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_help_and_mistakes_name_a_command_that_exists(door, capsys):
+    """`python -m MODULE`, and the module is there: nothing is installed under another name."""
+    told = f"python -m {door.removesuffix('.__main__')}"
+    module = importlib.import_module(door)
+    for arguments in (["--help"], ["--no-such-option"]):
+        with pytest.raises(SystemExit):
+            module.main(arguments)
+        said = capsys.readouterr()
+        assert told in " ".join(re.sub("[│╭╮╰╯─]", " ", said.out + said.err).split())
+        assert not re.search(r"(?<!-m )(?<!/)\bmclr_fast\.\w+ (\[|--help)", said.out + said.err)
+
+
+@pytest.mark.parametrize(("rank", "speaks"), [("0", True), ("1", False)])
+def test_only_a_node_s_first_rank_says_what_is_wrong(monkeypatch, tmp_path, capsys, rank, speaks):
+    """Of eight ranks that are told the same, one answers; torchrun's summary points at what it said."""
+    place = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "1",
+    }
+    word = tmp_path / "error.json"
+    for name, value in {**place, "TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_ERROR_FILE": str(word)}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module("mclr_fast.train").main(["--no-such-option", "1"])
+    said = capsys.readouterr()
+    assert end.value.code == 2 and ("--no-such-option" in said.out + said.err) is speaks
+    assert "were not understood" in word.read_text()
+
+
 def test_the_numbers_are_seen(capsys, monkeypatch):
     """The tests above would pass on help that they cannot read."""
     found = options("mclr_fast.train", capsys, monkeypatch)

@@ -366,8 +366,15 @@ def test_help_shows_examples_options_and_every_recipe(capsys):
     text = capsys.readouterr().out
     for words in ("\n  torchrun -m mclr_fast.train --recipe", "--micro-batch INT", "--outdir {None}|PATH"):
         assert words in text
-    (line,) = (line for line in text.splitlines() if line.startswith("Recipes ("))
-    assert set(line.partition("): ")[2].rstrip(".").split(", ")) == RECIPES.keys()
+    told = text.partition("Recipes (")[2].partition("\n\n")[0].splitlines()[1:]
+    lines = {line.split()[0]: line for line in told}
+    assert lines.keys() == RECIPES.keys()
+    for name in RECIPES:
+        assert len(lines[name].partition(name)[2].split()) > 5, f"{name} says not what it does"
+    assert lines["mnist16"].endswith(
+        "Fine-tune the shipped base with MCLR, with a control, curves and a report."
+    )
+    assert "--recipe STR" in text and "(default: mnist16)" in text
 
 
 @pytest.mark.parametrize("name", ["edm2-img64-s", "edm2-img512-l"])

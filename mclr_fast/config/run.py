@@ -18,7 +18,8 @@ Hidden = tyro.conf.Suppress
 class RunConfig:
     """One complete run."""
 
-    recipe: Hidden[str]
+    recipe: str
+    """Recipe, one of those above: the defaults shown here are its own."""
     outdir: Path | None = None
     """Where the run writes; default runs/<recipe>. An unfinished run there is resumed."""
     seed: int = 0

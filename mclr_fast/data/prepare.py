@@ -15,9 +15,10 @@ import numpy as np
 from mclr_fast.config import PrepareConfig
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.locks import owned_alone
-from mclr_fast.runtime.logs import progress_bar, say
+from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.options import Check
 from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.stages import progress_bar
 
 from .loaders import default_threads
 from .on_disk import TOKENS, EDM2Dataset

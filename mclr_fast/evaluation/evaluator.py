@@ -89,7 +89,7 @@ class Evaluator:
         if classifier is None or self.num_classes > GRID_CLASSES:
             return
         pool = list(self.seeds[:GRID_POOL])
-        seen = self._see(self._sampler(base, None), *self._each_class(pool), "grid")[classifier]
+        seen = self._see(self._sampler(base, None), *self._each_class(pool), "noises of the grid")[classifier]
 
         def hardest() -> list[int]:
             probs = seen.logits.softmax(dim=1).unflatten(0, (len(pool), -1))
@@ -258,7 +258,7 @@ class Evaluator:
         return seen_in_samples(self.judge, len(seeds), batches, self.decode)
 
     def _grid(self, sampler: Sampler) -> Tensor | None:
-        batches = self._batches(sampler, *self._each_class(self.grid_seeds), "grid")
+        batches = self._batches(sampler, *self._each_class(self.grid_seeds), "")
         own = [(batch.places.start, self.decode(batch.x).cpu()) for batch in batches if batch.places]
         parts = [part for parts in self.ranks.gather_on_main(own) for part in parts]
         if not parts:

@@ -11,9 +11,8 @@ from torch import nn
 from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
 from mclr_fast.evaluation.rows import Kind, Row, lowest_fd
 from mclr_fast.models import interpolate, load
-from mclr_fast.runtime.logs import say
 
-from .arm import Outcome, say_row
+from .arm import Outcome
 from .provenance import add_metrics
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def after_training(run: Run, judge: Evaluator, trained: Outcome) -> list[Evaluat
         if kind == "dial":
             net = interpolate(run.base_on_device(), tuned, strengths["strength"])
         made.append(judge.evaluate(net, name, kind, best.images_seen, **strengths))
-        say_row(made[-1].row, run.ranks)
+        run.watch.row(made[-1].row)
     run.judging.release_guide()
     return made
 
@@ -52,13 +51,13 @@ def final_rows(run: Run, rows: Sequence[Row]) -> list[Row]:
     seeds = run.judging.final_seeds
     if not seeds:
         return []
-    say(run.ranks.is_main, f"final rows: {len(seeds):,} samples, seeds {seeds[0]:,} to {seeds[-1]:,}")
+    run.watch.say(f"final rows: {len(seeds):,} samples, seeds {seeds[0]:,} to {seeds[-1]:,}")
     judge = run.evaluator(seeds, run.outdir / "evaluations" / "final")
     found = []
     for row, net in _judged_at_the_end(run, rows):
         guidance = row.guidance if row.kind in ("guidance", "guided") else None
         made = judge.evaluate(net, row.name, row.kind, row.images_seen, guidance=guidance)
-        say_row(made.row, run.ranks)
+        run.watch.row(made.row)
         found.append(made.row)
         if row.kind in ("control", "trained"):
             run.ranks.on_main(add_metrics, best_folder(run, row), made.row, seeds)

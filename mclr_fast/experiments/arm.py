@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -16,7 +16,6 @@ from mclr_fast.evaluation.rows import Kind, Row
 from mclr_fast.methods.needs import NeedMaker
 from mclr_fast.models import Model, save_model
 from mclr_fast.reports.summary import Stop
-from mclr_fast.runtime.logs import RunLog, say
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 from mclr_fast.training.snapshots import Snapshots
@@ -28,14 +27,10 @@ from .marks import Mark, make_marks
 from .provenance import measured
 from .rounds import Rounds
 
+if TYPE_CHECKING:
+    from .watch import Watch
+
 CONTROL = "denoising"
-SAID = {
-    "fd": 4,
-    "is": 3,
-    "precision": 3,
-    "recall": 3,
-    "accuracy": 3,
-}  # metrics of a printed row, their digits
 
 
 @dataclass(frozen=True)
@@ -121,7 +116,7 @@ class Arm:
         build: makes the network that training begins with, on the CPU.
         judge: what evaluates; None in a run without evaluations.
         needs: makes what the objective needs beside the network; None if that is nothing.
-        outdir: the run's folder.
+        outdir: the run's folder; watch: says what it comes to.
         began: what of its options the states know otherwise, as `Claim` has it.
     """
 
@@ -135,12 +130,12 @@ class Arm:
         needs: NeedMaker | None,
         outdir: Path,
         ranks: Ranks,
-        log: RunLog,
+        watch: Watch,
         stop: StopRequest,
         began: Mapping[str, Any] | None = None,
     ):
         self.plan, self.description, self.judge = plan, description, judge
-        self.ranks, self.log = ranks, log
+        self.ranks, self.watch = ranks, watch
         self.folder = outdir / "checkpoints"
         states = self.folder / f"{plan.name}-state"
         self.trainer = Trainer(
@@ -150,7 +145,7 @@ class Arm:
             build(),
             dataset,
             ranks,
-            log,
+            watch.log,
             states,
             run_hash(plan.config, began),
             stop,
@@ -163,6 +158,7 @@ class Arm:
     def run(self) -> Outcome:
         """Train to the last mark, or until something stops it, and save the final model."""
         trainer, stopped = self.trainer, None
+        self.watch.begins(trainer)
         for mark in self.plan.marks:
             if self.rounds is not None:
                 self.rounds.enter()
@@ -170,11 +166,12 @@ class Arm:
             if mark.snapshot and trainer.images_seen == mark.images_seen:
                 self.snapshots.keep()
             stopped = self._pause(mark)
+            self.watch.milestone(trainer)
             if stopped is not None:
                 break
         trainer.states.wait()
         if stopped is not None:
-            say(self.ranks.is_main, f"stopped at {stopped.images_seen:,} images: {stopped.why}.")
+            self.watch.say(f"stopped at {stopped.images_seen:,} images: {stopped.why}.")
         last = self.evaluations[-1].row if self.evaluations else None
         own = last if last is not None and last.images_seen == trainer.images_seen else None
         final = self.folder / f"final-{self.plan.name}"
@@ -226,18 +223,17 @@ class Arm:
         """Tell of an evaluation, and protect the state of the best."""
         self.evaluations.append(evaluation)
         row = evaluation.row
-        say_row(row, self.ranks)
+        self.watch.row(row)
         self.trainer.states.protect(best_of(self.evaluations).row.images_seen)
         counts = {"images_seen": row.images_seen, "nfe": row.nfe, "samples": row.samples}
-        self.log.evaluated({"name": row.name, **counts, **row.values, "seconds": row.seconds})
+        self.watch.log.evaluated({"name": row.name, **counts, **row.values, "seconds": row.seconds})
         if self.plan.watched:
             self._say_if_turned()
 
     def _say_if_turned(self) -> None:
         best, last = best_of(self.evaluations).row, self.evaluations[-1].row
         if len(self.evaluations) > 1 and self.evaluations[-2].row is best and last.fd > best.fd:
-            say(
-                self.ranks.is_main,
+            self.watch.say(
                 f"FD turned: {best.fd:.4f} at {best.images_seen:,} images, {last.fd:.4f} at "
                 f"{last.images_seen:,}. The best checkpoint is kept.",
             )
@@ -250,15 +246,3 @@ class Arm:
 def best_of(evaluations: list[Evaluation]) -> Evaluation | None:
     """The evaluation with the lowest FD."""
     return min(evaluations, key=lambda evaluation: evaluation.row.fd, default=None)
-
-
-def say_row(row: Row, ranks: Ranks) -> None:
-    """A row, as a run prints it."""
-    values = row.values
-    metrics = "  ".join(
-        f"{name.upper() if len(name) < 3 else name} {values[name]:.{digits}f}"
-        for name, digits in SAID.items()
-        if values.get(name) is not None
-    )
-    text = f"{row.name:>10} {row.images_seen:>8,} images  {metrics}  {row.nfe} calls a sample"
-    say(ranks.is_main, text)

@@ -10,9 +10,9 @@ from mclr_fast.config import ObjectiveConfig, RunConfig
 from mclr_fast.reports.table_summary import Settings
 from mclr_fast.training.memory import StepMemory
 
-from .arm import CONTROL, control_plan, trained_plan
 from .tables.cells import cell_config
 from .tables.table import every_setting
+from .work import work_of
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,12 @@ def cost_of(config: RunConfig, step: StepMemory) -> Cost:
     """
     image, call = step.flops
     hours = 1 / (config.gpu_tflops * 1e12 * 3600)
-    options = config.eval
-    control = control_plan(config, judged=True)
-    has_control = control is not None
-    one_column = image / step.num_columns
-    sample = step.family.calls_a_sample(options) * call * hours
-    training = config.train.duration * (image + has_control * one_column) * hours
-    training += step.num_made * call * hours
-    if not config.is_judged:
-        return Cost(training, 0.0, 0.0, sample)
-    plans = [trained_plan(config, judged=True, refreshes=False), *([control] if control else [])]
-    fine_tunes = config.objective.objective != CONTROL
-    marks = sum(mark.evaluate for plan in plans for mark in plan.marks)
-    single = marks + fine_tunes * (1 + len(options.dial))
-    double = fine_tunes * (len(options.cfg_scales) + len(options.best_cfg_scales))
-    ends = 2 + has_control + 2 * (bool(options.cfg_scales) + bool(options.best_cfg_scales))
+    work = work_of(config)
+    column, sample = image / step.num_columns, step.family.calls_a_sample(config.eval) * call
+    training = sum(images * work.columns[arm] * column for arm, images in work.images.items())
+    training += step.num_made * call
     return Cost(
-        training,
-        options.num_samples * sample * (single + 2 * double),
-        options.final_samples * sample * ends * fine_tunes,
-        sample,
+        training * hours, work.samples * sample * hours, work.final_samples * sample * hours, sample * hours
     )
 
 

@@ -34,15 +34,16 @@ from mclr_fast.runtime.deterministic import use_deterministic_kernels
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, write_json
 from mclr_fast.runtime.locks import owned, refuse_if_owned
-from mclr_fast.runtime.logs import RunLog, say
+from mclr_fast.runtime.logs import RunLog
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.stages import duration
 from mclr_fast.runtime.trackers import open_trackers
 from mclr_fast.training.optimizer import check_optimizer
 from mclr_fast.training.placement import capture_words
 
 from .after_training import after_training, final_rows
-from .arm import Arm, Outcome, Plan, control_plan, say_row, trained_plan
+from .arm import Arm, Outcome, Plan, control_plan, trained_plan
 from .checks import check_fit, check_options, data_notes, net_overrides
 from .claim import Claim, claim_outdir, flat, lock_of
 from .fingerprints import fingerprints
@@ -51,6 +52,7 @@ from .new_network import check_network, length_words
 from .provenance import made_of
 from .reporting import report
 from .versions import command, describe_device, versions
+from .watch import Watch
 
 
 class Run:
@@ -83,6 +85,7 @@ class Run:
             raise RunError(str(error)) from error
         self.claim = ranks.on_main(self._claim)
         self.log = RunLog(self.outdir / "log.jsonl" if ranks.is_main else None)
+        self.watch = Watch(config, self.log)
         ranks.on_main(self._open_trackers)
         self.base_sha256 = file_sha256(weights_file(config.init)) if config.init else None
 
@@ -128,6 +131,9 @@ class Run:
         compared = compare(judge, trained.best, others)
         summary = self._summary(judge, rows, final, control, trained, compared)
         self.ranks.on_main(self._write, summary, shown, judge)
+        self.watch.say(
+            f"finished: {duration(summary.seconds)} of training and judging. Folder: {self.outdir}"
+        )
         report(write_report, self.outdir, self.ranks)
         return summary
 
@@ -186,8 +192,7 @@ class Run:
     def _guided(self, judge: Evaluator) -> list[tuple[Row, Tensor]]:
         """The base's rows under guidance and their grids: stored rows where they apply, else made here."""
         if self.config.eval.cfg_scales and not self.judging.can_guide:
-            say(
-                self.ranks.is_main,
+            self.watch.say(
                 f"no rows under guidance: {self.config.init} was not trained without a label, and no network "
                 "guides it (--gnet).",
             )
@@ -203,7 +208,7 @@ class Run:
             else:
                 made = judge.evaluate(net, name, "guidance", guidance=guidance)
                 row, grid = made.row, made.grid
-            guided.append((self._said(row), grid))
+            guided.append((self._said(row, timed=guidance not in stored), grid))
         self.judging.release_guide()
         content = cfg_file(self.base_sha256, protocol, [row for row, _ in guided])
         self.ranks.on_main(write_json, self.outdir / "cfg.json", content)
@@ -211,7 +216,7 @@ class Run:
 
     def _train(self, plan: Plan, judge: Evaluator | None, needs: NeedMaker | None = None) -> Outcome:
         """One arm, from its start or its saved state to its end; its network and its state are let go."""
-        places = (self.outdir, self.ranks, self.log, self.stop, self.claim.began)
+        places = (self.outdir, self.ranks, self.watch, self.stop, self.claim.began)
         return Arm(plan, self._description_of(plan), self._build, self.dataset, judge, needs, *places).run()
 
     def _description_of(self, plan: Plan) -> dict[str, Any]:
@@ -268,8 +273,8 @@ class Run:
             command=command(self.ranks.size),
         )
 
-    def _said(self, row: Row) -> Row:
-        say_row(row, self.ranks)
+    def _said(self, row: Row, *, timed: bool = True) -> Row:
+        self.watch.row(row, timed=timed)
         return row
 
     def _write(self, summary: Summary, shown: list[tuple[Row, Tensor]], judge: Evaluator | None) -> None:
@@ -284,8 +289,7 @@ class Run:
         train, num_params = self.config.train, sum(p.numel() for p in self.base.parameters())
         size = f" ({self.config.size})" if self.config.size else ""
         graphs = capture_words(self.base, self.ranks, train.sharding, self.config.eval.cuda_graphs)
-        say(
-            self.ranks.is_main,
+        self.watch.say(
             f"{self.config.recipe}: {len(self.dataset):,} images of {self.config.data}, "
             f"{num_params / 1e6:.2f}M parameters{size} in {str(self.model.family.dtype(self.base))[6:]} on "
             f"{describe_device(self.ranks.device)}, {self.ranks.size} rank(s){graphs}; "
@@ -293,7 +297,7 @@ class Run:
         )
         notes = [self.config.note] if self.config.note else []
         for note in [*notes, *data_notes(self.config, self.dataset)]:
-            say(self.ranks.is_main, f"note: {note}")
+            self.watch.say(f"note: {note}")
 
 
 def compare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -40,6 +41,13 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     **{f"{name}-search": partial(search, name) for name in PRESETS},
     **{name: partial(finetune_var, name) for name in DEPTHS},
 }
+
+
+def recipe_lines() -> list[str]:
+    """A line for each recipe, its name and what it does: the first of its function's docstring."""
+    width = max(map(len, RECIPES))
+    functions = {name: getattr(recipe, "func", recipe) for name, recipe in RECIPES.items()}
+    return [f"{name:{width}}  {inspect.getdoc(made).splitlines()[0]}" for name, made in functions.items()]
 
 
 def get_recipe(name: str, asked: Asked | None = None) -> RunConfig:

@@ -52,7 +52,7 @@ def edm2() -> RunConfig:
 
 
 def finetune(preset_name: str) -> RunConfig:
-    """`edm2` with a preset's network, reference and guide; needs --data and --init (NVIDIA's base)."""
+    """MCLR on NVIDIA's base of this size, with its reference and guide; needs --data and --init."""
     run, preset = edm2(), PRESETS[preset_name]
     resolution = preset_name.split("-")[1]
     return replace(
@@ -71,7 +71,7 @@ def finetune(preset_name: str) -> RunConfig:
 
 
 def search(preset_name: str) -> RunConfig:
-    """What the paper leaves open, learning rate x N x K: short runs, then the best of them with three seeds.
+    """Learning rate x N x K, which the paper leaves open: short runs, then the best with three seeds.
 
     The short runs are judged on 5,000 samples, the final ones' best checkpoints on 50,000 fresh ones.
     """

@@ -45,7 +45,7 @@ ABLATIONS = [
 
 
 def mnist16_table() -> RunConfig:
-    """About an hour of 2 cores; in slices with --table-minutes 20."""
+    """Every objective at the best of its grid, and ablations: an hour of 2 cores, or --table-minutes 20."""
     run = mnist16()
     return replace(
         run,

@@ -22,8 +22,8 @@ from .disk import free_bytes, mend, reason, sync
 from .errors import RunError
 from .files import file_sha256
 from .launch import is_first_of_node
-from .logs import progress_bar
 from .signals import check_stop
+from .stages import progress_bar
 
 TIMEOUT = 30.0  # seconds without a byte
 BLOCK = 1 << 20  # bytes between looks at signals

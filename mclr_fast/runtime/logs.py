@@ -1,4 +1,4 @@
-"""log.jsonl, who else is told, and the progress bar; rank 0 only."""
+"""log.jsonl, who else is told, and lines for the user; rank 0 only."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from tqdm import tqdm
 
 from .disk import cannot_write
-from .errors import Interrupted, one_line
+from .errors import Interrupted, RunError, one_line
 from .files import replacing
 from .launch import is_first_of_node
 from .trackers import Tracker
 
+TEXT = "log.txt"
+
 
 class RunLog:
-    """Appends one JSON line per logged step, and tells the trackers.
+    """Appends one JSON line per logged step, and tells the trackers; log.txt beside it has lines for people.
 
     Other ranks hold one with no path and no trackers, and write nothing. As a context it closes them.
     A tracker that raises is told no more; the run goes on.
@@ -31,8 +34,11 @@ class RunLog:
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_) -> None:
         failed = not (kind is None or issubclass(kind, Interrupted))
+        if error is not None:
+            with contextlib.suppress(RunError):  # the error itself is what the run ends with
+                self._note(f"failed: {one_line(error)}" if failed else "stopped by a signal")
         self._tell(lambda tracker: tracker.close(failed))
 
     def write(self, line: dict) -> None:
@@ -44,6 +50,22 @@ class RunLog:
             except OSError as error:
                 raise cannot_write(self.path, error) from error
         self._tell(lambda tracker: tracker.log(line["arm"], line["images_seen"], _numbers(line)))
+
+    def say(self, text: str) -> None:
+        """One line for the user, and with the time in log.txt."""
+        if self.path is not None:
+            say(True, text)
+            self._note(text)
+
+    def _note(self, text: str) -> None:
+        if self.path is None:
+            return
+        stamp, path = datetime.now().isoformat(sep=" ", timespec="seconds"), self.path.with_name(TEXT)
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(f"{stamp}  {text.strip()}\n")
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
     def evaluated(self, row: dict) -> None:
         """Tell the trackers of an arm's evaluation."""
@@ -85,31 +107,6 @@ class RunLog:
 def _numbers(line: dict) -> dict[str, float]:
     """What can be drawn, over images seen."""
     return {k: v for k, v in line.items() if isinstance(v, int | float) and k != "images_seen"}
-
-
-def progress_bar(
-    description: str,
-    total: int | None,
-    initial: int,
-    enabled: bool,
-    unit: str = "images",
-    scaled: bool = False,
-) -> tqdm:
-    """A bar on stderr; where that is a file or pipe, a line now and then. scaled: counts as 1.2M."""
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        desc=description,
-        total=total,
-        initial=initial,
-        disable=not enabled,
-        leave=not terminal,
-        unit=f" {unit}",
-        unit_scale=scaled,
-        dynamic_ncols=terminal,
-        ascii=None if terminal else True,  # of a terminal tqdm sees whether it knows more
-        mininterval=0.2 if terminal else 15,
-        smoothing=0.05,
-    )
 
 
 _noted: set[str] = set()

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mclr_fast.runtime.logs import progress_bar
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.stages import progress_bar
 
 from .sampler import Sampler
 
@@ -41,12 +41,13 @@ def generate(
     """Sample this rank's part of the (seed, label), a batch at a time; the iterator keeps none of them.
 
     Shapes    labels: int64 [n], n = len(seeds) -> batches of at most batch_size.
+    Bar       Of this description; none where that is empty.
     Order     That of `Ranks.rounds`: to gather every round is to have the samples in order. All ranks get a
               batch of every round, in the last one perhaps an empty one.
     Errors    Interrupted, between batches, after a signal.
     """
     calls, started = 0, time.perf_counter()
-    with sampler.held(), progress_bar(description, len(seeds), 0, ranks.is_main) as bar:
+    with sampler.held(), progress_bar(description, len(seeds), 0, ranks.is_main and bool(description)) as bar:
         for places, own in ranks.rounds(len(seeds), batch_size):
             stop.check()
             x = _sample(sampler, seeds, labels, own or places[:1], ranks.device)

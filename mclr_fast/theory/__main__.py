@@ -6,8 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
@@ -31,7 +30,7 @@ class TheoryConfig:
 @safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Compute, print, draw. Exit code 0; 1 after one line on stderr where outdir cannot be written."""
-    config = tyro.cli(TheoryConfig, args=given(arguments), prog="mclr_fast.theory", description=DESCRIPTION)
+    config = parsed(TheoryConfig, given(arguments), "mclr_fast.theory", DESCRIPTION)
     from mclr_fast.runtime.errors import RunError
     from mclr_fast.runtime.main import fail
 

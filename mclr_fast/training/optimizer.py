@@ -86,6 +86,13 @@ class AdamWithAverages(ABC):
         ]
         return torch.cat(looked_at).isfinite().all()
 
+    def squared_norm(self) -> Tensor:
+        """Sum of the squares of all gradients, of this rank's part, [] float64 on their device."""
+        grads = [grad for grad in _locals(p.grad for p in self.params.values()) if grad.numel()]
+        if not grads:  # a rank whose shards are all empty
+            return torch.zeros((), dtype=torch.float64, device=next(iter(self.params.values())).device)
+        return torch.stack(torch._foreach_norm(grads)).double().square().sum()
+
     def state_dict(self) -> dict[str, Tensor]:
         """Moments by "exp_avg/name" and "exp_avg_sq/name", and num_steps, as tensors (no copies)."""
         state = {f"exp_avg/{name}": value for name, value in self.exp_avg.items()}

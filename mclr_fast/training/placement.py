@@ -25,7 +25,12 @@ Score = Callable[[Rows], Scores]
 
 
 class Placement(Protocol):
-    """A way of spreading a network over ranks. Between steps its parameters hold this rank's part."""
+    """A way of spreading a network over ranks. Between steps its parameters hold this rank's part.
+
+    Attributes: copies, the number of ranks that hold each gradient.
+    """
+
+    copies: int
 
     def backward(self, score: Score, parts: Iterable[Rows], loss_scale: float = 1.0) -> Iterator[Scores]:
         """The scores of a step's micro-batches, each to be read before the next is taken.
@@ -87,7 +92,7 @@ class Replicated:
         """net: on its device; its parameters are held by reference."""
         self.weights = family.step_weights(net)
         self.like_gradients = self.weights.like_gradients
-        self.ranks = ranks
+        self.ranks, self.copies = ranks, ranks.size
         self.graphs = graphs
         self._sums: GradientSums | None = None
 
@@ -173,6 +178,8 @@ class Sharded:
     in its last backward; between the two they stay gathered, whatever the number of micro-batches. They are
     gathered in float32: layers may normalise their own weights, and those of rounded weights would differ.
     """
+
+    copies = 1
 
     def __init__(self, net: nn.Module, family: Family, ranks: Ranks):
         """net: on its device, whole; it is changed in place, and its parameters become DTensors."""

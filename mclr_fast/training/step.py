@@ -26,13 +26,15 @@ class StepResult:
     """What a step came to, the same on every rank.
 
     Attributes: loss: mean over the global minibatch; energies: mean of each column; finite: whether loss and
-    gradients are; stop: whether a rank was asked to stop.
+    gradients are; stop: whether a rank was asked to stop; gradient_norm: Euclidean, of all gradients
+    together, where it was asked for.
     """
 
     loss: float
     energies: list[float]
     finite: bool
     stop: bool
+    gradient_norm: float | None = None
 
 
 class Step:
@@ -68,12 +70,15 @@ class Step:
         """Begin the step and wait for it."""
         return self.begin(images_seen, loss_scale)()
 
-    def begin(self, images_seen: int, loss_scale: float = 1.0) -> Callable[[], StepResult]:
+    def begin(
+        self, images_seen: int, loss_scale: float = 1.0, *, with_norm: bool = False
+    ) -> Callable[[], StepResult]:
         """Leave the gradients of the step after `images_seen` in the parameters; what waits for its result.
 
         Until it is called a GPU may still be at work on them.
 
         loss_scale: what losses are multiplied by for their backward passes, and gradients then divided by.
+        with_norm: measure the gradients' norm, which reads them once more and makes nothing wait.
         Errors    RunError for data without negatives, or an image that cannot be read.
         """
         try:
@@ -88,18 +93,21 @@ class Step:
             loss_sum += loss
             energy_sums += energies
         flags = torch.stack([~self.optimizer.finite(), self._stop_requested()]).double()
-        totals = torch.cat([flags, loss_sum[None], energy_sums])
-        return partial(self._result, self.ranks.sum(totals))
+        squares = [self.optimizer.squared_norm() / self.placement.copies] if with_norm else []
+        totals = torch.cat([flags, loss_sum[None], *(square[None] for square in squares), energy_sums])
+        return partial(self._result, self.ranks.sum(totals), with_norm)
 
-    def _result(self, totals: torch.Tensor) -> StepResult:
+    def _result(self, totals: torch.Tensor, with_norm: bool) -> StepResult:
         # SYNC: loss and gradients decide whether the update may be made.
         overflows, stops, loss, *energies = totals.tolist()
+        squares = energies.pop(0) if with_norm else None
         num_images = self.source.batch_size
         return StepResult(
             loss=loss / num_images,
             energies=[energy / num_images for energy in energies],
             finite=math.isfinite(loss) and overflows == 0,
             stop=stops > 0,
+            gradient_norm=None if squares is None else math.sqrt(squares),
         )
 
     def _stop_requested(self) -> torch.Tensor:

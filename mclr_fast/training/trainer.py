@@ -19,9 +19,10 @@ from mclr_fast.models import Model
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.faults import Fault
 from mclr_fast.runtime.graphs import Procedures, capturer
-from mclr_fast.runtime.logs import RunLog, progress_bar, say
+from mclr_fast.runtime.logs import RunLog, say
 from mclr_fast.runtime.ranks import Ranks, local
 from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.stages import on_terminal, progress_bar
 
 from .averages import ParameterEMA, PlainEMA, PowerFunctionEMA
 from .loss_scale import LossScale
@@ -30,6 +31,7 @@ from .placement import place
 from .schedule import EDM2Schedule, HoldSchedule
 from .states import TrainingStates
 from .step import Step, StepResult
+from .step_lines import StepLines
 from .stopping import EnergyGuard
 
 
@@ -103,6 +105,7 @@ class Trainer:
         self.fault = Fault(ranks.rank, self.config.batch_size)
         self.states = TrainingStates(states, ranks, run, self.config.keep_checkpoints, self.fault)
         self._load()
+        self.lines = StepLines(arm, log, self.source, ranks.device, self.images_seen)
 
     def use(self, needs: Needs) -> None:
         """Train with this reference, these samples or ratios from here on."""
@@ -122,13 +125,17 @@ class Trainer:
                   --skip-bad-batches allows; Interrupted after a signal (after saving).
         """
         config = self.config
-        bar = progress_bar(self.arm, config.duration, self.images_seen, self.ranks.is_main)
+        # Elsewhere the run's lines at its milestones say how far it is.
+        watched = self.ranks.is_main and on_terminal()
+        bar = progress_bar(self.arm, config.duration, self.images_seen, watched)
         with bar:
             while self.images_seen < images and not self.stopped:
                 started = time.perf_counter()
                 lr = self.schedule(self.images_seen, config.batch_size)
-                wait = self.step.begin(self.images_seen, self.loss_scale.value)
-                before = self.images_seen
+                # The log begins at the first step.
+                logs = self.images_seen == 0 or self._passes(config.log_every or 1)
+                saves = config.checkpoint_every and self._passes(config.checkpoint_every)
+                wait = self.step.begin(self.images_seen, self.loss_scale.value, with_norm=logs)
                 self.images_seen += config.batch_size
                 update = self.optimizer.prepare(lr, self.images_seen, config.batch_size)
                 result = wait()
@@ -139,13 +146,13 @@ class Trainer:
 
                 bar.set_postfix_str(f"loss {result.loss:.4g}", refresh=False)
                 bar.update(config.batch_size)
-                if not bad and self._crossed(before, config.log_every or 1):
+                if logs and not bad:
                     self._log(result, lr, config.batch_size / elapsed)
                 if result.stop:
                     self.save()
                     self.states.wait()
                     raise Interrupted
-                if config.checkpoint_every and self._crossed(before, config.checkpoint_every):
+                if saves:
                     self.save()
         self.placement.make_room()
 
@@ -255,17 +262,13 @@ class Trainer:
         newest = self.states.newest()
         return f"Last good checkpoint: {newest}." if newest else "No checkpoint was saved yet."
 
-    def _crossed(self, before: int, interval: int) -> bool:
-        """Whether this step passed a multiple of `interval` images."""
-        return self.images_seen // interval > before // interval
+    def _passes(self, interval: int) -> bool:
+        """Whether the step that begins now reaches or passes a multiple of `interval` images."""
+        return (self.images_seen + self.config.batch_size) // interval > self.images_seen // interval
 
     def _log(self, result: StepResult, lr: float, images_per_second: float) -> None:
-        line = {"arm": self.arm, "images_seen": self.images_seen, "loss": result.loss}
-        line |= self._means(result)
-        line |= {"lr": lr, "seconds": self.seconds, "images_per_second": images_per_second}
-        line["data_seconds"] = self.source.waited
-        line |= self.loss_scale.line()
-        self.log.write(line)
+        numbers = {"lr": lr, "seconds": self.seconds, "images_per_second": images_per_second}
+        self.lines.write(self.images_seen, result, self._means(result), **numbers, **self.loss_scale.line())
 
     def _means(self, result: StepResult) -> dict[str, float]:
         return self.method.columns.means(result.energies, self.num_negatives)

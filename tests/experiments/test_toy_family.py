@@ -87,7 +87,7 @@ def tiny_trainer(run, outdir):
     from mclr_fast.experiments.arm import Arm, trained_plan
 
     plan = trained_plan(run.config, judged=False, refreshes=False)
-    places = (outdir, run.ranks, run.log, run.stop)
+    places = (outdir, run.ranks, run.watch, run.stop)
     arm = Arm(plan, run.description, run._build, run.dataset, None, run.needs, *places)
     arm.rounds.enter()
     return arm.trainer

@@ -8,8 +8,8 @@ import time
 import torch
 
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.logs import progress_bar
 from mclr_fast.runtime.main import run_door
+from mclr_fast.runtime.stages import progress_bar
 
 STEPS = 3
 

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from mclr_fast import report, sample
-from mclr_fast.runtime.logs import progress_bar, say
+from mclr_fast.runtime.logs import say
+from mclr_fast.runtime.stages import progress_bar
 from mclr_fast.runtime.talk import safe_streams
 
 

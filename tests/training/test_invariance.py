@@ -61,6 +61,8 @@ def test_same_losses_in_parts(reference, tiny, tmp_path, objective, micro_batch,
 def test_same_losses_on_two_ranks(reference, two_ranks, objective):
     assert_steps(two_ranks / objective)
     assert_same_losses(two_ranks / objective, reference(objective))
+    norms = column(reference(objective), "gradient_norm")
+    assert column(two_ranks / objective, "gradient_norm")[0] == pytest.approx(norms[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("objective", METHODS)

@@ -60,6 +60,8 @@ def test_gradients_and_losses_are_those_of_one_process(sharded, whole, case):
     close(actual["gradients"], expected["gradients"], 1e-5)
     assert len(column(sharded / case, "loss")) == program.STEPS
     assert_same_losses(sharded / case, whole(case))
+    norms = column(whole(case), "gradient_norm")
+    assert norms.min() > 0 and column(sharded / case, "gradient_norm") == pytest.approx(norms, rel=1e-4)
     close(actual["average"], expected["average"], 1e-3)  # Adam's first steps go by gradients' signs
 
 

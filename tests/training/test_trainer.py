@@ -1,11 +1,13 @@
 """The loop's own promises: what it saves, what it refuses, what it leaves untouched."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny_run as tiny
 import torch
+from recording import FromTheHost
 from run_log import assert_same_losses, column, lines
 
 from mclr_fast.runtime.errors import Interrupted, RunError
@@ -95,6 +97,69 @@ def test_log_is_rewound_on_resume(tmp_path):
     trainer(tmp_path).train_until(3 * BATCH)
     assert column(tmp_path, "images_seen").tolist() == [12, 24, 36]
     assert {"arm", "loss", "positive", "negative", "lr", "images_per_second"} <= lines(tmp_path)[0].keys()
+
+
+@pytest.mark.parametrize(("every", "logged"), [(0, [1, 2, 3, 4, 5, 6]), (36, [1, 3, 6]), (1000, [1])])
+def test_the_log_begins_at_the_first_step(tmp_path, every, logged):
+    """A line of it, and then of every so many images."""
+    trainer(tmp_path, log_every=every).train_until(6 * BATCH)
+    assert (column(tmp_path, "images_seen") / BATCH).tolist() == logged
+
+
+def test_the_logged_norm_is_of_all_gradients(tmp_path):
+    """Of those that the step is about to apply; a step that is not logged measures none."""
+    run, seen = trainer(tmp_path, log_every=2 * BATCH), []
+    begin = run.step.begin
+
+    def begun(*arguments, **options):
+        wait = begin(*arguments, **options)
+        grads = torch.cat([p.grad.flatten() for p in run.optimizer.params.values()])
+
+        def result():
+            seen.append((grads.double().norm().item(), wait()))
+            return seen[-1][1]
+
+        return result
+
+    run.step.begin = begun
+    run.train_until(3 * BATCH)
+    assert [result.gradient_norm is None for _, result in seen] == [False, False, True]
+    expected = [norm for norm, _ in seen[:2]]
+    assert column(tmp_path, "gradient_norm") == pytest.approx(expected, rel=1e-6) and min(expected) > 0
+
+
+def test_measuring_the_norm_changes_no_bit(tmp_path):
+    """Runs that log every step and none but the first end alike."""
+    ends = []
+    for every in (0, 1000):
+        (tmp_path / str(every)).mkdir()
+        run = trainer(tmp_path / str(every), log_every=every)
+        run.train_until(3 * BATCH)
+        ends.append(tiny.all_tensors(run))
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_the_norm_waits_for_no_device(tmp_path):
+    """Not one more synchronisation a step: on the meta device a number that is read fails."""
+    optimizer = trainer(tmp_path).optimizer
+    optimizer.params = {name: torch.nn.Parameter(p.to("meta")) for name, p in optimizer.params.items()}
+    for p in optimizer.params.values():
+        p.grad = torch.empty_like(p)
+    with FromTheHost():
+        assert optimizer.squared_norm().device.type == "meta"
+
+
+def test_waiting_for_data_is_told_a_step(tmp_path):
+    """Milliseconds a step since the line before, of the seconds in all."""
+    run = trainer(tmp_path, log_every=2 * BATCH)
+    seen = []
+    run.log.write = seen.append
+    result = SimpleNamespace(loss=1.0, finite=True, gradient_norm=2.0)
+    for images, waited in ((BATCH, 0.1), (3 * BATCH, 0.35)):
+        run.source._next = SimpleNamespace(waited=waited)
+        run.lines.write(images, result, {"positive": 1.0}, lr=0.1)
+    assert [line["data_wait_ms"] for line in seen] == pytest.approx([100.0, 125.0])
+    assert [line["data_seconds"] for line in seen] == pytest.approx([0.1, 0.35])
 
 
 def test_dropout_masks_do_not_depend_on_the_micro_batch(tmp_path):
