@@ -51,6 +51,10 @@ from .reporting import report
 from .versions import command, describe_device, versions
 
 
+SMALL = (EMBEDDED, "classifier")
+"""Protocols of networks that are sampled their own way, all classes in turn."""
+
+
 class Run:
     """One run of a recipe in its folder; calling `execute` again picks up where it stopped."""
 
@@ -157,10 +161,10 @@ class Run:
         self.log.trackers = open_trackers(self.config, self.outdir, flat(self.config), self.log.lines())
 
     def _new_description(self) -> dict[str, Any]:
-        """The config.json of a network that begins here; embedded ones say how their runs sample them."""
+        """The config.json of a network that begins here; small ones say how their runs sample them."""
         config, said = self.config, {}
         known = get_family(config.family).sampler_defaults
-        if config.protocol == EMBEDDED:
+        if config.protocol in SMALL:
             numbers = config.eval.numbers
             said["sampler"] = {name: numbers[name] for name in numbers if name in known}
             said["sampler"]["classes"] = "in turn"
