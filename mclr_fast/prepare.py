@@ -14,8 +14,9 @@ from mclr_fast.runtime.talk import safe_streams
 DESCRIPTION = """Crop and resize labelled images to one size and write them as an EDM2 data set.
 
 SOURCE is a folder, .zip or .tar (.tgz, ...) with a folder (or a .tar) of images for every class, or with
-a dataset.json; or with MNIST's idx files (train-images-idx3-ubyte.gz and its labels). Classes are numbered by the sorted names of their folders, which are printed. OUT.zip appears
-when it is whole; run the same command again to go on with one that was stopped.
+a dataset.json; or with MNIST's idx files, train-images-idx3-ubyte.gz and the like. Classes are numbered by
+the sorted names of their folders, which are printed. OUT.zip appears when it is whole; run the same command
+again to go on with one that was stopped.
 
 Examples:
   python -m mclr_fast.prepare imagenet/train img64.zip --resolution 64 --verify

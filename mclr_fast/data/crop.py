@@ -29,7 +29,9 @@ def pad_with_black(image: PIL.Image.Image, resolution: int) -> PIL.Image.Image:
     """
     width, height = image.size
     if max(width, height) > resolution:
-        raise ValueError(f"it is {width}x{height}, which black around it does not bring to {resolution}")
+        raise ValueError(
+            f"it is {width}x{height}, and --pad makes images of {resolution} pixels of smaller ones"
+        )
     padded = PIL.Image.new(image.mode, (resolution, resolution))
     padded.paste(image, ((resolution - width) // 2, (resolution - height) // 2))
     return padded

@@ -50,9 +50,7 @@ from .judging import Judging
 from .reporting import report
 from .versions import command, describe_device, versions
 
-
-SMALL = (EMBEDDED, "classifier")
-"""Protocols of networks that are sampled their own way, all classes in turn."""
+SMALL = (EMBEDDED, "classifier")  # protocols of networks that say how they are sampled
 
 
 class Run:

@@ -20,7 +20,7 @@ NUMBER = 4  # bytes of the magic number and of each length, the highest first
 
 
 class Pair(NamedTuple):
-    """Names of a file of images and of its labels, None where there is no such file; the folder they become."""
+    """A file of images, that of its labels, None where there is none, and the folder that they become."""
 
     folder: str
     images: str
