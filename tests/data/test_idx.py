@@ -147,6 +147,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.robust("archives")
 def test_damaged_files_are_one_line(tmp_path, fault):
+    """MNIST's idx files cut short, longer, swapped, of other numbers, without labels: refused in one line."""
     damage, line = FAULTS[fault]
     folder = write_part(tmp_path / "set", gz=False)
     damage(folder)
