@@ -13,8 +13,9 @@ from mclr_fast.runtime.talk import safe_streams
 DESCRIPTION = """Crop and resize labelled images to one size and write them as an EDM2 data set.
 
 SOURCE is a folder, .zip or .tar (.tgz, ...) with a folder (or a .tar) of images for every class, or with
-a dataset.json. Classes are numbered by the sorted names of their folders, which are printed. OUT.zip appears
-when it is whole; run the same command again to go on with one that was stopped.
+a dataset.json; or with MNIST's idx files, train-images-idx3-ubyte.gz and the like. Classes are numbered by
+the sorted names of their folders, which are printed. OUT.zip appears when it is whole; run the same command
+again to go on with one that was stopped.
 
 Examples:
   python -m mclr_fast.prepare imagenet/train img64.zip --resolution 64 --verify
@@ -22,6 +23,7 @@ Examples:
   python -m mclr_fast.prepare img512.zip img512-sd.zip --resolution 512 --latents sd-vae-ft-mse/ --mirror
   python -m mclr_fast.prepare imagenet/train img256-var.zip --resolution 256 --tokens var_d24 --mirror
   python -m mclr_fast.prepare pets.zip pets64.zip --within pets/train
+  python -m mclr_fast.prepare fashion-mnist/ fashion32.zip --resolution 32 --pad --grey --within train
   python -m mclr_fast.prepare img64.zip --verify
 """
 
@@ -38,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     if config.latents and config.tokens:
         return fail(ValueError("--latents or --tokens: a data set holds one of them."))
+
+    if config.grey and (config.latents or config.tokens):
+        return fail(ValueError("--grey: --latents and --tokens encode three channels; leave it out."))
 
     def encoder(device):
         if config.latents:

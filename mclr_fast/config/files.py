@@ -38,11 +38,17 @@ class PrepareConfig:
     """Options of `python -m mclr_fast.prepare`."""
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
-    """Folder, .zip or .tar (.tgz, ...) of labelled images."""
+    """Folder, .zip or .tar (.tgz, ...) of labelled images, or of MNIST's idx files; or one of those."""
     out: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="OUT")] = None
     """EDM2 data set to write, a .zip."""
     resolution: int = 64
     """Side of the images, in pixels: center-crop-dhariwal."""
+    pad: bool = False
+    """Put black around images up to that side instead of cropping and resizing them: 28 pixels to 32."""
+    grey: bool = False
+    """Write one channel, not three."""
+    class_names: str | None = None
+    """Names of the classes by number, as a,b,c; default: as SOURCE has them. idx files hold none."""
     latents: str | None = None
     """Encode with this VAE: a folder of diffusers', or stabilityai/sd-vae-ft-mse, EDM2's."""
     tokens: str | None = None

@@ -1,4 +1,4 @@
-"""ImageNet as EDM2 and ADM prepare it: square images of one size."""
+"""Images brought to squares of one size: cropped, as EDM2 and ADM prepare ImageNet, or padded."""
 
 from __future__ import annotations
 
@@ -20,3 +20,18 @@ def center_crop_dhariwal(image: PIL.Image.Image, resolution: int) -> PIL.Image.I
     image = image.resize(size, Resampling.BICUBIC)
     left, top = ((length - resolution) // 2 for length in image.size)
     return image.crop((left, top, left + resolution, top + resolution))
+
+
+def pad_with_black(image: PIL.Image.Image, resolution: int) -> PIL.Image.Image:
+    """The image in the middle of resolution x resolution, its pixels as they are.
+
+    Errors    ValueError for one that is larger.
+    """
+    width, height = image.size
+    if max(width, height) > resolution:
+        raise ValueError(
+            f"it is {width}x{height}, and --pad makes images of {resolution} pixels of smaller ones"
+        )
+    padded = PIL.Image.new(image.mode, (resolution, resolution))
+    padded.paste(image, ((resolution - width) // 2, (resolution - height) // 2))
+    return padded

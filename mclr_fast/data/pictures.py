@@ -9,7 +9,7 @@ from PIL.Image import Transpose
 
 from mclr_fast.config import PrepareConfig
 
-from .crop import center_crop_dhariwal
+from .crop import center_crop_dhariwal, pad_with_black
 from .pixels import Picture, fault, read_picture
 from .sources import Source
 from .sources.names import shown
@@ -30,16 +30,15 @@ class Images:
         return int(self.source.classes.labels[index % len(self.names)])
 
     def picture(self, index: int) -> Picture | ValueError:
-        """RGB, cropped; an error for a damaged one that is to be left out."""
+        """RGB or grey, of the wanted size; an error for a damaged one that is to be left out."""
         name = self.names[index % len(self.names)]
         data = None
         try:
             data = self.source.read(name)
             picture = read_picture(data, self.config.exif_rotation)
-            factor = self.config.resolution / min(picture.image.size)
-            if factor >= LARGE_FACTOR:
-                picture.remarks["enlarged"] = factor
-            picture.image = center_crop_dhariwal(picture.image, self.config.resolution)
+            self._bring_to_size(picture)
+            if self.config.grey:
+                picture.image = picture.image.convert("L")
         except Exception as error:  # whatever a damaged file makes a decoder raise
             reason = f"{name!r} cannot be read ({fault(error, data)})"
             if self.config.skip_damaged and not _is_machines(error):
@@ -49,6 +48,16 @@ class Images:
         if index >= len(self.names):
             picture.image = picture.image.transpose(Transpose.FLIP_LEFT_RIGHT)
         return picture
+
+    def _bring_to_size(self, picture: Picture) -> None:
+        resolution = self.config.resolution
+        if self.config.pad:
+            picture.image = pad_with_black(picture.image, resolution)
+            return
+        factor = resolution / min(picture.image.size)
+        if factor >= LARGE_FACTOR:
+            picture.remarks["enlarged"] = factor
+        picture.image = center_crop_dhariwal(picture.image, resolution)
 
 
 def _is_machines(error: Exception) -> bool:

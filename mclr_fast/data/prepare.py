@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .loaders import default_threads
 from .on_disk import TOKENS, EDM2Dataset
 from .partial_zip import PartialZip
 from .pictures import Images, Remarks, usable
-from .sources import Reading, Scratch, Source
+from .sources import Classes, Reading, Scratch, Source
 from .sources.class_counts import class_counts, empty_classes
 
 Encoder = Callable[[np.ndarray], np.ndarray]
@@ -103,6 +104,9 @@ def _made_with(config: PrepareConfig, source: Source | None) -> dict[str, Any]:
     """What makes a data set what it is, for its dataset.json; of a source, a hash of names and labels."""
     made_with = {
         "resolution": config.resolution,
+        "pad": config.pad,
+        "grey": config.grey,
+        "class_names": config.class_names,
         "latents": config.latents and Path(config.latents).name,
         "tokens": config.tokens and Path(config.tokens).name,
         "mirror": config.mirror,
@@ -122,9 +126,12 @@ def _check_made(config: PrepareConfig) -> None:
         channels, resolution, _ = made.image_shape
         said = {"resolution": resolution} if channels == 3 else {}
         said["latents"] = None if channels == 3 else Path(config.latents or "some VAE").name
-    elif config.source.exists():  # it may be gone, once OUT is there
+        said["tokens"] = None
+    else:  # perhaps before there were all options
+        said = {"tokens": None, "pad": False, "grey": False, "class_names": None, **said}
+    if made.made_with is not None and config.source.exists():  # it may be gone, once OUT is there
         source = Source(config.source, _reading(config), Scratch(config.out.parent))
-    wanted, said = _made_with(config, source), {"tokens": None, **said}
+    wanted = _made_with(config, source)
     other = [name for name in said if name in wanted and said[name] != wanted[name]]
     words = {name: f"{name} {said[name]!r}, not {wanted[name]!r}" for name in other}
     words |= {"images": "of images of another SOURCE"} if "images" in words else {}
@@ -139,7 +146,7 @@ def _make(config: PrepareConfig, make_encoder: Callable[[], Encoder] | None, sto
     if config.out.suffix != ".zip":
         raise ValueError(f"the data set to write, {config.out}, must end in .zip")
     source = Source(config.source, _reading(config), Scratch(config.out.parent))
-    classes = source.classes
+    classes = _named(source, config.class_names)
     for note in [*source.notes, *classes.notes]:
         say(True, f"note: {note}.")
     say(
@@ -170,6 +177,20 @@ def _make(config: PrepareConfig, make_encoder: Callable[[], Encoder] | None, sto
     _say_made(config, images, np.array([label for _, label in labels]), remarks)
 
 
+def _named(source: Source, names: str | None) -> Classes:
+    """The source's classes, called by these names. ValueError for another number of them."""
+    classes = source.classes
+    if names is None:
+        return classes
+    given = [name.strip() for name in names.split(",")]
+    if len(given) != len(classes.names) or not all(given):
+        raise ValueError(
+            f"--class-names names {sum(map(bool, given))} classes, and {source.path} has labels 0 to "
+            f"{len(classes.names) - 1}: {len(classes.names)} names, with commas between"
+        )
+    return replace(classes, names=given)
+
+
 def _say_made(config: PrepareConfig, images: Images, labels: np.ndarray, remarks: Remarks) -> None:
     for line in remarks.lines():
         say(True, line)
@@ -178,7 +199,7 @@ def _say_made(config: PrepareConfig, images: Images, labels: np.ndarray, remarks
     end = f", {left_out:,} damaged left out{example}." if left_out else "."
     say(True, f"{config.out}: {len(labels):,} images{end}")
     if left_out:
-        names = images.source.classes.names
+        names = _named(images.source, config.class_names).names
         say(True, f"{class_counts(labels, names)}.")
         if (none := empty_classes(labels, names)) is not None:
             say(True, f"note: {none}: none that can be read; the others keep their numbers.")

@@ -54,6 +54,8 @@ from .reporting import report
 from .versions import command, describe_device, versions
 from .watch import Watch
 
+SMALL = (EMBEDDED, "classifier")  # protocols of networks that say how they are sampled
+
 
 class Run:
     """One run of a recipe in its folder; calling `execute` again picks up where it stopped."""
@@ -166,10 +168,10 @@ class Run:
         self.log.trackers = open_trackers(self.config, self.outdir, flat(self.config), self.log.lines())
 
     def _new_description(self) -> dict[str, Any]:
-        """The config.json of a network that begins here; embedded ones say how their runs sample them."""
+        """The config.json of a network that begins here; small ones say how their runs sample them."""
         config, said = self.config, {}
         known = get_family(config.family).sampler_defaults
-        if config.protocol == EMBEDDED:
+        if config.protocol in SMALL:
             numbers = config.eval.numbers
             said["sampler"] = {name: numbers[name] for name in numbers if name in known}
             said["sampler"]["classes"] = "in turn"

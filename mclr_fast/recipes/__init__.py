@@ -12,6 +12,8 @@ from mclr_fast.config import RunConfig
 from mclr_fast.models.edm2.presets import PRESETS
 
 from .edm2 import edm2, finetune, search
+from .fashion32 import GPU, SMALL, fashion32, fashion32_base, fashion32_proof
+from .fashion32_table import fashion32_table
 from .images import Asked, images, images_base
 from .mnist16 import mnist16, mnist16_autoguidance, mnist16_base, mnist16_cfgrl, mnist16_proof
 from .mnist16_table import mnist16_table
@@ -36,6 +38,16 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "mnist16-var-base": mnist16_var_base,
     "mnist16-var-table": mnist16_var_table,
     **FOLLOWING,
+    **{
+        f"{size.name}{suffix}": partial(recipe, size)
+        for size in (GPU, SMALL)
+        for suffix, recipe in (
+            ("", fashion32),
+            ("-base", fashion32_base),
+            ("-proof", fashion32_proof),
+            ("-table", fashion32_table),
+        )
+    },
     "edm2": edm2,
     **{name: partial(finetune, name) for name in PRESETS},
     **{f"{name}-search": partial(search, name) for name in PRESETS},

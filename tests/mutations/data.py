@@ -247,6 +247,20 @@ FAULTS = [
         "data/test_archives.py data/test_sources.py",
     ),
     (
+        "an idx image's sides taken for each other",
+        "data/sources/idx.py",
+        "% (width, height)",
+        "% (height, width)",
+        "data/test_idx.py",
+    ),
+    (
+        "black around an image on two sides alone",
+        "data/crop.py",
+        "((resolution - width) // 2, (resolution - height) // 2)",
+        "(resolution - width, resolution - height)",
+        "data/test_idx.py",
+    ),
+    (
         "classes' counts of the class before",
         "data/sources/class_counts.py",
         "counts = np.bincount(labels, minlength=len(names)).tolist()",

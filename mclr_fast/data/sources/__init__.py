@@ -137,10 +137,21 @@ class Source:
             )
         inner = [n for n in self._others if posixpath.basename(n) == DATASET_JSON and n != DATASET_JSON]
         if inner and DATASET_JSON not in self._files and self.reading.class_level is None:
+            self._check_several([posixpath.dirname(self.root + name) for name in inner])
             folder = posixpath.dirname(self.root + inner[0])
             raise ValueError(
                 f"{self.path} holds a dataset.json in {folder!r}, not at its top, and images elsewhere too: "
                 f"for those of that folder, {PREPARE} --within {folder}; else remove it"
+            )
+
+    def _check_several(self, folders: list[str]) -> None:
+        """ValueError where all images lie in several data sets, as those of MNIST's two parts do."""
+        inside = [f"{self.root}{name}".startswith(tuple(f"{f}/" for f in folders)) for name in self.names]
+        if len(folders) > 1 and all(inside):
+            readings = " or ".join(f"--within {shown(folder)}" for folder in folders)
+            raise ValueError(
+                f"{self.path} holds several data sets, {some(folders)}. Say to {PREPARE} which is meant: "
+                f"{readings}"
             )
 
     def _is_other(self, name: str) -> bool:

@@ -14,7 +14,7 @@ import zlib
 from pathlib import PurePosixPath
 
 from .names import kind_of
-from .stored import Packed, Piece, Scratch, Unreadable, Window, ZipPiece
+from .stored import BEGINNING, Packed, Piece, Scratch, Unreadable, Window, ZipPiece
 from .tree import Tree
 
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # by their first bytes
@@ -36,9 +36,8 @@ def archive_tree(window: Window, path: str, scratch: Scratch | None) -> Tree:
         with contextlib.suppress(tarfile.TarError):  # first: a tar may begin with any name, also with "PK"
             return _tar_tree(window, path)
     window.seek(0)
-    unpack = next((opener for start, opener in COMPRESSED.items() if beginning.startswith(start)), None)
-    if unpack is not None:
-        return _tar_tree(_unpacked(window, path, unpack, scratch), path)
+    if beginning.startswith(tuple(COMPRESSED)):
+        return _tar_tree(_unpacked_tar(window, path, scratch), path)
     if beginning.startswith(b"PK") or (kind is None and zipfile.is_zipfile(window)):  # or behind a program
         return _zip_tree(window, path)
     found = "it was cut short, or is another thing" if kind is None else f"it is {kind}"
@@ -124,7 +123,17 @@ def _check_end(tree: Tree, archive: tarfile.TarFile, window: Window, path: str) 
         tree.notes.append(f"{path} ends without a tar's end mark: perhaps it was cut short")
 
 
-def _unpacked(window: Window, path: str, opener, scratch: Scratch | None) -> Window:
+def unpacked(window: Window, path: str, scratch: Scratch | None) -> Window:
+    """What is compressed in a file, or the file itself where nothing is.
+
+    scratch: where it is unpacked; None: it is refused. ValueError, one line.
+    """
+    window.seek(0)
+    beginning = window.read(BEGINNING)
+    window.seek(0)
+    opener = next((opener for start, opener in COMPRESSED.items() if beginning.startswith(start)), None)
+    if opener is None:
+        return window
     if scratch is None:
         raise ValueError(
             f"{path} is compressed as a whole, so it cannot be read in any order: python -m "
@@ -132,15 +141,19 @@ def _unpacked(window: Window, path: str, opener, scratch: Scratch | None) -> Win
         )
     try:
         with opener(window) as stream:
-            unpacked = scratch.unpack(stream)
+            return scratch.unpack(stream)
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno:  # the disk's
             raise
         raise ValueError(f"{path} was cut short, or is damaged ({error})") from error
+
+
+def _unpacked_tar(window: Window, path: str, scratch: Scratch | None) -> Window:
+    inner = unpacked(window, path, scratch)
     try:
-        tarfile.open(fileobj=unpacked, mode="r:").close()
+        tarfile.open(fileobj=inner, mode="r:").close()
     except tarfile.TarError:
-        kind = kind_of(unpacked.read(512)) or "no archive"
+        kind = kind_of(inner.read(512)) or "no archive"
         raise ValueError(f"{path}: compressed in it is {kind}; expected a tar") from None
-    unpacked.seek(0)
-    return unpacked
+    inner.seek(0)
+    return inner

@@ -59,6 +59,8 @@ BEGINNINGS = (  # of files that are taken for images or archives, and what those
     (b"\xfd7zXZ\0", "an xz file"),
     (b"PK\3\4", "a zip archive"),
     (b"PK\5\6", "a zip archive"),
+    (b"\0\0\x08\3", "an idx file of images (known by a name that ends in images-idx3-ubyte)"),
+    (b"\0\0\x08\1", "an idx file of labels"),
 )
 IMAGE_KINDS = ("a PNG", "a JPEG", "a GIF", "a TIFF", "a WebP", "a HEIF or AVIF")
 HTML = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype|html|head|\?xml)", re.IGNORECASE | re.DOTALL)

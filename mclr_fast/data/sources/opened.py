@@ -1,4 +1,4 @@
-"""The tree of files at a path: a folder's, an archive's, or those of a folder of archives."""
+"""The tree of files at a path: a folder's, an archive's, or those of a folder of archives or of idx files."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import difflib
 import os
 from pathlib import Path
 
-from .archives import archive_tree
+from .archives import archive_tree, unpacked
+from .idx import IdxFile, idx_content, idx_pairs, idx_tree
 from .names import DATASET_JSON, is_archive, is_image, parts_of, without_suffix
 from .stored import DiskFile, OnDisk, Packed, Piece, Scratch, Stored, Window, ZipPiece
 from .tree import Tree
 
 
 def open_tree(path: Path, scratch: Scratch | None = None) -> Tree:
-    """The files at this path. Archives in it are folders, where nothing else holds images.
+    """The files at this path. Archives and idx files in it are folders, where nothing else holds images.
 
     scratch: where what is compressed is unpacked; None: it is refused.
-    Errors    FileNotFoundError or ValueError, one line, for what is neither a folder nor an archive.
+    Errors    FileNotFoundError or ValueError, one line, for what is neither a folder nor an archive, and for
+              idx files that do not go together.
     """
     if path.is_dir():
         tree = Tree()
         _walk(tree, path, "", {}, [])
+    elif idx_content(path.name) and path.is_file():
+        tree = _beside(path)
     elif path.is_file():
         tree = archive_tree(Window(DiskFile(path)), str(path), scratch)
     elif path.exists():
@@ -33,6 +37,21 @@ def open_tree(path: Path, scratch: Scratch | None = None) -> Tree:
         near = ", ".join(difflib.get_close_matches(path.name, siblings))
         raise FileNotFoundError(f"no dataset at {path}" + (f"; near it: {near}" if near else ""))
     _open_inner(tree, str(path), scratch)
+    return tree
+
+
+def _beside(path: Path) -> Tree:
+    """An idx file of images, and of those beside it the one of its labels."""
+    if idx_content(path.name) == "labels":
+        raise ValueError(
+            f"{path} holds labels alone: name the idx file of their images, which lies beside it"
+        )
+    tree = Tree()
+    labels = [entry.name for entry in path.parent.iterdir() if idx_content(entry.name) == "labels"]
+    pair = next(pair for pair in idx_pairs([path.name, *labels]) if pair.images == path.name)
+    for name in (path.name, pair.labels):
+        if name is not None:
+            tree.add(name, OnDisk(path.parent, name))
     return tree
 
 
@@ -68,7 +87,12 @@ def _walk(
 
 
 def _open_inner(tree: Tree, path: str, scratch: Scratch | None) -> None:
-    """Hang the archives of a tree into it, as the folders of their names, unless it holds images itself."""
+    """Hang the archives of a tree into it, as the folders of their names, unless it holds images itself.
+
+    Likewise its idx files.
+    """
+    if not any(is_image(name) for name in tree.files):
+        _open_idx(tree, path, scratch)
     archives = sorted(name for name in tree.files if is_archive(name))
     if archives and any(is_image(name) for name in tree.files):
         tree.archives = [name for name in archives if not _is_dataset(tree.files[name], name)]
@@ -81,6 +105,21 @@ def _open_inner(tree: Tree, path: str, scratch: Scratch | None) -> None:
             raise ValueError(f"{path} holds no images but in archives, and {error}") from error
         _open_inner(inner, f"{path}: {name}", scratch)
         tree.graft(inner, without_suffix(name))
+
+
+def _open_idx(tree: Tree, path: str, scratch: Scratch | None) -> None:
+    for pair in idx_pairs(tree.files):
+        where = f"{path}: {pair.images!r}"
+        if pair.labels is None:
+            raise ValueError(f"{where} holds images, and the idx file of their labels is not beside it")
+        opened = {}
+        for what in ("images", "labels"):
+            name = getattr(pair, what)
+            stored, file = tree.files.pop(name), f"{path}: {name!r}"
+            opened[what] = IdxFile(
+                unpacked(_window(stored, file, scratch), file, scratch), what, file, stored
+            )
+        tree.graft(idx_tree(opened["images"], opened["labels"], where), pair.folder)
 
 
 def _is_dataset(stored: Stored, path: str) -> bool:

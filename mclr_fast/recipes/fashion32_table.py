@@ -1,0 +1,48 @@
+"""The objectives on Fashion-MNIST: all of them on a GPU, three on two cores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mclr_fast.config import RunConfig
+
+from .fashion32 import GPU, Size, fashion32
+from .mnist16_table import ABLATIONS, GRID, Settings
+
+# The grid of the digits, and the control as a method of its own; MCLR's K is 1, 3 or 7.
+EVERY: dict[str, list[Settings]] = {
+    "denoising": [dict(lr=5e-5), dict(lr=1e-4)],
+    **{name: settings for name, settings in GRID.items() if name != "model-guidance"},
+}
+NEGATIVES = {**ABLATIONS[0], "values": [1, 3, 7]}
+COMPARED: dict[str, list[Settings]] = {
+    "mclr": [dict(lr=5e-5), dict(lr=1e-4)],
+    "ccdpo": [dict(lr=1e-4, beta=0.01), dict(lr=1e-4, beta=0.05)],
+    "cca": [dict(lr=1e-4, beta=0.01), dict(lr=1e-4, beta=0.05)],
+}
+
+
+def fashion32_table(size: Size) -> RunConfig:
+    """Each objective at the best of its grid on seed 0, with three seeds, judged on fresh samples.
+
+    In slices with --table-minutes; needs --data and --init.
+    """
+    run = fashion32(size)
+    whole = size is GPU
+    return replace(
+        run,
+        recipe=f"{size.name}-table",
+        eval=replace(run.eval, control="none", best_cfg_scales=(), dial=(), final_samples=0),
+        table={
+            "grid": EVERY if whole else COMPARED,
+            "ablations": [NEGATIVES] if whole else [],
+            "tried": {
+                "num_samples": size.judged // 2,
+                "eval_every": 2 * run.eval.eval_every,
+                "cfg_scales": (),
+            },
+        },
+        table_minutes=20.0,
+        proof_seeds=(0, 1, 2),
+        proof_samples=size.final,
+    )

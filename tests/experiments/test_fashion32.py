@@ -1,0 +1,85 @@
+"""The recipes of Fashion-MNIST: complete runs of two sizes, whose parts fit and whose options are used."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from mclr_fast.experiments.checks import check_options, check_used
+from mclr_fast.experiments.marks import make_marks
+from mclr_fast.experiments.tables.cells import cell_config
+from mclr_fast.experiments.tables.table import every_setting
+from mclr_fast.models import describe, model_from_config
+from mclr_fast.recipes import get_recipe
+from mclr_fast.recipes.mnist16_table import GRID
+
+SIZES = ("fashion32", "fashion32-small")
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "most"), [("fashion32", 2e6, 5e6), ("fashion32-small", 0.5e6, 1e6)]
+)
+def test_the_network_is_of_its_size(size, least, most):
+    """And the base's is the one that fine-tuning expects, for one channel of 32x32 in ten classes."""
+    base, run = get_recipe(f"{size}-base"), get_recipe(size)
+    with torch.device("meta"):
+        net = model_from_config(describe(base.net, base.family))
+    assert least <= sum(parameter.numel() for parameter in net.parameters()) <= most
+    assert base.net == run.net
+    assert (net.img_channels, net.img_resolution, net.label_dim) == (1, 32, 10)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["", "-base", "-proof", "-table"])
+def test_every_recipe_is_a_run(size, kind):
+    """Its name is its own, its options are in range, and nothing of the objective's is unused."""
+    run = get_recipe(size + kind)
+    assert (run.recipe, run.protocol) == (size + kind, "classifier")
+    check_options(replace(run, data="fashion32.zip", init=None if kind == "-base" else "base"), 1)
+    check_used(run, run)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_base_keeps_averages_and_judges_nothing(size):
+    """At least 2M images, a snapshot in every 100,000, labels dropped so that it can be guided."""
+    run = get_recipe(f"{size}-base")
+    assert not run.is_judged and run.train.duration >= 2_000_000
+    assert run.objective.objective == "denoising" and run.objective.label_dropout == 0.1
+    assert (run.train.lr_schedule, run.train.ema) == ("edm2", "power")
+    marks = make_marks(run.train, snapshot_every=run.train.ema_snapshot_every)
+    kept = [0, *(mark.images_seen for mark in marks if mark.snapshot)]
+    gaps = {later - earlier for earlier, later in pairwise(kept)}
+    assert max(gaps) <= 100_000 and kept[-1] == run.train.duration
+
+
+@pytest.mark.parametrize(("size", "final"), [("fashion32", 10_000), ("fashion32-small", 5000)])
+def test_final_rows_are_of_fresh_samples(size, final):
+    """So many, with three training seeds, and of seeds that no evaluation on the way has."""
+    run, proof, table = (get_recipe(size + kind) for kind in ("", "-proof", "-table"))
+    assert run.eval.final_samples == proof.proof_samples == table.proof_samples == final
+    assert proof.proof_seeds == table.proof_seeds == (0, 1, 2)
+    assert run.eval.num_samples < proof.proof_first_seed and table.proof_first_seed == proof.proof_first_seed
+    assert (proof.eval.control, len(run.eval.cfg_scales), len(table.eval.cfg_scales)) == ("all", 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("size", "objectives"),
+    [
+        ("fashion32", {"denoising", *GRID} - {"model-guidance"}),
+        ("fashion32-small", {"mclr", "ccdpo", "cca"}),
+    ],
+)
+def test_every_cell_of_the_table_can_be_run(size, objectives):
+    """K = 1, 3, 7 of MCLR among them on a GPU, judged while trying on fewer samples."""
+    run = replace(get_recipe(f"{size}-table"), data="fashion32.zip", init="base", outdir=Path("out"))
+    settings = every_setting(run.table["grid"], run.table["ablations"])
+    assert {objective for objective, _ in settings} == objectives
+    for objective, options in settings:
+        for tried in (True, False):
+            cell = cell_config(run, objective, options, 0, tried=tried)
+            check_options(cell, 1)
+            assert cell.eval.num_samples == run.eval.num_samples // (2 if tried else 1)
+    tried_k = {options.get("num_negatives") for objective, options in settings if objective == "mclr"}
+    assert size != "fashion32" or tried_k == {None, 1, 3, 7}
