@@ -12,6 +12,8 @@ import json
 import math
 import tempfile
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import floor
@@ -21,6 +23,7 @@ from steps import Setting, TrainerStep, build_nets
 from torch import Tensor
 from torch.nn import functional as F
 
+from mclr_fast import ops
 from mclr_fast.models.edm2.convolution import turned
 
 REPEATS, TRIES = 5, 3
@@ -83,7 +86,10 @@ def forms(batch: int, num_in: int, num_out: int, height: int, width: int, kernel
 
 
 def doubled(batch: int, channels: int, side: int) -> dict:
-    """conv3x3 of a doubled image [B,C,2s,2s], a 2x2 one of [B,C,s,s] with 4C outputs, and what copies."""
+    """conv3x3 of a doubled image [B,C,2s,2s], a 2x2 one of [B,C,s,s] with 4C outputs, and `double_pixels`.
+
+    "double": of the image, before the one; "join": of the other's windows, after it; both passes of each.
+    """
     small, weight = image(batch, channels, side, side), image(channels, channels, 3, 3)
     large, grad = image(batch, channels, 2 * side, 2 * side), image(batch, channels, 2 * side, 2 * side)
     phases = image(4 * channels, channels, 2, 2)
@@ -99,23 +105,17 @@ def doubled(batch: int, channels: int, side: int) -> dict:
         row["phases"][name] = both_modes(lambda m=mask: BACKWARD(grad_phases, small, phases, *args, m))
     flipped = turned(phases)
     row["phases"]["dgrad"]["turned"] = milliseconds(lambda: F.conv2d(grad_phases, flipped))
-    row["upsample"] = milliseconds(lambda: upsampled(small))
-    row["interleave"] = milliseconds(lambda: interleaved(grad_phases))
+    row["double"] = both_passes_of(ops.double_pixels, small, large)
+    row["join"] = both_passes_of(partial(ops.double_pixels, phases=True), grad_phases, large)
     return row
 
 
-def upsampled(x: Tensor) -> Tensor:
-    rows = x.permute(0, 2, 3, 1)[:, :, None, :, None]
-    batch, height, _, width, _, channels = rows.shape
-    return rows.expand(batch, height, 2, width, 2, channels).reshape(batch, 2 * height, 2 * width, channels)
-
-
-def interleaved(y: Tensor) -> Tensor:
-    batch, channels, side = y.shape[0], y.shape[1] // 4, y.shape[2] - 1
-    row, pixel = (side + 1) * 4 * channels, 4 * channels
-    strides = ((side + 1) * row, row, row + 2 * channels, pixel, pixel + channels, 1)
-    view = y.permute(0, 2, 3, 1).as_strided((batch, side, 2, side, 2, channels), strides)
-    return view.reshape(batch, 2 * side, 2 * side, channels)
+def both_passes_of(op: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> dict[str, float]:
+    """Milliseconds of an op of x and of its gradient."""
+    x = x.detach().requires_grad_()
+    out = op(x)
+    backward = milliseconds(lambda: torch.autograd.grad(out, x, grad, retain_graph=True))
+    return {"forward": milliseconds(lambda: op(x)), "backward": backward}
 
 
 def attention(batch: int, heads: int, length: int, depth: int) -> dict:
