@@ -78,7 +78,7 @@ def test_a_run_as_the_recipe_has_it(config, tmp_path, weights, capsys):
         assert text in page, text
     # A model of the run finds its VQVAE, and is judged as the run judged it.
     best = load(tmp_path / "run")
-    assert best.description["judged"]["top_k"] == 8 and best.description["null_label"]
+    assert best.description["sampler"]["top_k"] == 8 and best.description["null_label"]
     capsys.readouterr()
     options = ["--device", "cpu", "--precision", "fp32", "--inception-weights", str(weights["inception"])]
     assert evaluate.main([str(tmp_path / "run"), *options]) == 0
@@ -116,7 +116,7 @@ def test_data_that_do_not_fit_it(config, tmp_path):
     write_tokens(tmp_path / "wide.zip", lambda tokens: tokens + 9)
     for name, message in (
         ("large", r"images are \[3, 64, 64\], and the network's .* are \[3, 48, 48\]"),
-        ("long", r"images of --data .*long.zip are 28, the network's 14"),
+        ("long", r"images of --data .*long.zip are 28, those of --init .*base 14"),
         ("wide", r"hold token \d+, and the network's are 0 to 15"),
     ):
         with pytest.raises(RunError, match=message):
