@@ -196,6 +196,7 @@ def words(run: RunData) -> Iterable[str]:
         "cover. Accuracy: share of samples that a classifier gives the class asked for."
     )
     yield "Network calls: what one sample costs. Real images: held-out ones, scored like samples."
+    yield from judged_by(run)
     if run.guided:
         none = f"{run.guided[0].unguided:g} = none"
         yield f"CFG: the base with classifier-free guidance of that strength ({none}).{_guide(run)}"
@@ -205,6 +206,17 @@ def words(run: RunData) -> Iterable[str]:
         yield "Dial: weights between the base (0) and the kept checkpoint (1), or beyond it."
     if run.control:
         yield "Control: the same base trained on with the denoising loss, for as many images."
+
+
+def judged_by(run: RunData) -> Iterable[str]:
+    """How good the classifier is that was trained to judge, where one was."""
+    for about in (run.summary.protocol or {}).get("protocols", {}).values():
+        if "accuracy" in about:
+            yield (
+                f"The classifier was trained on {about['train_images']:,} real images, and gets "
+                f"{about['accuracy']:.1%} of {about['heldout_images']:,} others right. Features "
+                f"and classes are its ({about['weights'][:12]}): rows that another classifier judged do not compare."
+            )
 
 
 def _guide(run: RunData) -> str:

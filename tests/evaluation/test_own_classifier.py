@@ -6,11 +6,15 @@ import torch
 from zips import write_zip
 
 from mclr_fast import score
+from mclr_fast.config import EvaluateConfig
+from mclr_fast.data.image_files import write_png
 from mclr_fast.evaluation import own_classifier as own
 from mclr_fast.evaluation.extractors.image_classifier import ImageClassifier, seen_size, shrink
-from mclr_fast.evaluation.image_sets import open_images
+from mclr_fast.evaluation.image_sets import class_labels, open_images
 from mclr_fast.evaluation.own_classifier import Plan, Training, own_classifier
 from mclr_fast.evaluation.parts import interleaved, tenth
+from mclr_fast.experiments.one_model.evaluate_model import evaluate
+from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
@@ -33,7 +37,7 @@ def striped(num_images, seed, size=16, channels=1, strength=90):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """A short training, and a cache of its own."""
-    monkeypatch.setattr(own, "TRAINING", Training(usual_images=3000, least_epochs=1, most_epochs=12))
+    monkeypatch.setattr(own, "TRAINING", Training(usual_images=2000, least_epochs=1, most_epochs=12))
     monkeypatch.setenv("MCLR_FAST_CACHE", str(tmp_path / "cache"))
 
 
@@ -129,3 +133,93 @@ def test_any_size(size):
     assert max(net.size) == min(max(size), 64) and net.size == seen_size(size)
     small = shrink(images, net.size)
     assert small.dtype == torch.uint8 and torch.equal(net.see(images)[0], net(small)[0].detach())
+
+
+def refused(**options):
+    with pytest.raises(RunError) as error:
+        evaluate(EvaluateConfig(protocol="classifier", **options), ONE, StopRequest())
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_what_it_cannot_be_trained_on(data, tmp_path):
+    """One line each: no reference, no labels, latents, its classes, other held-out images or sizes."""
+    pixels, labels = striped(60, 0)
+    images = tmp_path / "data.zip"
+    assert "name a data set of them with --ref" in refused(images=images)
+    np.savez(tmp_path / "unlabelled.npz", pixels.transpose(0, 2, 3, 1).repeat(3, axis=3))
+    assert "has no labels, which protocol classifier" in refused(
+        images=images, ref=(str(tmp_path / "unlabelled.npz"),)
+    )
+    (tmp_path / "flat").mkdir()
+    for place, image in enumerate(pixels[:3]):
+        write_png(tmp_path / "flat" / f"{place}.png", image)
+    assert "no dataset.json, so no labels" in refused(images=images, ref=(str(tmp_path / "flat"),))
+    write_zip(tmp_path / "latents.zip", np.zeros((40, 8, 4, 4), np.float32), np.arange(40) % 4)
+    assert "holds latents of 8 channels, not images: name those" in refused(
+        images=images, ref=(str(tmp_path / "latents.zip"),)
+    )
+    for name, given, said in (
+        ("one", np.zeros_like(labels), "has 1 classes, numbered 0 to 0"),
+        (
+            "few",
+            np.minimum(labels + (np.arange(60) < 9), 1 + labels % 3),
+            "images; protocol classifier needs",
+        ),
+        ("many", labels + 997, "numbered 997 to 1000"),
+    ):
+        write_zip(tmp_path / f"{name}.zip", pixels, given)
+        assert said in refused(images=images, ref=(str(tmp_path / f"{name}.zip"),)), name
+    small = striped(60, 0, size=24)
+    write_zip(tmp_path / "larger.zip", *small)
+    write_zip(tmp_path / "more.zip", pixels, labels + 1)
+    ref = (data,)
+    assert "--heldout are 1x24x24, those of the data 1x16x16" in refused(
+        images=images, ref=ref, heldout=str(tmp_path / "larger.zip")
+    )
+    assert "labels of --heldout lie in [1, 4]; the data has classes 0 to 3" in refused(
+        images=images, ref=ref, heldout=str(tmp_path / "more.zip")
+    )
+    assert "judges images (1, 16, 16), these are (1, 24, 24)" in refused(
+        images=tmp_path / "larger.zip", ref=ref
+    )
+    with pytest.raises(RunError, match="classifier stands alone"):
+        score(pixels, data, "classifier,fid")
+    with pytest.raises(RunError, match="--heldout does nothing here"):
+        evaluate(EvaluateConfig(protocol="fid", images=images, heldout=data), ONE, StopRequest())
+
+
+def test_held_out_images_of_ones_own(data, tmp_path):
+    """All of the data is trained on, and compared with; the row says which classifier, and how good."""
+    write_zip(tmp_path / "heldout.zip", *striped(80, 7))
+    write_zip(tmp_path / "fresh.zip", *striped(100, 8))
+    config = EvaluateConfig(
+        protocol="classifier",
+        images=tmp_path / "fresh.zip",
+        ref=(data,),
+        heldout=str(tmp_path / "heldout.zip"),
+        device="cpu",
+    )
+    row = evaluate(config, ONE, StopRequest())
+    about = row["protocols"]["classifier"]
+    assert (about["train_images"], about["heldout_images"]) == (240, 80) and about["accuracy"] > 0.95
+    assert about["reference"]["num_images"] == 240 and row["classifier"] == about["weights"]
+    assert (tmp_path / "data.zip.classifier.npz").exists()  # statistics, kept beside it
+    assert evaluate(config, ONE, StopRequest())["metrics"] == row["metrics"]
+    assert row["fd"] != row["fd_heldout"]
+
+
+def test_classes_are_known_by_their_names(tmp_path):
+    """Of folders a class: a folder of some of them counts, one of others has no accuracy."""
+    pixels, labels = striped(80, 0)
+    for name, classes in (("all", "abcd"), ("some", "bd"), ("other", "xyzw")):
+        for place in range(80):
+            called = "abcd"[labels[place]]
+            called = called if name != "other" else classes[labels[place]]
+            if called in classes:
+                (tmp_path / name / called).mkdir(parents=True, exist_ok=True)
+                write_png(tmp_path / name / called / f"{place}.png", pixels[place])
+    whole, some, other = (open_images(str(tmp_path / name)) for name in ("all", "some", "other"))
+    assert class_labels(some, whole.class_names).tolist() == [1] * 20 + [3] * 20
+    assert class_labels(other, whole.class_names) is None
+    assert class_labels(whole, whole.class_names).tolist() == whole.labels.tolist()
