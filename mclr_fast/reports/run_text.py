@@ -214,8 +214,8 @@ def judged_by(run: RunData) -> Iterable[str]:
         if "accuracy" in about:
             yield (
                 f"The classifier was trained on {about['train_images']:,} real images, and gets "
-                f"{about['accuracy']:.1%} of {about['heldout_images']:,} others right. Features "
-                f"and classes are its ({about['weights'][:12]}): rows that another classifier judged do not compare."
+                f"{about['accuracy']:.1%} of {about['heldout_images']:,} others right. Features are its: "
+                f"rows of another classifier than {about['weights'][:12]} do not compare."
             )
 
 

@@ -1,5 +1,7 @@
 """Protocol `classifier`: what it is trained on, that it is kept and repeats, what its numbers tell."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -223,3 +225,16 @@ def test_classes_are_known_by_their_names(tmp_path):
     assert class_labels(some, whole.class_names).tolist() == [1] * 20 + [3] * 20
     assert class_labels(other, whole.class_names) is None
     assert class_labels(whole, whole.class_names).tolist() == whole.labels.tolist()
+
+
+def test_several_ranks(data, tmp_path, monkeypatch, on_ranks):
+    """The first trains, and all see with what it made: the row is one rank's."""
+    monkeypatch.setattr(own, "TRAINING", Training())
+    write_zip(tmp_path / "fresh.zip", *striped(101, 9))
+    command = ["--images", tmp_path / "fresh.zip", "--ref", data, "--protocol", "classifier"]
+    done = on_ranks(2, "-m", "mclr_fast.evaluate", *command, "--device", "cpu", "--sample-batch", 7)
+    assert done.returncode == 0 and done.stdout.count("training one on") == 1, done.stderr[-2000:]
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    (tmp_path / "data.zip.nine-tenths.classifier.npz").unlink()
+    ours = score(tmp_path / "fresh.zip", data, "classifier", device="cpu")
+    assert theirs["metrics"]["classifier"] == pytest.approx(ours["classifier"], rel=1e-5)
