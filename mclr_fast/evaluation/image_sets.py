@@ -51,9 +51,12 @@ def open_images(path: str, split: str = "train") -> ImageSet:
             return NpzImages(Path(path))
         dataset = open_dataset(path, split)
         if len(dataset.image_shape) == 1:
-            raise ValueError(f"{path} holds tokens, not images")
+            raise ValueError(f"{path} holds tokens, not images: name those that they were made of")
         if dataset.image_shape[0] not in (1, 3):
-            raise ValueError(f"{path} holds latents of {dataset.image_shape[0]} channels, not images")
+            raise ValueError(
+                f"{path} holds latents of {dataset.image_shape[0]} channels, not images: name those that "
+                "they were made of"
+            )
         if isinstance(dataset, EDM2Dataset):
             return DatasetImages(dataset, dataset.fingerprint)
         return ArrayImages(dataset.images(np.arange(len(dataset))), dataset.labels)

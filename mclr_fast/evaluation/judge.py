@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ class Panel:
         measuring = (name for name in self.names if PROTOCOLS[name].measures_fd)
         return self.best_by or next(measuring, self.names[0])
 
+    @cached_property
+    def plan(self) -> Plan | None:
+        """Of the classifier that is trained for them, where one is. RunError for data that none can be of."""
+        return Plan.of(self.sources, self.heldout) if is_trained(self.names) else None
+
     @property
     def protocols(self) -> dict[str, Protocol]:
         """By name, with the neighbours asked for."""
@@ -98,8 +104,7 @@ class Judge:
         """
         protocols, names = panel.protocols, list(panel.names)
         sources, heldout = panel.sources, panel.heldout
-        if is_trained(names):
-            plan = Plan.of(sources, heldout)
+        if (plan := panel.plan) is not None:
             trained = own_classifier(plan, panel.folder, ranks, stop)
             extractors = {trained.name: trained.extractor(ranks.device, plan.class_names)}
             sources, heldout = [plan.reference], plan.heldout

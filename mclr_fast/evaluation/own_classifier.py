@@ -108,10 +108,27 @@ class Plan:
         said = [CLASSIFIER_FORMAT, self.data, self.heldout_data, shape, asdict(TRAINING)]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
+    def places(self, folder: Path | None) -> list[Path]:
+        """The files that keep it: a run's, and the cache's."""
+        folders = [folder] if folder else []
+        return [
+            each / f"{NAME}-{self.key}.safetensors" for each in (*folders, cache_folder() / "classifiers")
+        ]
+
     @property
-    def file_name(self) -> str:
-        """Of the file that keeps it."""
-        return f"{NAME}-{self.key}.safetensors"
+    def num_trained_on(self) -> int:
+        """Images of `train`: the first ones, where they are very many."""
+        return min(len(self.train), TRAINING.max_images)
+
+    def words(self, folder: Path | None) -> str:
+        """For a dry run: what it is, and whether it is there."""
+        kept = next((path for path in self.places(folder) if path.is_file()), None)
+        steps = TRAINING.num_steps(self.num_trained_on)
+        found = f"kept at {kept}" if kept else f"to be trained first, {steps:,} steps, once"
+        return (
+            f"a classifier of {self.num_trained_on:,} images of {self.train.source}, {self.num_classes} "
+            f"classes ({found}); {len(self.heldout):,} held-out images"
+        )
 
 
 @dataclass(frozen=True)
@@ -158,16 +175,10 @@ def own_classifier(plan: Plan, folder: Path | None, ranks: Ranks, stop: StopRequ
 
     All ranks call it. Errors: RunError for images that cannot be read. Interrupted.
     """
-    places = [each / plan.file_name for each in (folder, cache_folder() / "classifiers") if each is not None]
-    with _alone(places[-1], ranks, stop):
+    places = plan.places(folder)
+    with _alone(places[0], ranks, stop):
         made = ranks.on_main(_found_or_trained, plan, places, ranks.device, stop)
     return OwnClassifier(*made)
-
-
-def kept_at(plan: Plan, folder: Path | None = None) -> Path | None:
-    """Where the plan's classifier lies, if it was trained before."""
-    places = (each / plan.file_name for each in (folder, cache_folder() / "classifiers") if each is not None)
-    return next((path for path in places if path.is_file()), None)
 
 
 @contextlib.contextmanager
@@ -233,7 +244,7 @@ def _keep(path: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
 
 def _trained(plan: Plan, device: torch.device, stop: StopRequest) -> tuple[dict[str, Tensor], dict[str, Any]]:
     shape, started = plan.train.image_shape, time.perf_counter()
-    used = min(len(plan.train), TRAINING.max_images)
+    used = plan.num_trained_on
     num_steps = TRAINING.num_steps(used)
     say(
         True,

@@ -55,6 +55,7 @@ FREE = {
 MIN_FREE_BYTES = 64 * 2**20
 DURATION = "train.duration"
 IDENTITY = "identity.json"
+DEPTH = 3  # folders between a table's and its runs', at most
 
 
 def flat(config: RunConfig) -> dict[str, Any]:
@@ -106,6 +107,12 @@ def _is_nobodys(entry: Path) -> bool:
         streams = [Path(os.readlink(f"/proc/self/fd/{number}")) for number in (1, 2)]
         return any(entry.resolve() in (stream, *stream.parents) for stream in streams)
     return False
+
+
+def whole_of(outdir: Path) -> Path:
+    """The folder of the table or proof that a run is part of; of a run by itself its own."""
+    folders = [outdir, *outdir.absolute().parents[:DEPTH]]
+    return next((folder for folder in reversed(folders) if (folder / IDENTITY).exists()), outdir)
 
 
 def lock_of(outdir: Path) -> Path:

@@ -10,6 +10,7 @@ import torch
 from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset, open_dataset
 from mclr_fast.data.sources.class_counts import class_counts
+from mclr_fast.evaluation.protocols import is_trained
 from mclr_fast.methods.need_checks import NeedChecks
 from mclr_fast.models import Model, describe, model_from_config, read_config
 from mclr_fast.models.published import Published, to_download
@@ -19,9 +20,9 @@ from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.memory_table import check_memory, memory_lines
 
 from .checks import check_fit, check_options, data_notes, method_of
-from .claim import flat
+from .claim import flat, whole_of
 from .cost import cost_lines
-from .judging import judging_protocols
+from .judging import check_sees_images, judging_protocols, panel_of
 from .marks import make_marks
 from .new_network import check_network
 
@@ -80,6 +81,7 @@ def dry_run(config: RunConfig) -> str:
         f"learning rate   {train.lr:g} ({train.lr_schedule})",
         f"evaluations     {evaluations:,} a step = {row}",
         f"micro-batches   {-(-own // micro)} a rank of at most {micro} evaluations, {num_ranks} rank(s)",
+        *_judged_lines(config, dataset),
         f"evaluated at    {', '.join(f'{mark:,}' for mark in marks) or 'never'}",
         f"folder          {config.folder}" + (" (exists: resumes)" if config.folder.exists() else ""),
         *(f"downloads       {file}, to {file.place}" for file in dict.fromkeys(downloads.values())),
@@ -112,6 +114,15 @@ def _data_lines(config: RunConfig, dataset: Dataset | None) -> list[str]:
         f"data            {len(dataset):,} images, {counts}",
         *(f"note            {n}" for n in data_notes(config, dataset)),
     ]
+
+
+def _judged_lines(config: RunConfig, dataset: Dataset | None) -> list[str]:
+    """Of a classifier that is trained to judge: on what, and whether it is there."""
+    if dataset is None or not config.is_judged or not is_trained(judging_protocols(config)):
+        return []
+    check_sees_images(config, dataset)
+    panel = panel_of(["classifier"], config.eval, data=config.data, heldout=config.eval.heldout)
+    return [f"judged by       {panel.plan.words(whole_of(config.folder))}"]
 
 
 MODELS = ("reference", "negatives_model")  # options of the objective that name one, beside --init

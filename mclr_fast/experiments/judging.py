@@ -15,13 +15,14 @@ from mclr_fast.data import Dataset
 from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.evaluation.image_sets import open_images
 from mclr_fast.evaluation.judge import Judge, Panel
-from mclr_fast.evaluation.protocols import PROTOCOLS, own_data, protocol_names
+from mclr_fast.evaluation.protocols import PROTOCOLS, is_trained, own_data, protocol_names
 from mclr_fast.models import Model, load
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.precision import name_of
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
+from .claim import whole_of
 from .one_model.ready_model import check_guide, classes_of_seeds, decoder_of, image_shape
 
 RGB_OR_GREY = (1, 3)  # channels of data that can be compared with; latents have more
@@ -87,16 +88,18 @@ class Judging:
         """Checks what needs no loading; dtype: of the networks. RunError, ValueError or OSError."""
         self.config, self.model, self.dtype, self.ranks, self.stop = config, model, dtype, ranks, stop
         self.names = judging_protocols(config)
-        is_image = len(dataset.image_shape) == 3 and dataset.image_shape[0] in RGB_OR_GREY
         options = config.eval
         self.panel = panel_of(
             self.names,
             options,
-            data=config.data if is_image else None,
+            data=config.data if _is_image(dataset) else None,
             heldout=options.heldout,
             neighbors=options.neighbors,
-            folder=config.folder,
+            folder=whole_of(config.folder),
         )
+        if is_trained(self.names):
+            check_sees_images(config, dataset)
+            ranks.on_main(lambda: self.panel.plan and None)  # says what cannot be trained on
         self.called = config.init or "the network"
         self._guided_by: dict[str, Any] | None = None
         if options.gnet:
@@ -156,6 +159,8 @@ class Judging:
         sources = {} if own else {"ref": [_absolute(source) for source in self.panel.sources]}
         optional = {name: getattr(options, name) for name in ("best_by", "vae", "gnet")}
         optional |= {"neighbors": options.neighbors} if own else {}
+        if is_trained(self.names) and options.heldout:
+            optional["heldout"] = _absolute(options.heldout)
         said = {"protocol": self.config.protocol, **counts, **sources, "precision": name_of(self.dtype)}
         return said | {name: value for name, value in optional.items() if value is not None}
 
@@ -171,6 +176,20 @@ class Judging:
         if self._guide is None:
             self._guide = load(self.config.eval.gnet, dtype=self.dtype).to(self.ranks.device)
         return self._guide
+
+
+def check_sees_images(config: RunConfig, dataset: Dataset) -> None:
+    """RunError where protocol classifier would have latents or tokens to see."""
+    if not config.eval.ref and not _is_image(dataset):
+        what = "tokens" if len(dataset.image_shape) == 1 else "VAE latents"
+        raise RunError(
+            f"--data {config.data} holds {what}, and protocol classifier sees images: name those that they "
+            "were made of with --ref."
+        )
+
+
+def _is_image(dataset: Dataset) -> bool:
+    return len(dataset.image_shape) == 3 and dataset.image_shape[0] in RGB_OR_GREY
 
 
 def _absolute(source: str) -> str:

@@ -275,6 +275,7 @@ def words(run: RunData) -> Iterable[tuple[str, str]]:
     yield "Network calls", "what one sample costs"
     if run.rows("real"):
         yield "Real images", "held-out ones, scored like samples: what can be reached"
+    yield from judged_by(run)
     if run.guided:
         none = f"{run.guided[0].unguided:g} = none"
         yield "CFG", f"the base with classifier-free guidance of that strength ({none}).{_guide(run)}"
@@ -284,6 +285,18 @@ def words(run: RunData) -> Iterable[tuple[str, str]]:
         yield "Dial", "weights between the base (0) and the kept checkpoint (1), or beyond it"
     if run.control:
         yield "Control", "the same base trained on with the denoising loss, for as many images"
+
+
+def judged_by(run: RunData) -> Iterable[tuple[str, str]]:
+    """How good the classifier is that was trained to judge, where one was."""
+    for about in (run.summary.protocol or {}).get("protocols", {}).values():
+        if "accuracy" in about:
+            yield (
+                "The classifier",
+                f"was trained on {about['train_images']:,} real images, and gets "
+                f"{about['accuracy']:.1%} of {about['heldout_images']:,} others right; features are its: "
+                f"rows of another classifier than {about['weights'][:12]} do not compare",
+            )
 
 
 def _guide(run: RunData) -> str:

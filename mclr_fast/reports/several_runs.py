@@ -57,6 +57,14 @@ def read_runs(outdirs: Sequence[Path]) -> list[NamedRun]:
             f"{first.name} was judged by {one} and {second.name} by {other}: such numbers do not compare. "
             "Name runs of one protocol."
         )
+    classifiers = {row.classifier: run for run in runs for row in run.run.summary.rows}
+    if len(classifiers) > 1:
+        first, second = list(classifiers.values())[:2]
+        raise ValueError(
+            f"{first.name} and {second.name} were judged by different classifiers (of other data, or trained "
+            "anew elsewhere): such numbers do not compare. Judge their models again, by one: python -m "
+            "mclr_fast.evaluate."
+        )
     return runs
 
 

@@ -15,7 +15,7 @@ from mclr_fast.config import EvaluateConfig
 from mclr_fast.evaluation.evaluator import seen_in_samples
 from mclr_fast.evaluation.image_sets import open_images
 from mclr_fast.evaluation.judge import Judge, Panel
-from mclr_fast.evaluation.protocols import EMBEDDED, own_data, protocol_names
+from mclr_fast.evaluation.protocols import EMBEDDED, is_trained, own_data, protocol_names
 from mclr_fast.evaluation.references import save_reference
 from mclr_fast.evaluation.rows import Kind, Row
 from mclr_fast.models import Model, read_config
@@ -55,10 +55,9 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
     if (config.images is None) == (not config.model):
         raise RunError("name what is judged: a MODEL, or --images, and not both.")
     _check_numbers(config)
-    if "classifier" not in (config.protocol or ""):
-        _refuse(config, ("heldout",), "its images are what --protocol classifier does not train on")
     if config.images is not None:
         names = protocol_names(config.protocol or EMBEDDED)
+        _refuse_heldout(config, names)
         if own_data(names):
             raise RunError(f"{names[0]} judges models; say with --protocol how to judge {config.images}.")
         if config.repeats > 1:
@@ -80,6 +79,7 @@ def evaluate(config: EvaluateConfig, ranks: Ranks, stop: StopRequest) -> dict[st
     say_instead(config, own | judged, "its run" if judged else "its own")
     config = _as_its_run(config, judged)
     names = protocol_names(config.protocol)
+    _refuse_heldout(config, names)
     is_embedded = own_data(names) is not None
     if config.num_samples is None:
         config = dataclasses.replace(config, num_samples=SAMPLES[is_embedded])
@@ -108,6 +108,7 @@ def _as_its_run(config: EvaluateConfig, judged: Mapping[str, Any]) -> EvaluateCo
         said.pop("gnet", None)
     if config.ref or config.data:
         said.pop("ref", None)
+        said.pop("heldout", None)
     unsaid = [name for name in said if getattr(config, name) in (None, ())]
     values = {name: tuple(said[name]) if isinstance(said[name], list) else said[name] for name in unsaid}
     return dataclasses.replace(config, **values)
@@ -119,6 +120,13 @@ def _refuse(config: EvaluateConfig, names: Sequence[str], because: str) -> None:
     for name in names:
         if getattr(config, name) != defaults[name]:
             raise RunError(f"{option_of(name)} does nothing here: {because}.")
+
+
+def _refuse_heldout(config: EvaluateConfig, names: Sequence[str]) -> None:
+    if not is_trained(names):
+        _refuse(
+            config, ("heldout",), "its images are what the classifier of --protocol classifier has not seen"
+        )
 
 
 def _panel(config: EvaluateConfig, names: list[str]) -> Panel:
@@ -157,7 +165,7 @@ def _of_model(config: EvaluateConfig, names: list[str], ranks: Ranks, stop: Stop
             images_seen=ready.model.said.get("images_seen", 0),
             nfe=ready.sampler.nfe,
             samples=len(seeds),
-            metrics=judge.metrics(seen, labels),
+            metrics=judge.metrics(seen, labels if ready.model.facts.num_classes else None),
             chosen_by=judge.chosen_by,
             guidance=ready.sampler.guidance,
             unguided=ready.sampler.unguided,
