@@ -43,9 +43,11 @@ def test_of_a_run_it_is_the_best_model_or_the_final_one(folder):
     for name in ("best", "final-denoising", "final-mclr"):
         shutil.copytree(folder, run / name, ignore=shutil.ignore_patterns("run"))
     assert resolve(folder / "run") == run / "best"
-    for name in ("best", "final-denoising"):
+    for name in ("best", "final-denoising"):  # without evaluations; then without the control
         shutil.rmtree(run / name)
-    assert resolve(folder / "run") == run / "final-mclr"
+        assert resolve(folder / "run") == run / "final-mclr"
+    (run / "final-mclr").rename(run / "final-denoising")
+    assert resolve(folder / "run") == run / "final-denoising"
 
 
 def test_a_model_is_sampled_with_its_own_numbers():
