@@ -78,10 +78,8 @@ def test_a_run_as_the_recipe_has_it(config, tmp_path, weights, capsys):
         assert text in page, text
     # A model of the run finds its VQVAE, and is judged as the run judged it.
     best = load(tmp_path / "run")
-    assert (
-        best.description["sampler"] == {"top_k": 8, "top_p": 0.96, "classes": "random"}
-        and best.description["null_label"]
-    )
+    assert best.description["sampler"] == {"top_k": 8, "top_p": 0.96, "classes": "in turn"}
+    assert best.description["null_label"]
     capsys.readouterr()
     options = ["--device", "cpu", "--inception-weights", str(weights["inception"])]
     assert evaluate.main([str(tmp_path / "run"), *options]) == 0
