@@ -25,6 +25,7 @@ def score(
     reference: Images | list[Images] | None,
     protocol: str,
     *,
+    labels: np.ndarray | Tensor | None = None,
     inception_weights: Path | None = None,
     dinov2_weights: Path | None = None,
     batch_size: int = 64,
@@ -36,18 +37,23 @@ def score(
         images: uint8 [n,C,H,W], grey or RGB; or a path: folder, zip, .npz of them.
         reference: likewise; or the path of a statistics file; or several of these, the first that serves is
             taken; None for protocols that need none.
-        protocol: one or several, "fid,is"; "paper" = "fd-dinov2,pr-inception,is".
+        protocol: one or several, "fid,is"; "paper" = "fd-dinov2,pr-inception,is". "mnist16" has a reference
+            of its own.
+        labels: int64 [n], the classes that images in memory were made for, if accuracy is wanted of a
+            protocol that measures it.
         inception_weights, dinov2_weights: files; None: where torch keeps them.
     Errors    RunError or ValueError, one line, for what cannot be judged.
     """
     names = protocol_names(protocol)
-    if own_data(names):
-        raise ValueError(f"{protocol} judges models: python -m mclr_fast.evaluate MODEL.")
     references = reference if isinstance(reference, list) else [] if reference is None else [reference]
-    judged, ranks, stop = _opened(images), Ranks(device), _NeverStops()
+    own = own_data(names)
+    if own and references:
+        raise ValueError(f"{names[0]} compares with its own digits: give None as the reference.")
+    references = [own] if own else references
+    judged, ranks, stop = _opened(images, labels), Ranks(device), _NeverStops()
     sources = [str(r) if isinstance(r, str | Path) else _opened(r) for r in references]
     weights = {"inception": inception_weights, "dinov2": dinov2_weights}
-    panel = Panel(names, sources, weights=weights)
+    panel = Panel(names, sources, open_images(own, "heldout") if own else None, weights)
     judge = Judge.of(panel, len(judged), judged.image_shape, batch_size, ranks, stop)
     return judge.of_images(judged, batch_size, stop)
 
@@ -61,7 +67,15 @@ class _NeverStops(StopRequest):
         """Installs none."""
 
 
-def _opened(images: Any) -> ImageSet:
+def _opened(images: Any, labels: np.ndarray | Tensor | None = None) -> ImageSet:
     if isinstance(images, str | Path):
+        if labels is not None:
+            raise ValueError(f"labels= are of images in memory; {images} has its own.")
         return open_images(str(images))
-    return ArrayImages(images.cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images))
+    if labels is not None and (len(labels) != len(images) or np.ndim(labels) != 1):
+        raise ValueError(f"labels are {list(np.shape(labels))} for {len(images)} images: give one for each.")
+    return ArrayImages(_array(images), None if labels is None else _array(labels).astype(np.int64))
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)

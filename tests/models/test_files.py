@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mclr_fast.config import EvalConfig
-from mclr_fast.models import Model, load, read_config, save_model, with_sampler
+from mclr_fast.models import Model, load, save_model
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.models.files import resolve
 
@@ -43,9 +43,11 @@ def test_of_a_run_it_is_the_best_model_or_the_final_one(folder):
     for name in ("best", "final-denoising", "final-mclr"):
         shutil.copytree(folder, run / name, ignore=shutil.ignore_patterns("run"))
     assert resolve(folder / "run") == run / "best"
-    for name in ("best", "final-denoising"):
+    for name in ("best", "final-denoising"):  # without evaluations; then without the control
         shutil.rmtree(run / name)
-    assert resolve(folder / "run") == run / "final-mclr"
+        assert resolve(folder / "run") == run / "final-mclr"
+    (run / "final-mclr").rename(run / "final-denoising")
+    assert resolve(folder / "run") == run / "final-denoising"
 
 
 def test_a_model_is_sampled_with_its_own_numbers():
@@ -68,13 +70,16 @@ def test_half_precision_files_become_float32(folder):
 def test_a_saved_model_says_how_it_is_sampled(folder):
     """All numbers: its own, then its family's; a VQVAE is not sampled."""
     edm2 = {"num_steps": 32, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, "classes": "random"}
-    said = {"family": "edm2", "net": ARGUMENTS}
-    save_model(folder / "saved", load(folder).state_dict(), said)
-    assert read_config(folder / "saved")["sampler"] == edm2
-    assert with_sampler(said | {"sampler": {"num_steps": 5}})["sampler"] == edm2 | {"num_steps": 5}
-    var = with_sampler({"family": "var", "net": {}, "sampler": {"top_k": 9}})
-    assert var["sampler"] == {"top_k": 9, "top_p": 0.0, "classes": "in turn"}
-    assert "sampler" not in with_sampler({"family": "vqvae", "net": {}})
+    net = {"family": "edm2", "net": ARGUMENTS}
+    var = {"family": "var", "net": {}, "sampler": {"top_k": 9}}
+    for said, numbers in (
+        (net, edm2),
+        (net | {"sampler": {"num_steps": 5}}, edm2 | {"num_steps": 5}),
+        (var, {"top_k": 9, "top_p": 0.0, "classes": "in turn"}),
+        ({"family": "vqvae", "net": {}}, None),
+    ):
+        save_model(folder / "saved", load(folder).state_dict(), said)
+        assert json.loads((folder / "saved" / "config.json").read_text()).get("sampler") == numbers
 
 
 def test_what_a_run_samples_with_is_what_its_models_say():
