@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 import tyro
 
@@ -48,7 +49,7 @@ def parse_both(arguments: list[str]) -> tuple[RunConfig, RunConfig]:
         DESCRIPTION + "\n".join(f"  {line}" for line in recipe_lines()),
         default=recipe,
     )
-    return with_network_options(config, recipe), recipe
+    return with_network_options(replace(config, recipe=recipe.recipe), recipe), recipe
 
 
 @safe_streams()

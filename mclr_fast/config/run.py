@@ -19,7 +19,8 @@ class RunConfig:
     """One complete run."""
 
     recipe: str
-    """Recipe, one of those above: the defaults shown here are its own."""
+    """Recipe, one of those above, or your own FILE.py:FUNCTION, whose code is run: its defaults are shown."""
+    recipe_file: Hidden[str | None] = None
     outdir: Path | None = None
     """Where the run writes; default runs/<recipe>. An unfinished run there is resumed."""
     seed: int = 0

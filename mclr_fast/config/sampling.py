@@ -81,7 +81,7 @@ class SampleConfig(HeunConfig):
     seeds: str = "0-15"
     """Sampling seeds, like 0-15 or 1,2,5-10; one that is named twice is sampled once."""
     labels: str = ""
-    """Classes, used in turn, like 3 or 0-9; default: the model's way, drawn by seed or all in turn."""
+    """Classes, used in turn, like 3, 0-9 or cat,dog; default: the model's way, by seed or all in turn."""
     balance: bool = False
     """All classes (or --labels) in turn, each as often as any other."""
     guidance: float | None = None

@@ -52,7 +52,7 @@ class Evaluator:
 
     Args:
         judge: of the samples; config: the sampler's options, how many noises the grid has.
-        seeds: of the samples; labels int64 [n]: their classes, of num_classes.
+        seeds: of the samples; labels int64 [n]: their classes, of those that the model was trained with.
         model: of the networks' kind; decode: its x -> uint8 images [b,C,H,W].
         folder: where evaluations are kept; objective: what the run trains with (older files do not say which
             of their rows is the trained model's).
@@ -64,7 +64,7 @@ class Evaluator:
     config: EvalConfig
     seeds: Sequence[int]
     labels: Tensor
-    num_classes: int
+    classes: Sequence[int]
     model: Model
     decode: Callable[[Tensor], Tensor]
     folder: Path
@@ -76,8 +76,8 @@ class Evaluator:
 
     def __post_init__(self):
         self.grid_seeds = list(self.seeds[: self.config.grid_noises])
-        shown = max(min(self.num_classes, GRID_CLASSES), 1)
-        self.grid_classes = [place * self.num_classes // shown for place in range(shown)]
+        shown = min(len(self.classes), GRID_CLASSES)
+        self.grid_classes = [self.classes[place * len(self.classes) // shown] for place in range(shown)]
 
     def choose_grid_seeds(self, base: nn.Module) -> None:
         """Grid noises: the first seed, and of the first 20 those where `base` is least class-specific.
@@ -86,14 +86,14 @@ class Evaluator:
         seeds. So the grid shows an ordinary noise and one where there is something to mend, and nobody picks.
         """
         classifier = self.judge.kept_features  # its logits are of the classes
-        if classifier is None or self.num_classes > GRID_CLASSES:
+        if classifier is None or len(self.classes) > GRID_CLASSES:
             return
         pool = list(self.seeds[:GRID_POOL])
         seen = self._see(self._sampler(base, None), *self._each_class(pool), "noises of the grid")[classifier]
 
         def hardest() -> list[int]:
             probs = seen.logits.softmax(dim=1).unflatten(0, (len(pool), -1))
-            own_class = probs.diagonal(dim1=1, dim2=2).mean(dim=1)
+            own_class = probs[:, range(len(self.grid_classes)), self.grid_classes].mean(dim=1)
             return [pool[i] for i in own_class.argsort(stable=True).tolist() if pool[i] != pool[0]]
 
         self.grid_seeds = [pool[0], *self.ranks.on_main(hardest)][: self.config.grid_noises]
@@ -239,7 +239,7 @@ class Evaluator:
         }
 
     def _in_turn(self) -> Tensor:
-        return torch.arange(len(self.seeds)) % max(self.num_classes, 1)
+        return torch.tensor(self.classes)[torch.arange(len(self.seeds)) % len(self.classes)]
 
     def _sampler(self, net: nn.Module, guidance: float | None) -> Sampler:
         guide = None if guidance is None or self.guide is None else self.guide()

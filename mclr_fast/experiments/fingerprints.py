@@ -122,7 +122,13 @@ def _folder(path: str) -> Fingerprint:
     return {p.name: _file(str(p)) for p in sorted(folder.iterdir()) if p.is_file() and p.name[0] != "."}
 
 
+def _recipe(name: str) -> Fingerprint:
+    """Of a user's own recipe, FILE.py:FUNCTION: its file."""
+    return _file(name.rpartition(":")[0])
+
+
 LOOKS: Mapping[str, Callable[[str], Fingerprint]] = {
+    "recipe_file": _recipe,
     "data": _images,
     "init": model_identity,
     "objective.reference": model_identity,

@@ -126,7 +126,7 @@ class Judging:
             config=self.config.eval,
             seeds=seeds,
             labels=torch.tensor(classes_of_seeds(self.model, seeds, self.ranks)),
-            num_classes=self.model.facts.num_classes,
+            classes=self.model.classes.trained or [0],
             model=self.model,
             decode=self._decode,
             folder=folder,

@@ -26,6 +26,7 @@ from mclr_fast.models import (
     resolve,
     weights_file,
 )
+from mclr_fast.models.classes import SAID, Classes
 from mclr_fast.models.on_hub import pinned
 from mclr_fast.reports.grid import GridEntry, write_grid
 from mclr_fast.reports.run_page import write_report
@@ -79,6 +80,7 @@ class Run:
             loading = (config.loader, config.loader_threads, ranks.device)
             self.dataset = open_dataset(config.data, "train", *loading)
             check_fit(config, self.dataset, self.model)
+            self._know_the_classes()
             self.base = self._build()
             self.needs = NeedMaker(config, self.description, self.dataset, ranks, stop)
             dtype = self.model.family.dtype(self.base)
@@ -178,6 +180,17 @@ class Run:
             said["sampler"]["classes"] = "in turn"
         return describe(config.net, config.family, **said)
 
+    def _know_the_classes(self) -> None:
+        """Which are trained, and their names, from the data: a network that begins here has no others."""
+        labels, names = self.dataset.labels, self.dataset.class_names
+        if self.config.init:
+            own, self.notes = self.model.classes.and_data(labels, names)
+        else:
+            own, self.notes = Classes.of_data(labels, names, self.model.facts.num_classes), []
+        others = {name: value for name, value in self.description.items() if name not in SAID}
+        self.description = others | own.said()
+        self.model = Model.of(self.description)
+
     def _build(self) -> nn.Module:
         """The network to train, on the CPU: --init's, or a new one from the run's seed."""
         overrides = net_overrides(self.config.train, self.ranks.device)
@@ -225,7 +238,7 @@ class Run:
     def _description_of(self, plan: Plan) -> dict[str, Any]:
         """The config.json of an arm's models: also how they are sampled, and what they were made of."""
         said = self.description
-        inherited = ("licence", "source", "null_label")
+        inherited = ("licence", "source", "null_label", *SAID)
         origin = {key: said[key] for key in inherited if key in said}
         origin["sampler"] = self.model.sampler_defaults
         if self.judging is not None:
@@ -271,6 +284,7 @@ class Run:
             comparison=compared,
             grid_seeds=judge and judge.grid_seeds,
             grid_classes=judge and judge.grid_classes,
+            grid_names=judge and [self.model.classes.names[number] for number in judge.grid_classes],
             protocol=judge and judge.description(),
             versions=versions(self.ranks.device, self.base_sha256),
             command=command(self.ranks.size),
@@ -299,7 +313,7 @@ class Run:
             f"{length_words(self.config, len(self.dataset))}. Folder: {self.outdir}",
         )
         notes = [self.config.note] if self.config.note else []
-        for note in [*notes, *data_notes(self.config, self.dataset)]:
+        for note in [*notes, *self.notes, *data_notes(self.config, self.dataset)]:
             self.watch.say(f"note: {note}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mclr_fast.data import Codec, Dataset, open_dataset
@@ -28,11 +29,12 @@ def write_samples(
 ) -> None:
     """Sample and write an EDM2 zip at `path`, in the format of the data set `like`.
 
-    Sample i has seed first_seed + i and class i mod the number of classes of `like`. Latents are written
+    Sample i has seed first_seed + i and the i-th class of `like` in turn. Latents are written
     as posteriors without spread, so that reading them gives the sample. Rank 0 writes them as they are made:
     it holds one batch of every rank.
     """
-    labels = torch.arange(num_samples) % like.num_classes
+    classes = torch.from_numpy(np.unique(like.labels))
+    labels = classes[torch.arange(num_samples) % len(classes)]
     batches = generate(
         sampler,
         range(first_seed, first_seed + num_samples),

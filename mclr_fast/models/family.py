@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mclr_fast.data import Codec, Dataset
 
+from .classes import Classes
 from .rows import Rows
 from .step_weights import ParameterWeights, StepWeights
 
@@ -229,6 +230,11 @@ class Model:
     def facts(self) -> Facts:
         """As `Family.facts`."""
         return self.family.facts(self.arguments)
+
+    @cached_property
+    def classes(self) -> Classes:
+        """Those it was trained with, and their names. ValueError where config.json has no such."""
+        return Classes.of(self.said, self.facts.num_classes)
 
     @property
     def null_label(self) -> bool:

@@ -18,6 +18,7 @@ from .images import Asked, images, images_base
 from .mnist16 import mnist16, mnist16_autoguidance, mnist16_base, mnist16_cfgrl, mnist16_proof
 from .mnist16_table import mnist16_table
 from .mnist16_var import mnist16_var, mnist16_var_base, mnist16_var_table
+from .own_file import is_own_file, own_recipe
 from .var import DEPTHS
 from .var import finetune as finetune_var
 
@@ -63,10 +64,14 @@ def recipe_lines() -> list[str]:
 
 
 def get_recipe(name: str, asked: Asked | None = None) -> RunConfig:
-    """The named run, for what a command line asks. ValueError with the nearest names for an unknown one.
+    """The named run, for what a command line asks; FILE.py:FUNCTION is a user's own, whose code is run.
+
+    ValueError with the nearest names for an unknown one.
 
     Errors    ValueError, OSError too for data that cannot be read, of a recipe that follows them.
     """
+    if is_own_file(name):
+        return own_recipe(name)
     if name not in RECIPES:
         nearest = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.3) or list(RECIPES)
         raise ValueError(f"no recipe {name!r}; nearest: {', '.join(nearest)}.")

@@ -10,7 +10,7 @@ import numpy as np
 
 from mclr_fast.config import EvalConfig, ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.data import Dataset, open_dataset
-from mclr_fast.evaluation.protocols import PROTOCOLS
+from mclr_fast.evaluation.parts import MAX_CLASSES
 from mclr_fast.models.codecs import codec_for
 from mclr_fast.models.edm2.presets import PRESETS
 from mclr_fast.models.edm2.sizes import network_of
@@ -109,7 +109,7 @@ def images_base(asked: Asked | None = None) -> RunConfig:
             checkpoint_every=duration // 16,
             log_every=duration // 256 // batch_size * batch_size,
         ),
-        eval=_judged(asked, facts, duration // 8),
+        eval=_judged(asked, facts, duration // 4),
     )
 
 
@@ -143,9 +143,9 @@ def images(asked: Asked | None = None) -> RunConfig:
             facts,
             duration // 8,
             control="last",
-            cfg_scales=(1.1, 1.25, 1.5, 2.0),
-            best_cfg_scales=(1.1, 1.25),
-            dial=(0.5, 0.75, 1.25),
+            cfg_scales=(1.1, 1.25, 1.5, 2.0) if asked.on_gpu else (1.25, 1.5),
+            best_cfg_scales=(1.1, 1.25) if asked.on_gpu else (),
+            dial=(0.5, 0.75, 1.25) if asked.on_gpu else (),
             patience=3,
         ),
     )
@@ -186,7 +186,7 @@ def _protocol(asked: Asked, facts: DataFacts) -> str | None:
     if asked.protocol is not None:
         return asked.protocol
     can = facts.is_pixels and facts.num_classes > 1 and facts.rarest >= ENOUGH
-    return CLASSIFIER if can and CLASSIFIER in PROTOCOLS else None
+    return CLASSIFIER if can and facts.num_classes <= MAX_CLASSES else None
 
 
 def _judged(asked: Asked, facts: DataFacts, every: int, **compared) -> EvalConfig:
@@ -194,5 +194,5 @@ def _judged(asked: Asked, facts: DataFacts, every: int, **compared) -> EvalConfi
     sampler = dict(num_steps=18, sample_batch=250 if facts.shape[1] <= 64 else 64)
     if _protocol(asked, facts) is None:
         return EvalConfig(**sampler)
-    num_samples = 5000 if asked.on_gpu else 1000
+    num_samples = 5000 if asked.on_gpu else 500
     return EvalConfig(eval_every=every, num_samples=num_samples, **sampler, **compared)

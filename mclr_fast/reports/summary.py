@@ -74,7 +74,7 @@ class Summary:
         skipped_batches: by arm; classifier: how good the noise-conditional one is, where there is one.
         comparison: FD(best) - FD(other) with its interval, by the other's name.
         final: rows of more samples, of seeds that chose nothing, to compare with other work's.
-        grid_seeds, grid_classes: of the same-noise grid.
+        grid_seeds, grid_classes, grid_names: of the same-noise grid; the names are its classes'.
         protocol: what the rows were measured with: only rows with the same one compare.
         command: what was typed to start it; None where a program did.
         proof: one entry a seed, where it is a proof; its rows are the judged ones of all seeds.
@@ -100,6 +100,7 @@ class Summary:
     final: Sequence[Row] = ()
     grid_classes: Sequence[int] | None = None
     command: str | None = None
+    grid_names: Sequence[str] | None = None
 
     def of(self, *kinds: Kind) -> list[Row]:
         """The rows of these kinds, in the order of the run."""
@@ -132,7 +133,7 @@ class Summary:
             "proof": [SeedResult.from_json(entry) for entry in content.get("proof", ())],
         }
         plain = cls.__dataclass_fields__.keys() - typed.keys()
-        content = {"command": None, **content}
+        content = {"command": None, "grid_names": None, **content}
         return cls(**{name: content[name] for name in plain}, **typed)
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from .errors import RunError
 
+RENAMED = {"recipe_file": "--recipe", "net_options": "--net"}  # fields whose option has another name
+
 
 def option_of(name: str) -> str:
     """A field of the configuration as the command line has it: num_negatives -> --num-negatives."""
-    return "--" + name.replace("_", "-")
+    return RENAMED.get(name) or "--" + name.replace("_", "-")
 
 
 def given(arguments: Sequence[str] | None) -> list[str]:

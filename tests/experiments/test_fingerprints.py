@@ -327,10 +327,18 @@ def test_every_option_that_names_files_is_looked_at(run_config, files, tmp_path)
     ref = (str(tmp_path / "fid.npz"), str(files / "data.zip"))
     options = {"heldout": str(files / "data.zip"), "gnet": str(files / "base"), "vae": str(tmp_path / "vae")}
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, ref=ref, **options))
+    (tmp_path / "mine.py").write_text("")
+    config = dataclasses.replace(config, recipe_file=f"{tmp_path / 'mine.py'}:run")
     found = fingerprints(config)
     assert found.keys() == set(LOOKS)
     known = {name for name in found if is_known(found[name])}
-    assert known == {"data", "init", "objective.positives", *(f"eval.{n}" for n in ("ref", *options))}
+    assert known == {
+        "recipe_file",
+        "data",
+        "init",
+        "objective.positives",
+        *(f"eval.{n}" for n in ("ref", *options)),
+    }
     for name, path in (("eval.vae", tmp_path / "vae" / "weights.bin"), ("eval.ref", tmp_path / "fid.npz")):
         path.write_bytes(b"2" * 100)
         assert difference(found[name], fingerprints(config)[name]) in (["contents"], ["weights.bin"])

@@ -67,8 +67,8 @@ FAULTS = [
     (
         "a model's samples labelled in blocks, not in turn",
         "methods/model_samples.py",
-        "torch.arange(num_samples) % like.num_classes",
-        "torch.arange(num_samples) * like.num_classes // num_samples",
+        "torch.arange(num_samples) % len(classes)",
+        "torch.arange(num_samples) * len(classes) // num_samples",
         "methods/test_model_samples.py",
     ),
     (

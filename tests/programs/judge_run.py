@@ -115,7 +115,7 @@ def judge_of(folder, ranks, decode, **options):
     judge = Judge.of(panel, SAMPLES, SHAPE, BATCH, ranks, stop)
     config = EvalConfig(num_samples=SAMPLES, sample_batch=BATCH, grid_noises=2, **options)
     seeds, labels = range(100, 100 + SAMPLES), torch.arange(SAMPLES) % CLASSES
-    places = (seeds, labels, CLASSES, Noise(), decode, folder)
+    places = (seeds, labels, range(CLASSES), Noise(), decode, folder)
     return Evaluator(judge, config, *places, "mclr", ranks, stop)
 
 

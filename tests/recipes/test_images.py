@@ -1,12 +1,18 @@
 """Recipes `images-base` and `images`: networks and numbers follow the data and the device."""
 
+import json
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from zips import write_zip
 
-from mclr_fast import train
+from mclr_fast import generate, sample, train
+from mclr_fast.data import open_dataset
+from mclr_fast.models import read_config
 from mclr_fast.recipes import Asked, get_recipe
 from mclr_fast.recipes.images import base_duration, default_batch, default_size, tuning_steps
 
@@ -193,3 +199,45 @@ def test_tokens_are_for_other_recipes(tmp_path, refused):
     write_zip(tmp_path / "tokens.zip", np.zeros((4, 30), np.int16), np.arange(4) % 2)
     line = refused("--recipe", "images-base", "--data", str(tmp_path / "tokens.zip"))
     assert "the data are tokens" in line and "--recipe var-d16" in line
+
+
+def test_class_names_and_trained_classes_travel_to_the_samples(photos, tmp_path, capsys, monkeypatch):
+    """From the data's folders to config.json of base and fine-tuned model, and to --labels."""
+    monkeypatch.chdir(tmp_path)
+    data, named = photos(labels=LABELS), tmp_path / "named.zip"
+    with zipfile.ZipFile(data) as source, zipfile.ZipFile(named, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "dataset.json":
+                content = json.dumps({**json.loads(content), "class_names": ["cat", "dog", "newt"]})
+            target.writestr(name, content)
+    short = ["--data", str(named), "--duration", "16", "--batch-size", "8", *CPU]
+    assert train.main(["--recipe", "images-base", "--net", "label_dim=5", *short]) == 0
+    tuning = ["--init", "runs/images-base", "--num-negatives", "1", *short]
+    assert train.main(["--recipe", "images", *tuning]) == 0
+    for run in ("runs/images-base", "runs/images"):
+        said = read_config(run)
+        assert said["class_names"] == ["cat", "dog", "newt", "3", "4"]
+        assert said["trained_classes"] == [0, 1, 2]
+    capsys.readouterr()
+
+    def sampled(*options):
+        code = sample.main(
+            ["runs/images", "--seeds", "0-5", "--num-steps", "2", "--out", "s.zip", *CPU, *options]
+        )
+        found = open_dataset("s.zip").labels.tolist() if code == 0 else None
+        Path("s.zip").unlink(missing_ok=True)
+        return found or capsys.readouterr().err
+
+    assert sampled("--balance") == [0, 1, 2, 0, 1, 2]
+    assert set(sampled()) <= {0, 1, 2}  # drawn by seed, of those that were trained
+    assert sampled("--labels", "newt,cat") == [2, 0, 2, 0, 2, 0]
+    assert sampled("--labels", "Dog,2") == [1, 2, 1, 2, 1, 2]
+    assert "--labels: no class is called 'dgo'; nearest: dog." in sampled("--labels", "cat,dgo")
+    line = sampled("--labels", "2-3")
+    assert "--labels 2-3: class 3 was never trained; the model's are 0 cat, 1 dog, 2 newt." in line
+    assert "--labels 5: the model knows 0 to 4." in sampled("--labels", "5")
+    assert torch.equal(
+        generate("runs/images", [1], ["newt"], num_steps=2, device="cpu"),
+        generate("runs/images", [1], 2, num_steps=2, device="cpu"),
+    )

@@ -151,12 +151,18 @@ def check_guide(gnet: str, name: str, model: Model) -> Model:
     return guide
 
 
-def parse_integers(text: str) -> list[int]:
-    """The integers of a list like "1,2,5-10". ValueError for anything else, and for more than MAX_SAMPLES."""
+def parse_integers(text: str, named: Callable[[str], int] | None = None) -> list[int]:
+    """The integers of a list like "1,2,5-10"; named: those of parts that are no integers, by their names.
+
+    Errors    ValueError for anything else, and for more than MAX_SAMPLES.
+    """
     shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
     numbers: list[int] = []
     for part in text.split(","):
         found = SPAN.fullmatch(part.strip())
+        if named is not None and found is None:
+            numbers.append(named(part.strip()))
+            continue
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
         if last < first:
             raise ValueError(f"{shown!r} is no list of integers like 0-15 or 1,2,5-10.")
@@ -175,13 +181,9 @@ def classes_of(model: Model, num_seeds: int, labels: str = "", balance: bool = F
     """
     facts = model.facts
     try:
-        classes = parse_integers(labels) if labels else range(max(facts.num_classes, 1))
+        classes = _asked(model, labels) if labels else model.classes.trained or [0]
     except ValueError as error:
         raise RunError(f"--labels: {error}") from error
-    if labels and facts.num_classes == 0:
-        raise RunError(f"--labels {labels}: the model has no classes: leave --labels out.")
-    if max(classes) >= max(facts.num_classes, 1):
-        raise RunError(f"--labels {labels}: the model knows 0 to {facts.num_classes - 1}.")
     if balance and num_seeds % len(classes):
         raise RunError(
             f"--balance: {num_seeds} seeds do not divide evenly over {len(classes)} classes: give a multiple."
@@ -192,9 +194,30 @@ def classes_of(model: Model, num_seeds: int, labels: str = "", balance: bool = F
     return [classes[place % len(classes)] for place in range(num_seeds)]
 
 
+def _asked(model: Model, labels: str) -> list[int]:
+    """The classes that --labels names, by number or by name. ValueError or RunError for those it lacks."""
+    known, num_classes = model.classes, model.facts.num_classes
+    one = labels in known.names  # a name with a comma in it
+    numbers = (
+        [known.number(labels)] if one else parse_integers(labels, known.number if known.have_names else None)
+    )
+    if num_classes == 0:
+        raise RunError(f"--labels {labels}: the model has no classes: leave --labels out.")
+    if max(numbers) >= num_classes:
+        raise RunError(f"--labels {labels}: the model knows 0 to {num_classes - 1}.")
+    for number in numbers:
+        if number not in known.trained:
+            raise RunError(
+                f"--labels {labels}: class {known.word(number)} was never trained; {known.known()}."
+            )
+    return numbers
+
+
 def drawn_classes(model: Model, seeds: Sequence[int]) -> list[int]:
-    """The class that each seed draws, as EDM2 does."""
-    return seeded_labels(seeds, model.facts.shape, model.facts.num_classes).tolist()
+    """The class that each seed draws, as EDM2 does; of those that were trained."""
+    classes = model.classes.trained
+    drawn = seeded_labels(seeds, model.facts.shape, len(classes)).tolist()
+    return [classes[place] for place in drawn] if classes else drawn
 
 
 def classes_of_seeds(

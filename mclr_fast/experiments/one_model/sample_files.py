@@ -74,16 +74,16 @@ def sheet_path(outdir: Path) -> Path:
 def generate(
     model: str | Path | nn.Module,
     seeds: Iterable[int],
-    labels: int | Sequence[int] | None = None,
+    labels: int | str | Sequence[int | str] | None = None,
     *,
     device: str | torch.device | None = None,
     **options: Any,
 ) -> Tensor:
     """Sample a model in this process -> uint8 images [n,C,H,W], on the CPU; a seed gives the door's image.
 
-    Args: model: a path or name, or what `load` gave; labels: classes, used in turn; None: the model's way,
-        drawn by seed or all in turn. device: default: the loaded model's, else cuda where there is one.
-        options: those of `python -m mclr_fast.sample`: guidance, gnet, num_steps, strength, vae, ...
+    Args: model: a path or name, or what `load` gave; labels: classes by number or name, used in turn; None:
+        the model's way, drawn by seed or all in turn. device: default: the loaded model's, else cuda where
+        there is one. options: those of `python -m mclr_fast.sample`: guidance, gnet, num_steps, ...
     Errors    RunError or ValueError, one line.
     """
     net = model if isinstance(model, nn.Module) else None
@@ -93,7 +93,8 @@ def generate(
         own = "cuda" if torch.cuda.is_available() else "cpu"
         device = own if net is None else next(net.parameters()).device
     seeds = list(seeds)
-    chosen = [labels] if isinstance(labels, int) else [] if labels is None else [int(c) for c in labels]
+    chosen = [labels] if isinstance(labels, int | str) else [] if labels is None else list(labels)
+    chosen = [label if isinstance(label, str) else int(label) for label in chosen]
     name = "the model" if net is not None else str(model)
     config = SampleConfig(model=name, labels=",".join(map(str, chosen)), **options)
     ready = ready_model(config, torch.device(device), net)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +30,8 @@ def draw_grid(run: RunData, noise: int, entries: Sequence[GridEntry], suffix: st
     tiles = [_row_of_tiles(entry.images[noise]) for entry in entries]
     height, width = tiles[0].shape[:2]
     num_classes = len(entries[0].images[noise])
-    classes = [str(each) for each in run.summary.grid_classes or range(num_classes)]
+    classes = list(run.summary.grid_classes or range(num_classes))
+    names = dict(zip(classes, run.summary.grid_names or map(str, classes), strict=True))
     seeds = run.summary.grid_seeds or ()
     seed = f" (seed {seeds[noise]})" if noise < len(seeds) else ""
     fig = Figure(figsize=(WIDTH, 0.6 + len(tiles) * (0.55 + WIDTH * height / width)), layout="constrained")
@@ -42,9 +43,9 @@ def draw_grid(run: RunData, noise: int, entries: Sequence[GridEntry], suffix: st
         ax.spines[:].set_visible(False)
         ax.set_yticks([])
         ax.tick_params(length=0)
-        ax.set_xticks(middles, classes if entry.verdicts is None else [""] * num_classes)
+        ax.set_xticks(middles, names.values() if entry.verdicts is None else [""] * num_classes)
         if entry.verdicts is not None:
-            _write_verdicts(ax, middles, entry.verdicts[noise], classes)
+            _write_verdicts(ax, middles, entry.verdicts[noise], names)
         _title(ax, entry, run.is_kept(entry))
     marked = [_words(entry, run.is_kept(entry)) for entry in entries]
     alt = f"Samples from one initial noise for {num_classes} classes, by {'; '.join(marked)}."
@@ -63,17 +64,17 @@ def _words(entry: GridEntry, is_kept: bool) -> str:
     )
 
 
-def _write_verdicts(ax: Axes, middles: np.ndarray, found: np.ndarray, classes: Sequence[str]) -> None:
+def _write_verdicts(ax: Axes, middles: np.ndarray, found: np.ndarray, names: Mapping[int, str]) -> None:
     """A tick where the classifier finds the class asked for, else which it finds."""
     ax.set_xticks(
         middles,
         [
-            f"{asked} \u2713" if str(seen) == asked else f"{asked} \u2192 {seen}"
-            for asked, seen in zip(classes, found, strict=True)
+            f"{name} \u2713" if seen == asked else f"{name} \u2192 {names.get(int(seen), seen)}"
+            for (asked, name), seen in zip(names.items(), found, strict=True)
         ],
     )
-    for text, asked, seen in zip(ax.get_xticklabels(), classes, found, strict=True):
-        is_right = str(seen) == asked
+    for text, asked, seen in zip(ax.get_xticklabels(), names, found, strict=True):
+        is_right = seen == asked
         text.set(
             color=MUTED if is_right else TRAINED, fontweight="normal" if is_right else "bold", fontsize=9
         )
