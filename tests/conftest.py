@@ -152,6 +152,7 @@ def run_config(files, tiny):
 
     def make(outdir, objective="mclr", train=(), **options):
         settings = {"duration": 6 * tiny.BATCH, "batch_size": tiny.BATCH, "lr": 1e-3, "precision": "fp32"}
+        settings["milestone_every"] = 0
         return RunConfig(
             recipe="tiny",
             outdir=files / outdir,

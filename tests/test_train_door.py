@@ -31,7 +31,7 @@ NET = dict(
     logvar_channels=8,
 )
 BATCH = 8
-QUIET = ["--eval-every", "0", "--control", "none", "--device", "cpu"]
+QUIET = ["--eval-every", "0", "--control", "none", "--milestone-every", "0", "--device", "cpu"]
 SMALL = [*QUIET, "--batch-size", str(BATCH), "--duration", str(6 * BATCH), "--log-every", "1"]
 LONG = [*SMALL, "--duration", "400"]
 

@@ -40,6 +40,7 @@ FREE = {
     "train.micro_batch",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.milestone_every",
     "train.log_every",
     "train.ema_snapshot_every",
     "eval.sample_batch",
