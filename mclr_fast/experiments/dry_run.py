@@ -15,24 +15,31 @@ from mclr_fast.models import Model, describe, model_from_config, read_config
 from mclr_fast.models.published import Published, to_download
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.launch import launched
+from mclr_fast.runtime.ranks import choose_device
 from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.memory_table import check_memory, memory_lines
+from mclr_fast.training.optimizer import check_optimizer
 
 from .checks import check_fit, check_options, data_notes, method_of
-from .claim import flat
+from .claim import check_outdir, flat
 from .cost import cost_lines
-from .judging import judging_protocols
+from .fingerprints import fingerprints
+from .judging import judging_protocols, run_guide, run_panel
 from .marks import make_marks
+from .proof import check_comparable
 
 
 def dry_run(config: RunConfig) -> str:
-    """Lines to print. RunError for what a run would refuse, as far as options and headers show it.
+    """Lines to print. RunError for what a run would refuse, as far as options, headers and folders show it.
 
     Nothing is downloaded: a model that would be is told of, and taken for what the recipe expects of it.
+    Files that are not named yet (`check_named`) are done without.
     """
-    num_ranks = launched().size
+    place = launched()
+    num_ranks, device = place.size, choose_device(config.device, place)
     check_options(config, num_ranks, need_files=False)
-    options = flat(config)
+    check_optimizer(config.train.optimizer, device)
+    options, asked = flat(config), config
     try:
         downloads = _downloads(config)
         config = _without(config, downloads)
@@ -48,6 +55,12 @@ def dry_run(config: RunConfig) -> str:
         NeedChecks(config, description, dataset).check()
         if config.is_judged:
             judging_protocols(config)
+            if dataset is not None:
+                run_panel(config, dataset)
+            run_guide(config, model)
+        if asked.proof_seeds and asked.init and not asked.table:
+            check_comparable(asked)
+        check_outdir(config.folder, asked, lambda: fingerprints(config, dataset), may_grow=not config.table)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise RunError(str(error)) from error
     train, objective = config.train, config.objective
@@ -111,4 +124,10 @@ def _downloads(config: RunConfig) -> dict[str, Published]:
 def _without(config: RunConfig, absent: Mapping[str, Published]) -> RunConfig:
     """The run without these options: what cannot be read yet is not checked."""
     objective = replace(config.objective, **{name: None for name in MODELS if name in absent})
-    return replace(config, objective=objective, init=None if "init" in absent else config.init)
+    options = replace(
+        config.eval,
+        gnet=None if "gnet" in absent else config.eval.gnet,
+        ref=tuple(text for i, text in enumerate(config.eval.ref) if f"ref {i}" not in absent),
+    )
+    init = None if "init" in absent else config.init
+    return replace(config, objective=objective, eval=options, init=init)

@@ -58,6 +58,26 @@ def panel_of(
     )
 
 
+def run_panel(config: RunConfig, dataset: Dataset) -> Panel:
+    """Who judges a run's rows. RunError, ValueError or OSError for mistakes."""
+    is_image = len(dataset.image_shape) == 3 and dataset.image_shape[0] in RGB_OR_GREY
+    options = config.eval
+    return panel_of(
+        judging_protocols(config),
+        options,
+        data=config.data if is_image else None,
+        heldout=options.heldout,
+        neighbors=options.neighbors,
+    )
+
+
+def run_guide(config: RunConfig, model: Model) -> Model | None:
+    """The network that guides a run's rows, described; None where each guides itself. Errors as above."""
+    if not config.eval.gnet:
+        return None
+    return check_guide(config.eval.gnet, config.init or "the network", model)
+
+
 def weights_of(config: JudgeConfig) -> dict[str, Path | None]:
     """Of each extractor, as the options say."""
     return {"inception": config.inception_weights, "dinov2": config.dinov2_weights}
@@ -81,20 +101,11 @@ class Judging:
         """Checks what needs no loading; dtype: of the networks. RunError, ValueError or OSError."""
         self.config, self.model, self.dtype, self.ranks, self.stop = config, model, dtype, ranks, stop
         self.names = judging_protocols(config)
-        is_image = len(dataset.image_shape) == 3 and dataset.image_shape[0] in RGB_OR_GREY
-        options = config.eval
-        self.panel = panel_of(
-            self.names,
-            options,
-            data=config.data if is_image else None,
-            heldout=options.heldout,
-            neighbors=options.neighbors,
-        )
+        self.panel = run_panel(config, dataset)
         self.called = config.init or "the network"
         self._guided_by: dict[str, Any] | None = None
-        if options.gnet:
-            guide = check_guide(options.gnet, self.called, model)
-            self._guided_by = {"model": options.gnet, "num_classes": guide.facts.num_classes}
+        if guide := run_guide(config, model):
+            self._guided_by = {"model": config.eval.gnet, "num_classes": guide.facts.num_classes}
         self._codec = model.codec(dataset)
         self._judge: Judge | None = None
         self._guide: nn.Module | None = None
