@@ -164,6 +164,7 @@ def run_config(files, tiny):
             ),
             train=TrainConfig(**settings | dict(train)),
             eval=EvalConfig(num_steps=2),
+            time_steps="off",
         )
 
     return make

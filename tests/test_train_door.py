@@ -32,6 +32,7 @@ NET = dict(
 )
 BATCH = 8
 QUIET = ["--eval-every", "0", "--control", "none", "--milestone-every", "0", "--device", "cpu"]
+QUIET += ["--time-steps", "off"]
 SMALL = [*QUIET, "--batch-size", str(BATCH), "--duration", str(6 * BATCH), "--log-every", "1"]
 LONG = [*SMALL, "--duration", "400"]
 

@@ -35,6 +35,7 @@ FREE = {
     "loader_threads",
     "gpu_memory_gib",
     "gpu_tflops",
+    "time_steps",
     "table_minutes",
     "train.sharding",
     "train.micro_batch",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -22,11 +22,13 @@ from mclr_fast.training.optimizer import check_optimizer
 
 from .checks import check_fit, check_options, data_notes, method_of
 from .claim import check_outdir, flat
-from .cost import cost_lines
+from .cost import cost_lines, planned_cost
+from .disk_use import disk_lines
 from .fingerprints import fingerprints
 from .judging import judging_protocols, run_guide, run_panel
 from .marks import make_marks
 from .proof import check_comparable
+from .timing import time_run, timing_lines
 
 
 def dry_run(config: RunConfig) -> str:
@@ -72,8 +74,8 @@ def dry_run(config: RunConfig) -> str:
     num_steps = -(-train.duration // train.batch_size)
     every = config.eval.eval_every
     marks = [m.images_seen for m in make_marks(train, evaluate_every=every) if m.evaluate] if every else []
-    beside = f", {method.entry.words}" if method.entry.words else ""
-    row = f"{train.batch_size} images x {columns} columns{beside}"
+    also = f", {method.entry.words}" if method.entry.words else ""
+    row = f"{train.batch_size} images x {columns} columns{also}"
     memory = StepMemory(config, model)
     check_memory(memory, num_ranks, config.gpu_memory_gib)
     lines = [
@@ -89,11 +91,24 @@ def dry_run(config: RunConfig) -> str:
         *(f"downloads       {file}, to {file.place}" for file in dict.fromkeys(downloads.values())),
         "",
         *cost_lines(config, memory),
+        *_hours(config, memory, device, num_ranks, needs=bool(beside.keys() & downloads.keys())),
+        *disk_lines(config, memory),
         *memory_lines(memory, num_ranks, config.gpu_memory_gib),
         "",
         "options",
     ]
     return "\n".join(lines + [f"  {name:28} {value}" for name, value in options.items()])
+
+
+def _hours(
+    config: RunConfig, step: StepMemory, device: torch.device, num_ranks: int, *, needs: bool
+) -> Iterator[str]:
+    """What the run takes here. needs: whether something that samples are made with is still to come."""
+    if config.time_steps == "off":
+        return
+    timing = time_run(config, step, device, samples=not needs)
+    cost, _ = planned_cost(config, step)
+    yield from timing_lines(config, step, cost, timing, device, num_ranks)
 
 
 def _data_lines(config: RunConfig, dataset: Dataset | None) -> list[str]:

@@ -21,6 +21,7 @@ from mclr_fast.models.family import Frozen
 from mclr_fast.models.rows import Rows
 from mclr_fast.ops import FLOPS
 
+from .made_up_rows import made_up_rows, row_shape
 from .placement import shards
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}  # "auto" is bfloat16 on any GPU that this is for
@@ -144,17 +145,15 @@ class StepMemory:
         """Floating-point operations of an image's part of a step, and of a network call that samples one."""
         step, call = (FlopCounterMode(display=False, custom_mapping=FLOPS) for _ in range(2))
         self._micro_batch(1, self.num_columns, False, step)
-        law = self.model.law(self.config.objective)(0, torch.arange(1))
+        rows = self._rows(1, 1)
         with torch.device("meta"), torch.no_grad(), call:
-            rows = self._rows(1, 1, law)
             self.family.energies(self.net, self.family.inputs(self.net, rows), rows.labels)
         return step.get_total_flops(), call.get_total_flops()
 
     def _micro_batch(self, height: int, width: int, is_sharded: bool, count: TorchDispatchMode) -> None:
         """Forward and backward of one, inside `count`."""
-        law = self.model.law(self.config.objective)(0, torch.arange(height))
+        rows, reference = self._rows(height, width), None
         with torch.device("meta"):
-            rows, reference = self._rows(height, width, law), None
             if self.method.needs_reference:
                 reference = self.family.frozen(self._build())
             loss, net = self._loss(reference), self.net
@@ -168,25 +167,13 @@ class StepMemory:
                         weights.take()
         net.zero_grad()
 
-    def _rows(self, height: int, width: int, law: dict[str, Tensor]) -> Rows:
-        return Rows(
-            x=torch.empty(self._x_shape(height, width), dtype=self.model.facts.dtype),
-            labels=torch.empty(height, width, dtype=torch.int64),
-            shared=self.method.columns.shared,
-            law={name: torch.empty_like(value, device="meta") for name, value in law.items()},
-            position=torch.empty(height, dtype=torch.int64),
-            seed=0,
-            scale=torch.empty(()),
-            columns=torch.empty(width, dtype=torch.int64),
-            num_columns=self.num_columns,
-        )
-
-    def _x_shape(self, height: int, width: int) -> tuple[int, ...]:
-        columns = () if self.method.columns.shared else (width,)
-        return (height, *columns, *self.model.facts.shape)
+    def _rows(self, height: int, width: int) -> Rows:
+        kinds = (self.model, self.config.objective, self.method.columns)
+        return made_up_rows(*kinds, height, width, torch.device("meta"))
 
     def _images(self, rows: int) -> int:
-        size = torch.Size(self._x_shape(rows, self.num_columns)).numel()
+        shape = row_shape(self.model, self.method.columns, rows, self.num_columns)
+        size = torch.Size(shape).numel()
         return size * self.model.facts.dtype.itemsize
 
     def _build(self) -> nn.Module:
