@@ -55,7 +55,7 @@ def parse_both(arguments: list[str]) -> tuple[RunConfig, RunConfig]:
 @safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Parse, build, run. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
-    from mclr_fast.experiments.checks import check_used
+    from mclr_fast.experiments.checks import check_named, check_used
     from mclr_fast.experiments.dry_run import dry_run
     from mclr_fast.experiments.proof import prove
     from mclr_fast.experiments.run import Run
@@ -73,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         if config.dry_run:
             if ranks.is_main:
                 print(dry_run(config))
+            check_named(config)  # last: what is planned may be read before its files are there
         elif config.table:
             make_table(config, ranks, stop)
         elif config.proof_seeds:

@@ -152,6 +152,7 @@ def run_config(files, tiny):
 
     def make(outdir, objective="mclr", train=(), **options):
         settings = {"duration": 6 * tiny.BATCH, "batch_size": tiny.BATCH, "lr": 1e-3, "precision": "fp32"}
+        settings["milestone_every"] = 0
         return RunConfig(
             recipe="tiny",
             outdir=files / outdir,
@@ -163,6 +164,7 @@ def run_config(files, tiny):
             ),
             train=TrainConfig(**settings | dict(train)),
             eval=EvalConfig(num_steps=2),
+            time_steps="off",
         )
 
     return make

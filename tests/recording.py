@@ -105,33 +105,6 @@ class NumbersSet(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-class NumbersSet(TorchFunctionMode):
-    """Fails where a part of a tensor is set to a number: on CUDA that is a copy from the host."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        is_set = function is torch.Tensor.__setitem__ and not isinstance(args[2], torch.Tensor)
-        assert not is_set, "a part of a tensor is set to a number"
-        return function(*args, **(kwargs or {}))
-
-
-class NumbersSet(TorchFunctionMode):
-    """Fails where a part of a tensor is set to a number: on CUDA that is a copy from the host."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        is_set = function is torch.Tensor.__setitem__ and not isinstance(args[2], torch.Tensor)
-        assert not is_set, "a part of a tensor is set to a number"
-        return function(*args, **(kwargs or {}))
-
-
-class NumbersSet(TorchFunctionMode):
-    """Fails where a part of a tensor is set to a number: on CUDA that is a copy from the host."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        is_set = function is torch.Tensor.__setitem__ and not isinstance(args[2], torch.Tensor)
-        assert not is_set, "a part of a tensor is set to a number"
-        return function(*args, **(kwargs or {}))
-
-
 class Launches(TorchDispatchMode):
     """Counts the operations inside that launch something: neither views nor memory alone."""
 

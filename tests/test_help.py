@@ -56,6 +56,7 @@ MEASURES = {  # number -> the words in which its help says what it counts or mea
     "--log-every": "Images between lines",
     "--lr": "Learning rate, at least 0",
     "--micro-batch": "Network evaluations a rank holds at once",
+    "--milestone-every": "Images between models and sample grids",
     "--model-samples": "samples that are made of a model",
     "--neighbors": "k, the neighbours of precision and recall",
     "--noise-level": "mean and standard deviation of ln sigma, the latter above 0",

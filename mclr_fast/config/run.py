@@ -68,6 +68,9 @@ class RunConfig:
     gpu_tflops: float = 400.0
     """dry_run: TFLOP/s that a GPU makes; one H200 made 428, 256 evaluations a step (benchmarks-gpu.md)."""
 
+    time_steps: Literal["on", "off"] = "on"
+    """dry_run: time a few steps and samples here, at most about 15 s, for the hours it takes; off = none."""
+
     @property
     def folder(self) -> Path:
         """Where the run writes: --outdir, or runs/<recipe>."""

@@ -114,6 +114,8 @@ class TrainConfig:
     """Who computes Adam: one pass for it, averages and normalisation; torch; NVIDIA apex's FusedAdam."""
     stop_factor: float = 0.0
     """Stop when the mean energy, or its gap, is this many times its start; 0 = never."""
+    milestone_every: int | None = None
+    """Images between models and sample grids that are kept; 0 = none; default: 8 in runs without metrics."""
     checkpoint_every: int = 0
     """Images between saves of the state; 0 = at evaluations and at the end."""
     keep_checkpoints: int = 2

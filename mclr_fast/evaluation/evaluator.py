@@ -23,11 +23,11 @@ from mclr_fast.sampling.generate import Batch, generate
 from mclr_fast.sampling.sampler import Sampler
 
 from .collected import Collected
+from .grid_samples import GRID_CLASSES, classes_of_grid, each_class, grid_samples
 from .judge import Judge
 from .rows import Kind, Row
 
 GRID_POOL = 20  # seeds among which the grid's noises are looked for
-GRID_CLASSES = 10  # of the grid, where a model knows more
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ class Evaluator:
 
     def __post_init__(self):
         self.grid_seeds = list(self.seeds[: self.config.grid_noises])
-        shown = min(len(self.classes), GRID_CLASSES)
-        self.grid_classes = [self.classes[place * len(self.classes) // shown] for place in range(shown)]
+        self.grid_classes = classes_of_grid(self.classes)
 
     def choose_grid_seeds(self, base: nn.Module) -> None:
         """Grid noises: the first seed, and of the first 20 those where `base` is least class-specific.
@@ -89,7 +88,8 @@ class Evaluator:
         if classifier is None or len(self.classes) > GRID_CLASSES:
             return
         pool = list(self.seeds[:GRID_POOL])
-        seen = self._see(self._sampler(base, None), *self._each_class(pool), "noises of the grid")[classifier]
+        samples = each_class(pool, self.grid_classes)
+        seen = self._see(self._sampler(base, None), *samples, "noises of the grid")[classifier]
 
         def hardest() -> list[int]:
             probs = seen.logits.softmax(dim=1).unflatten(0, (len(pool), -1))
@@ -245,11 +245,6 @@ class Evaluator:
         guide = None if guidance is None or self.guide is None else self.guide()
         return self.model.sampler(net, self.config, guidance=guidance, guide=guide)
 
-    def _each_class(self, noises: Sequence[int]) -> tuple[list[int], Tensor]:
-        """Seeds and labels: every class of the grid from each of these noises."""
-        seeds = [seed for seed in noises for _ in self.grid_classes]
-        return seeds, torch.tensor(self.grid_classes).repeat(len(noises))
-
     def _see(
         self, sampler: Sampler, seeds: Sequence[int], labels: Tensor, description: str
     ) -> dict[str, Collected]:
@@ -258,13 +253,8 @@ class Evaluator:
         return seen_in_samples(self.judge, len(seeds), batches, self.decode)
 
     def _grid(self, sampler: Sampler) -> Tensor | None:
-        batches = self._batches(sampler, *self._each_class(self.grid_seeds), "")
-        own = [(batch.places.start, self.decode(batch.x).cpu()) for batch in batches if batch.places]
-        parts = [part for parts in self.ranks.gather_on_main(own) for part in parts]
-        if not parts:
-            return None
-        images = torch.cat([images for _, images in sorted(parts, key=lambda part: part[0])])
-        return images.unflatten(0, (-1, len(self.grid_classes)))
+        places = {"batch_size": self.config.sample_batch, "ranks": self.ranks, "stop": self.stop}
+        return grid_samples(sampler, self.grid_seeds, self.grid_classes, self.decode, **places)
 
     def _batches(
         self, sampler: Sampler, seeds: Sequence[int], labels: Tensor, description: str

@@ -15,6 +15,7 @@ from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
 from mclr_fast.evaluation.rows import Kind, Row
 from mclr_fast.methods.needs import NeedMaker
 from mclr_fast.models import Model, save_model
+from mclr_fast.reports.grid import sheet
 from mclr_fast.reports.summary import Stop
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
@@ -23,11 +24,12 @@ from mclr_fast.training.stopping import out_of_patience
 from mclr_fast.training.trainer import Trainer
 
 from .claim import run_hash
-from .marks import Mark, make_marks
+from .marks import Mark, make_marks, milestone_every
 from .provenance import measured
 from .rounds import Rounds
 
 if TYPE_CHECKING:
+    from .milestones import Milestones
     from .watch import Watch
 
 CONTROL = "denoising"
@@ -62,6 +64,7 @@ def trained_plan(config: RunConfig, *, judged: bool, refreshes: bool, earlier: S
         evaluate_every=config.eval.eval_every if judged else 0,
         refresh_every=config.objective.refresh_every if refreshes else 0,
         snapshot_every=config.train.ema_snapshot_every,
+        milestone_every=milestone_every(config),
         earlier=earlier,
     )
     return Plan(config.objective.objective, "trained", config, marks, best="best", watched=True)
@@ -117,6 +120,7 @@ class Arm:
         judge: what evaluates; None in a run without evaluations.
         needs: makes what the objective needs beside the network; None if that is nothing.
         outdir: the run's folder; watch: says what it comes to.
+        milestones: keeps models and samples at its milestones.
         began: what of its options the states know otherwise, as `Claim` has it.
     """
 
@@ -133,6 +137,7 @@ class Arm:
         watch: Watch,
         stop: StopRequest,
         began: Mapping[str, Any] | None = None,
+        milestones: Milestones | None = None,
     ):
         self.plan, self.description, self.judge = plan, description, judge
         self.ranks, self.watch = ranks, watch
@@ -152,7 +157,9 @@ class Arm:
         )
         self.rounds = Rounds(self.trainer, needs, plan.marks, self.folder) if needs else None
         self.snapshots = Snapshots(self.trainer, outdir, description)
-        self.net = build().to(ranks.device) if judge else None  # what is judged: it takes on the averages
+        self.milestones = milestones
+        shows = judge is not None or any(mark.milestone for mark in plan.marks)
+        self.net = build().to(ranks.device) if shows else None  # what samples: it takes on the averages
         self.evaluations: list[Evaluation] = []
 
     def run(self) -> Outcome:
@@ -165,6 +172,10 @@ class Arm:
             trainer.train_until(mark.images_seen)
             if mark.snapshot and trainer.images_seen == mark.images_seen:
                 self.snapshots.keep()
+            if mark.milestone and self.milestones is not None and trainer.images_seen == mark.images_seen:
+                state = trainer.average_state()
+                arm = (self.plan.name, self.plan.kind, mark.images_seen)
+                self.milestones.keep(*arm, self.net, state, self.description)
             stopped = self._pause(mark)
             self.watch.milestone(trainer)
             if stopped is not None:
@@ -226,7 +237,8 @@ class Arm:
         self.watch.row(row)
         self.trainer.states.protect(best_of(self.evaluations).row.images_seen)
         counts = {"images_seen": row.images_seen, "nfe": row.nfe, "samples": row.samples}
-        self.watch.log.evaluated({"name": row.name, **counts, **row.values, "seconds": row.seconds})
+        picture = None if evaluation.grid is None else sheet(evaluation.grid.numpy())
+        self.watch.log.evaluated({"name": row.name, **counts, **row.values, "seconds": row.seconds}, picture)
         if self.plan.watched:
             self._say_if_turned()
 

@@ -181,14 +181,21 @@ def check_options(config: RunConfig, num_ranks: int, *, need_files: bool = True)
             f"--batch-size {train.batch_size} leaves some of {num_ranks} ranks without an image: "
             "raise it or use fewer ranks."
         )
-    fine_tunes = config.objective.objective != "denoising"
-    if need_files and (config.data is None or (config.init is None and fine_tunes)):
+    if need_files:
+        check_named(config)
+
+
+def check_named(config: RunConfig) -> None:
+    """RunError for a file that a run needs and that no option names."""
+    objective, method = config.objective, method_of(config)
+    fine_tunes = objective.objective != "denoising"
+    if config.data is None or (config.init is None and fine_tunes):
         raise RunError(
             f"recipe {config.recipe} needs --data (an EDM2 zip or folder) and --init (a model folder "
             f"to fine-tune); got --data {config.data} --init {config.init}."
         )
     own_samples = objective.negatives is None and objective.negatives_model is None
-    if need_files and method.chooses_positives and objective.positives == "base" and own_samples:
+    if method.chooses_positives and objective.positives == "base" and own_samples:
         raise RunError(
             "--positives base with the base's own samples as negatives contrasts nothing: give "
             "--negatives-model (an earlier, weaker snapshot) or --negatives."

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,13 @@ FREE = {
     "loader_threads",
     "gpu_memory_gib",
     "gpu_tflops",
+    "time_steps",
     "table_minutes",
     "train.sharding",
     "train.micro_batch",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.milestone_every",
     "train.log_every",
     "train.ema_snapshot_every",
     "eval.sample_batch",
@@ -148,21 +150,13 @@ def claim_outdir(
 
     Args: found: the fingerprints of what the options name; without them a path is its spelling.
     """
-    occupied = _usable(outdir)
+    occupied = _made(outdir)
     path, wanted = outdir / "config.json", flat(config)
-    if not path.exists():
-        if occupied:
-            raise RunError(
-                f"--outdir {outdir} is not empty and holds no run of ours. Choose another, or empty it."
-            )
+    kept = _kept(outdir, occupied)
+    if kept is None:
         write_json(path, {"format": formats.CONFIG_FORMAT, **wanted})
         return _keep(outdir, _Identity.beginning(wanted), found, wanted)
-    try:
-        content = json.loads(path.read_text())
-        there = {k: v for k, v in (defaults() | formats.config(content, path)).items() if k not in FREE}
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise RunError(f"{path} cannot be read ({error}). Choose another --outdir.") from None
-    identity = _Identity.read(outdir) or _Identity.beginning(there)
+    content, there, identity = kept
     _check_same(outdir, there, wanted, identity, found or {}, may_grow)
     if found and not identity.fingerprints:
         say(
@@ -176,14 +170,65 @@ def claim_outdir(
     return claim
 
 
-def _usable(outdir: Path) -> bool:
+def check_outdir(
+    outdir: Path,
+    config: RunConfig,
+    look: Callable[[], Mapping[str, Fingerprint]],
+    *,
+    may_grow: bool = True,
+) -> None:
+    """RunError where `claim_outdir` would refuse, as far as can be seen: nothing is made.
+
+    look: gives the fingerprints, which take long; asked for where there is a run to compare with.
+    """
+    place = nearest_folder(outdir)
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise RunError(f"cannot use --outdir {outdir}: {place} is no folder that can be written to.")
+    occupied = _occupied(outdir, place)
+    kept = _kept(outdir, occupied) if outdir.exists() else None
+    if kept is not None:
+        _, there, identity = kept
+        _check_same(outdir, there, flat(config), identity, look(), may_grow)
+
+
+def nearest_folder(path: Path) -> Path:
+    """The path, or what it would be made in: the nearest above it that is there."""
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
+
+
+def _kept(outdir: Path, occupied: bool) -> tuple[dict[str, Any], dict[str, Any], _Identity] | None:
+    """config.json, the options that it stands for, and the identity of the run there; None without one."""
+    path = outdir / "config.json"
+    if not path.exists():
+        if occupied:
+            raise RunError(
+                f"--outdir {outdir} is not empty and holds no run of ours. Choose another, or empty it."
+            )
+        return None
+    try:
+        content = json.loads(path.read_text())
+        there = {k: v for k, v in (defaults() | formats.config(content, path)).items() if k not in FREE}
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({error}). Choose another --outdir.") from None
+    return content, there, _Identity.read(outdir) or _Identity.beginning(there)
+
+
+def _made(outdir: Path) -> bool:
     """Make the folder, and see whether anything is in it. RunError where it cannot be a run's."""
     try:
         outdir.mkdir(parents=True, exist_ok=True)
-        free = free_bytes(outdir)
+    except OSError as error:
+        raise RunError(f"cannot use --outdir {outdir}: {error.strerror}. {mend(error)}.") from None
+    return _occupied(outdir, outdir)
+
+
+def _occupied(outdir: Path, place: Path) -> bool:
+    """Whether anything is in the folder, which lies or will lie in `place`. RunError without room there."""
+    try:
+        free = free_bytes(place)
         # Looked at before config.json, the first file of all: a process started together with this one
         # may be writing it.
-        occupied = not all(map(_is_nobodys, outdir.iterdir()))
+        occupied = outdir.exists() and not all(map(_is_nobodys, outdir.iterdir()))
     except OSError as error:
         raise RunError(f"cannot use --outdir {outdir}: {error.strerror}. {mend(error)}.") from None
     if free is not None and free < MIN_FREE_BYTES:

@@ -50,9 +50,14 @@ def cost_of(config: RunConfig, step: StepMemory) -> Cost:
     )
 
 
+def planned_cost(config: RunConfig, step: StepMemory) -> tuple[Cost, str]:
+    """The run's, or that of all runs of its table, and how many those are, in words."""
+    return _cost_of_table(config, step) if config.table else (cost_of(config, step), "")
+
+
 def cost_lines(config: RunConfig, step: StepMemory) -> Iterator[str]:
-    """The run's, or that of all runs of its table, in words."""
-    cost, runs = _cost_of_table(config, step) if config.table else (cost_of(config, step), "")
+    """That in words."""
+    cost, runs = planned_cost(config, step)
     yield (
         f"GPU-hours       {cost.total:.3g}{runs} = training {cost.training:.3g}, rows {cost.rows:.3g}, "
         f"final rows {cost.final:.3g}; at {config.gpu_tflops:g} TFLOP/s a GPU (--gpu-tflops)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,26 +18,35 @@ from mclr_fast.models.on_hub import HubModel
 from mclr_fast.models.published import Published, to_download
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.launch import launched
+from mclr_fast.runtime.ranks import choose_device
 from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.memory_table import check_memory, memory_lines
+from mclr_fast.training.optimizer import check_optimizer
 
 from .checks import check_fit, check_options, data_notes, method_of
-from .claim import flat, whole_of
-from .cost import cost_lines
-from .judging import check_sees_images, judging_protocols, panel_of
+from .claim import check_outdir, flat, whole_of
+from .cost import cost_lines, planned_cost
+from .disk_use import disk_lines
+from .fingerprints import fingerprints
+from .judging import judging_protocols, run_guide, run_panel
 from .marks import make_marks
 from .new_network import check_network
+from .proof import check_comparable
+from .timing import time_run, timing_lines
 
 
 def dry_run(config: RunConfig) -> str:
-    """Lines to print. RunError for what a run would refuse, as far as options and headers show it.
+    """Lines to print. RunError for what a run would refuse, as far as options, headers and folders show it.
 
     Nothing large is downloaded: a model that would be is told of, and taken for what its config.json on the
-    hub says, or else for what the recipe expects of it.
+    hub says, or else for what the recipe expects of it. Files that are not named yet (`check_named`) are done
+    without.
     """
-    num_ranks = launched().size
+    place = launched()
+    num_ranks, device = place.size, choose_device(config.device, place)
     check_options(config, num_ranks, need_files=False)
-    options = flat(config)
+    check_optimizer(config.train.optimizer, device)
+    options, asked = flat(config), config
     try:
         check_network(config)
         downloads = _downloads(config)
@@ -54,6 +63,12 @@ def dry_run(config: RunConfig) -> str:
         NeedChecks(config, description, dataset).check()
         if config.is_judged:
             judging_protocols(config)
+            if dataset is not None:
+                run_panel(config, dataset)
+            run_guide(config, model)
+        if asked.proof_seeds and asked.init and not asked.table:
+            check_comparable(asked)
+        check_outdir(config.folder, asked, lambda: fingerprints(config, dataset), may_grow=not config.table)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise RunError(str(error)) from error
     train, objective = config.train, config.objective
@@ -85,6 +100,8 @@ def dry_run(config: RunConfig) -> str:
         *(f"downloads       {file}, to {file.place}" for file in dict.fromkeys(downloads.values())),
         "",
         *cost_lines(config, memory),
+        *_hours(config, memory, device, num_ranks, needs=bool(beside.keys() & downloads.keys())),
+        *disk_lines(config, memory),
         *memory_lines(memory, num_ranks, config.gpu_memory_gib),
         "",
         "options",
@@ -103,6 +120,17 @@ def _beside(memory: StepMemory) -> str:
     return f", {words}" if words else ""
 
 
+def _hours(
+    config: RunConfig, step: StepMemory, device: torch.device, num_ranks: int, *, needs: bool
+) -> Iterator[str]:
+    """What the run takes here. needs: whether something that samples are made with is still to come."""
+    if config.time_steps == "off":
+        return
+    timing = time_run(config, step, device, samples=not needs)
+    cost, _ = planned_cost(config, step)
+    yield from timing_lines(config, step, cost, timing, device, num_ranks)
+
+
 def _data_lines(config: RunConfig, dataset: Dataset | None) -> list[str]:
     """What its classes are called, and how it was read."""
     if dataset is None:
@@ -118,9 +146,7 @@ def _judged_lines(config: RunConfig, dataset: Dataset | None) -> list[str]:
     """Of a classifier that is trained to judge: on what, and whether it is there."""
     if dataset is None or not config.is_judged or not is_trained(judging_protocols(config)):
         return []
-    check_sees_images(config, dataset)
-    panel = panel_of(["classifier"], config.eval, data=config.data, heldout=config.eval.heldout)
-    return [f"judged by       {panel.plan.words(whole_of(config.folder))}"]
+    return [f"judged by       {run_panel(config, dataset).plan.words(whole_of(config.folder))}"]
 
 
 MODELS = ("reference", "negatives_model")  # options of the objective that name one, beside --init
@@ -154,4 +180,10 @@ def _described(config: RunConfig, absent: Published | HubModel | None) -> dict[s
 def _without(config: RunConfig, absent: Mapping[str, Published | HubModel]) -> RunConfig:
     """The run without these options: what cannot be read yet is not checked."""
     objective = replace(config.objective, **{name: None for name in MODELS if name in absent})
-    return replace(config, objective=objective, init=None if "init" in absent else config.init)
+    options = replace(
+        config.eval,
+        gnet=None if "gnet" in absent else config.eval.gnet,
+        ref=tuple(text for i, text in enumerate(config.eval.ref) if f"ref {i}" not in absent),
+    )
+    init = None if "init" in absent else config.init
+    return replace(config, objective=objective, eval=options, init=init)

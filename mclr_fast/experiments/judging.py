@@ -65,6 +65,29 @@ def panel_of(
     )
 
 
+def run_panel(config: RunConfig, dataset: Dataset) -> Panel:
+    """Who judges a run's rows. RunError, ValueError or OSError for mistakes."""
+    names, options = judging_protocols(config), config.eval
+    panel = panel_of(
+        names,
+        options,
+        data=config.data if _is_image(dataset) else None,
+        heldout=options.heldout,
+        neighbors=options.neighbors,
+        folder=whole_of(config.folder),
+    )
+    if is_trained(names):
+        check_sees_images(config, dataset)
+    return panel
+
+
+def run_guide(config: RunConfig, model: Model) -> Model | None:
+    """The network that guides a run's rows, described; None where each guides itself. Errors as above."""
+    if not config.eval.gnet:
+        return None
+    return check_guide(config.eval.gnet, config.init or "the network", model)
+
+
 def weights_of(config: JudgeConfig) -> dict[str, Path | None]:
     """Of each extractor, as the options say."""
     return {"inception": config.inception_weights, "dinov2": config.dinov2_weights}
@@ -88,23 +111,13 @@ class Judging:
         """Checks what needs no loading; dtype: of the networks. RunError, ValueError or OSError."""
         self.config, self.model, self.dtype, self.ranks, self.stop = config, model, dtype, ranks, stop
         self.names = judging_protocols(config)
-        options = config.eval
-        self.panel = panel_of(
-            self.names,
-            options,
-            data=config.data if _is_image(dataset) else None,
-            heldout=options.heldout,
-            neighbors=options.neighbors,
-            folder=whole_of(config.folder),
-        )
+        self.panel = run_panel(config, dataset)
         if is_trained(self.names):
-            check_sees_images(config, dataset)
             ranks.on_main(lambda: self.panel.plan and None)  # says what cannot be trained on
         self.called = config.init or "the network"
         self._guided_by: dict[str, Any] | None = None
-        if options.gnet:
-            guide = check_guide(options.gnet, self.called, model)
-            self._guided_by = {"model": options.gnet, "num_classes": guide.facts.num_classes}
+        if guide := run_guide(config, model):
+            self._guided_by = {"model": config.eval.gnet, "num_classes": guide.facts.num_classes}
         self._codec = model.codec(dataset)
         self._judge: Judge | None = None
         self._guide: nn.Module | None = None

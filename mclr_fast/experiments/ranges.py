@@ -60,6 +60,7 @@ def check_numbers(config: RunConfig) -> None:
     train, objective = Check(config.train), Check(config.objective)
     train.at_least(1, "batch_size", "duration", "keep_checkpoints")
     train.at_least(0, "micro_batch", "warmup_images", "ref_batches", "checkpoint_every", "log_every")
+    train.at_least(0, "milestone_every")
     train.at_least(0, "skip_bad_batches", "ema_snapshot_every", "lr")
     train(lambda value: 0 <= value < 1, "each in [0, 1)", "betas")
     train(lambda value: 0 <= value < 1, "in [0, 1)", "dropout")

@@ -50,6 +50,8 @@ from .checks import check_fit, check_options, data_notes, net_overrides
 from .claim import Claim, claim_outdir, flat, lock_of
 from .fingerprints import fingerprints
 from .judging import Judging
+from .marks import milestone_every
+from .milestones import Milestones
 from .new_network import check_network, length_words
 from .provenance import made_of
 from .reporting import report
@@ -91,6 +93,10 @@ class Run:
         self.claim = ranks.on_main(self._claim)
         self.log = RunLog(self.outdir / "log.jsonl" if ranks.is_main else None)
         self.watch = Watch(config, self.log)
+        self.milestones = None
+        if milestone_every(config):
+            places = (config, self.model, self.dataset, self.watch, ranks, stop)
+            self.milestones = Milestones(*places)
         ranks.on_main(self._open_trackers)
         self.base_sha256 = file_sha256(weights_file(config.init)) if config.init else None
 
@@ -115,6 +121,9 @@ class Run:
             shown += [(base.row, base.grid), *self._guided(judge)]
             rows += [row for row, _ in shown]
             self.base.cpu()  # until it is judged again
+        if judge is None and self.milestones is not None and self.config.init:
+            self.milestones.show_base(self.base_on_device())
+            self.base.cpu()
         asked = {"judged": judge is not None, "earlier": self.claim.earlier}
         if plan := control_plan(self.config, **asked):
             control = self._train(plan, judge)
@@ -232,7 +241,7 @@ class Run:
 
     def _train(self, plan: Plan, judge: Evaluator | None, needs: NeedMaker | None = None) -> Outcome:
         """One arm, from its start or its saved state to its end; its network and its state are let go."""
-        places = (self.outdir, self.ranks, self.watch, self.stop, self.claim.began)
+        places = (self.outdir, self.ranks, self.watch, self.stop, self.claim.began, self.milestones)
         return Arm(plan, self._description_of(plan), self._build, self.dataset, judge, needs, *places).run()
 
     def _description_of(self, plan: Plan) -> dict[str, Any]:
@@ -267,6 +276,7 @@ class Run:
         compared: dict[str, list[float]],
     ) -> Summary:
         arms = [control, trained] if control else [trained]
+        shown = judge or self.milestones
         return Summary(
             recipe=self.config.recipe,
             objective=self.config.objective.objective,
@@ -282,9 +292,9 @@ class Run:
             skipped_batches={arm.name: arm.skipped for arm in arms},
             classifier=self.needs.quality,
             comparison=compared,
-            grid_seeds=judge and judge.grid_seeds,
-            grid_classes=judge and judge.grid_classes,
-            grid_names=judge and [self.model.classes.names[number] for number in judge.grid_classes],
+            grid_seeds=shown and shown.grid_seeds,
+            grid_classes=shown and shown.grid_classes,
+            grid_names=shown and [self.model.classes.names[number] for number in shown.grid_classes],
             protocol=judge and judge.description(),
             versions=versions(self.ranks.device, self.base_sha256),
             command=command(self.ranks.size),
@@ -300,6 +310,8 @@ class Run:
         entries = [
             GridEntry.of(row, grid.numpy(), judge.verdicts(grid)) for row, grid in shown if grid is not None
         ]
+        if not entries and self.milestones is not None:
+            entries = self.milestones.grids()
         write_grid(self.outdir, entries)
 
     def _announce(self) -> None:

@@ -48,6 +48,12 @@ class GridEntry:
         return f"{self.name}-{self.images_seen}" if self.images_seen else self.name
 
 
+def sheet(images: np.ndarray) -> np.ndarray:
+    """A grid as one picture: uint8 [noises, classes, C, H, W] -> [noises * H, classes * W, C]."""
+    noises, classes, channels, height, width = images.shape
+    return images.transpose(0, 3, 1, 4, 2).reshape(noises * height, classes * width, channels)
+
+
 def write_grid(outdir: Path, entries: Sequence[GridEntry]) -> None:
     """Write outdir/grid.npz in this order, whole or not at all; nothing where there is no entry."""
     if not entries:

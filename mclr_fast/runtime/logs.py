@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -16,6 +17,9 @@ from .errors import Interrupted, RunError, one_line
 from .files import replacing
 from .launch import is_first_of_node
 from .trackers import Tracker
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEXT = "log.txt"
 
@@ -67,9 +71,10 @@ class RunLog:
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def evaluated(self, row: dict) -> None:
-        """Tell the trackers of an arm's evaluation."""
-        self._tell(lambda tracker: tracker.evaluated(row["name"], row["images_seen"], _numbers(row)))
+    def evaluated(self, row: dict, picture: np.ndarray | None = None) -> None:
+        """Tell the trackers of an arm's evaluation. picture: of its samples, uint8 [H,W,C]."""
+        place = (row["name"], row["images_seen"])
+        self._tell(lambda tracker: tracker.evaluated(*place, _numbers(row), picture))
 
     def lines(self) -> list[dict]:
         """What was written, in order."""

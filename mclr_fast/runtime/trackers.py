@@ -7,12 +7,17 @@ import json
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mclr_fast.config import RunConfig
 
 from .errors import RunError, one_line
 from .files import write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SAMPLES = "samples"  # what the pictures are called
 
 
 class Tracker(Protocol):
@@ -26,8 +31,13 @@ class Tracker(Protocol):
         """Numbers of a training step."""
         ...
 
-    def evaluated(self, arm: str, images_seen: int, values: dict[str, float]) -> None:
-        """Numbers of an evaluation; a resumed run gives those again that it has kept."""
+    def evaluated(
+        self, arm: str, images_seen: int, values: dict[str, float], picture: np.ndarray | None = None
+    ) -> None:
+        """Numbers of an evaluation, and a picture of samples, uint8 [H,W,C].
+
+        A resumed run gives those again that it has kept.
+        """
         ...
 
     def close(self, failed: bool) -> None:
@@ -59,7 +69,13 @@ class TensorBoard:
         for name, value in values.items():
             self._writer(arm).add_scalar(name, value, images_seen)
 
-    evaluated = log
+    def evaluated(
+        self, arm: str, images_seen: int, values: dict[str, float], picture: np.ndarray | None = None
+    ) -> None:
+        """As `Tracker.evaluated`."""
+        self.log(arm, images_seen, values)
+        if picture is not None:
+            self._writer(arm).add_image(SAMPLES, picture, images_seen, dataformats="HWC")
 
     def close(self, failed: bool) -> None:
         """As `Tracker.close`."""
@@ -106,7 +122,7 @@ class WeightsAndBiases:
         self.end = max(self.end, step)
         return step
 
-    def _send(self, arm: str, images_seen: int, values: dict[str, float], step: int) -> None:
+    def _send(self, arm: str, images_seen: int, values: dict[str, Any], step: int) -> None:
         if step <= self.sent:
             return
         if arm not in self.known:
@@ -123,9 +139,12 @@ class WeightsAndBiases:
         """As `Tracker.log`."""
         self._send(arm, images_seen, values, self._step(arm, images_seen))
 
-    def evaluated(self, arm: str, images_seen: int, values: dict[str, float]) -> None:
+    def evaluated(
+        self, arm: str, images_seen: int, values: dict[str, float], picture: np.ndarray | None = None
+    ) -> None:
         """As `Tracker.evaluated`."""
-        self._send(arm, images_seen, values, self._step(arm, images_seen) + 1)
+        shown = {} if picture is None else {SAMPLES: importlib.import_module("wandb").Image(picture)}
+        self._send(arm, images_seen, values | shown, self._step(arm, images_seen) + 1)
 
     def close(self, failed: bool) -> None:
         """As `Tracker.close`."""

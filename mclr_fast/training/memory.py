@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import torch
@@ -22,6 +22,7 @@ from mclr_fast.models.family import Frozen
 from mclr_fast.models.rows import OWN_REFERENCE, Rows
 from mclr_fast.ops import FLOPS
 
+from .made_up_rows import made_up_rows, row_shape
 from .placement import shards
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}  # "auto" is bfloat16 on any GPU that this is for
@@ -169,18 +170,17 @@ class StepMemory:
 
     def _call(self, num_images: int, count: TorchDispatchMode) -> None:
         """Energies of images under a label each, without gradients, inside `count`."""
-        law = self.model.law(self.config.objective)(0, torch.arange(num_images))
+        rows = self._rows(num_images, 1)
         with torch.device("meta"), torch.no_grad(), count:
-            rows = self._rows(num_images, 1, law)
             self.family.energies(self.net, self.family.inputs(self.net, rows), rows.labels)
 
     def _micro_batch(self, height: int, width: int, is_sharded: bool, count: TorchDispatchMode) -> None:
         """Forward and backward of one, inside `count`."""
-        law = self.model.law(self.config.objective)(0, torch.arange(height))
+        own = {}
         if self.keeps_own_energies and width == self.num_columns:  # of a row that is cut, the fuller parts
-            law = law | {OWN_REFERENCE: torch.empty(height)}
+            own = {OWN_REFERENCE: torch.empty(height, device="meta")}
+        rows, reference = self._rows(height, width, **own), None
         with torch.device("meta"):
-            rows, reference = self._rows(height, width, law), None
             if self.method.needs_reference:
                 reference = self.family.frozen(self._build())
             loss, net = self._loss(reference), self.net
@@ -194,25 +194,15 @@ class StepMemory:
                         weights.take()
         net.zero_grad()
 
-    def _rows(self, height: int, width: int, law: dict[str, Tensor]) -> Rows:
-        return Rows(
-            x=torch.empty(self._x_shape(height, width), dtype=self.model.facts.dtype),
-            labels=torch.empty(height, width, dtype=torch.int64),
-            shared=self.method.columns.shared,
-            law={name: torch.empty_like(value, device="meta") for name, value in law.items()},
-            position=torch.empty(height, dtype=torch.int64),
-            seed=0,
-            scale=torch.empty(()),
-            columns=torch.empty(width, dtype=torch.int64),
-            num_columns=self.num_columns,
-        )
-
-    def _x_shape(self, height: int, width: int) -> tuple[int, ...]:
-        columns = () if self.method.columns.shared else (width,)
-        return (height, *columns, *self.model.facts.shape)
+    def _rows(self, height: int, width: int, **own: Tensor) -> Rows:
+        """own: what these rows bring along beside the family's law."""
+        kinds = (self.model, self.config.objective, self.method.columns)
+        rows = made_up_rows(*kinds, height, width, torch.device("meta"))
+        return replace(rows, law={**rows.law, **own})
 
     def _images(self, rows: int) -> int:
-        size = torch.Size(self._x_shape(rows, self.num_columns)).numel()
+        shape = row_shape(self.model, self.method.columns, rows, self.num_columns)
+        size = torch.Size(shape).numel()
         return size * self.model.facts.dtype.itemsize
 
     def _build(self) -> nn.Module:

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 from zips import write_zip
 
+from mclr_fast import train
 from mclr_fast.data import open_dataset
 from mclr_fast.data.image_files import write_png
 from mclr_fast.experiments.checks import check_options
 from mclr_fast.experiments.dry_run import dry_run
+from mclr_fast.experiments.run import Run
 from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.models.published import FILES
 from mclr_fast.runtime.errors import Interrupted, RunError
+from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.signals import StopRequest
 
 
 @pytest.fixture
@@ -226,6 +230,67 @@ def test_minibatches_of_one_class_are_not_announced_where_none_will_be(run_confi
     """Nor where the objective has no use for the others of its minibatch."""
     write_negatives(files / "data.zip", **LOPSIDED)
     assert "one class alone" not in dry_run(run_config("run", objective, train))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"heldout": "nowhere"}, "nowhere"),
+        ({"best_by": "is"}, "--best-by is is none of --protocol fid that measures FD"),
+        ({"neighbors": 5}, "--neighbors does nothing here: fid have their own"),
+        ({"gnet": "nowhere"}, "nowhere"),
+    ],
+)
+def test_a_dry_run_refuses_judges_that_the_run_would_refuse(run_config, files, options, words):
+    config = run_config("run")
+    judged = dataclasses.replace(config.eval, eval_every=12, **options)
+    config = dataclasses.replace(config, eval=judged, protocol="fid")
+    said = []
+    for refuse in (lambda: dry_run(config), lambda: Run(config, Ranks("cpu"), StopRequest())):
+        with pytest.raises(RunError, match=words) as error:
+            refuse()
+        said.append(str(error.value))
+    assert said[0] == said[1] and not (files / "run").exists()
+
+
+def test_a_dry_run_refuses_a_folder_that_the_run_would_refuse(tiny_run, run_config, files):
+    """Another run's, one with other files, one that cannot be made; and leaves it as it is."""
+    tiny_run("run")
+    before = {path: path.read_bytes() for path in (files / "run").iterdir() if path.is_file()}
+    assert "(exists: resumes)" in dry_run(run_config("run"))
+    with pytest.raises(RunError, match=r"holds another run's state .*train\.lr: 0\.001 there"):
+        dry_run(run_config("run", train={"lr": 0.5}))
+    assert before == {path: path.read_bytes() for path in (files / "run").iterdir() if path.is_file()}
+    (files / "other").mkdir()
+    (files / "other" / "thesis.pdf").write_text("mine")
+    with pytest.raises(RunError, match="other is not empty and holds no run of ours"):
+        dry_run(run_config("other"))
+    (files / "file").write_text("")
+    with pytest.raises(RunError, match="file is no folder that can be written to"):
+        dry_run(run_config("file/run"))
+    dry_run(run_config("deep/er"))
+    assert not (files / "deep").exists()
+
+
+def test_a_dry_run_refuses_other_files_than_the_run_began_with(tiny_run, run_config, files, tiny):
+    tiny_run("run")
+    data = tiny.TinyData(1)
+    write_zip(files / "data.zip", data.images(range(len(data))), data.labels)
+    with pytest.raises(RunError, match=r"holds another run's state .data: "):
+        dry_run(run_config("run"))
+
+
+def test_a_dry_run_refuses_a_proof_that_cannot_be_one(run_config):
+    with pytest.raises(RunError, match="--proof-seeds compares FDs with the base's"):
+        dry_run(dataclasses.replace(run_config("run"), proof_seeds=(0, 1)))
+
+
+def test_what_a_run_needs_and_nobody_named_is_refused_after_the_plan(capsys):
+    """So a plan may be read before its files are there; the exit code is the run's."""
+    assert train.main(["--recipe", "edm2-img64-xs", "--dry-run", "--device", "cpu"]) == 1
+    told, refused = capsys.readouterr()
+    assert "\noptions\n" in told
+    assert refused.startswith("error: recipe edm2-img64-xs needs --data") and refused.count("\n") == 1
 
 
 def test_a_dry_run_of_data_that_do_not_fit_is_refused(run_config, files):

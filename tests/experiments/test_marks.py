@@ -1,5 +1,7 @@
 """An arm's schedule: one list, in whole steps, the same whatever is asked for beside it."""
 
+from dataclasses import replace
+
 import pytest
 
 from mclr_fast.config import TrainConfig
@@ -23,6 +25,25 @@ def test_each_kind_comes_in_whole_steps_at_or_past_its_multiples():
     assert marks[2] == Mark(60, snapshot=True, evaluate=True)
 
 
+def test_milestones_are_kept_at_their_multiples_and_at_the_ends():
+    marks = make_marks(TRAIN, milestone_every=50, earlier=(24,))
+    assert at(marks, "milestone") == [24, 60, 108] and at(marks, "evaluate") == [24, 108]
+    assert at(make_marks(TRAIN), "milestone") == []
+
+
+@pytest.mark.parametrize(
+    ("every", "protocol", "count"),
+    [(None, None, 8), (None, "mnist16", 0), (0, None, 0), (640, None, 4), (640, "mnist16", 4)],
+)
+def test_a_run_that_nothing_judges_has_eight_milestones(every, protocol, count):
+    """A judged one keeps its best model and each evaluation's samples; either as --milestone-every says."""
+    config = get_recipe("mnist16")
+    config = replace(config, protocol=protocol, train=replace(config.train, milestone_every=every))
+    plan = trained_plan(config, judged=protocol is not None, refreshes=False)
+    assert len(at(plan.marks, "milestone")) == count
+    assert at(control_plan(config, judged=protocol is not None).marks, "milestone") == []
+
+
 def test_the_end_is_always_a_mark_and_no_round_begins_there():
     assert make_marks(TRAIN) == [Mark(108, evaluate=True)]
     assert make_marks(TRAIN, refresh_every=99) == [Mark(108, evaluate=True)]
@@ -40,8 +61,6 @@ def test_milestones_are_whole_steps():
 
 @pytest.mark.parametrize(("control", "count"), [("none", 0), ("last", 1), ("all", 8)])
 def test_a_control_has_a_schedule_of_its_own(control, count):
-    from dataclasses import replace
-
     config = get_recipe("mnist16")
     options = {"eval": replace(config.eval, control=control)}
     plan = control_plan(

@@ -258,9 +258,10 @@ def test_evaluation_of_a_snapshot(tmp_path, capsys):
 
 def test_dry_run_of_a_snapshot(theirs, capsys):
     """So does --init; and a hostile one is one line."""
-    assert train.main(["--recipe", "edm2-img64-s", "--init", str(theirs[1]), "--dry-run"]) == 0
+    assert train.main(["--recipe", "edm2-img64-s", "--init", str(theirs[1]), "--dry-run"]) == 1
     parameters = sum(p.numel() for p in theirs[0].parameters())
-    assert f"edm2, {parameters:,} parameters" in capsys.readouterr().out
+    told, refused = capsys.readouterr()
+    assert f"edm2, {parameters:,} parameters" in told and "needs --data" in refused
     theirs[1].write_bytes(pickle.dumps(os.getcwd))
     assert train.main(["--recipe", "edm2-img64-s", "--init", str(theirs[1]), "--dry-run"]) == 1
     assert "it names 'posix.getcwd', which no saved model needs" in capsys.readouterr().err

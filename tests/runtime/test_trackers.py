@@ -6,6 +6,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from run_log import lines
 
@@ -51,6 +52,7 @@ def server(monkeypatch):
     made = Server()
     module = types.ModuleType("wandb")
     module.init = made.init
+    module.Image = lambda picture: ("image", picture.shape)
     monkeypatch.setitem(sys.modules, "wandb", module)
     return made
 
@@ -67,6 +69,9 @@ def board(monkeypatch):
 
         def add_scalar(self, tag, value, step):
             told.append((self.name, tag, value, step))
+
+        def add_image(self, tag, picture, step, dataformats):
+            told.append((self.name, tag, picture.shape, dataformats, step))
 
         def close(self):
             told.append((self.name, "closed"))
@@ -184,6 +189,27 @@ def test_tensorboard_draws_an_arm_a_run(run, files, board):
     assert [told[3] for told in board if told[1] == "loss"] == [line["images_seen"] for line in log]
     assert ("mclr", "loss", log[0]["loss"], 12) in board and board[-1] == ("mclr", "closed")
     assert {told[1] for told in board if len(told) == 4} == log[0].keys() - {"arm", "images_seen"}
+
+
+PICTURE = np.zeros((8, 15, 1), np.uint8)
+
+
+def test_tensorboard_shows_samples_with_their_evaluation(tmp_path, board):
+    log = RunLog(tmp_path / "log.jsonl")
+    log.trackers = [TensorBoard(tmp_path / "tensorboard")]
+    log.evaluated({"name": "mclr", "images_seen": 20, "fd": 0.4}, PICTURE)
+    assert board[1:] == [("mclr", "fd", 0.4, 20), ("mclr", "samples", (8, 15, 1), "HWC", 20)]
+
+
+def test_wandb_shows_samples_with_their_evaluation(tmp_path, server):
+    """In one step with the numbers, as each step is taken once."""
+    log = RunLog(tmp_path / "log.jsonl")
+    log.trackers = [WeightsAndBiases("p", tmp_path, "g", {}, log.lines())]
+    log.write({"arm": "mclr", "images_seen": 20, "loss": 1.0})
+    log.evaluated({"name": "mclr", "images_seen": 20, "fd": 0.4}, PICTURE)
+    (history,) = server.histories.values()
+    shown = {"mclr/images_seen": 20, "mclr/fd": 0.4, "mclr/samples": ("image", (8, 15, 1))}
+    assert history[1:] == [(21, shown)]
 
 
 def test_tensorboard_hides_what_comes_again(tmp_path, board):
