@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from mclr_fast.experiments.checks import check_options, check_used
+from mclr_fast.experiments.cost import cost_lines, cost_of
 from mclr_fast.experiments.marks import make_marks
 from mclr_fast.experiments.tables.cells import cell_config
 from mclr_fast.experiments.tables.table import every_setting
-from mclr_fast.models import describe, model_from_config
+from mclr_fast.models import Model, describe, model_from_config
 from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.mnist16_table import GRID
+from mclr_fast.training.memory import StepMemory
 
 SIZES = ("fashion32", "fashion32-small")
 
@@ -52,6 +54,26 @@ def test_the_base_keeps_averages_and_judges_nothing(size):
     kept = [0, *(mark.images_seen for mark in marks if mark.snapshot)]
     gaps = {later - earlier for earlier, later in pairwise(kept)}
     assert max(gaps) <= 100_000 and kept[-1] == run.train.duration
+
+
+def test_a_proof_takes_the_hours_of_its_seeds_and_of_their_fresh_samples():
+    """And a table makes the base's rows under guidance once, whatever the number of its runs."""
+    proof, table = get_recipe("fashion32-small-proof"), get_recipe("fashion32-small-table")
+    step = StepMemory(proof, Model.of(describe(proof.net, proof.family)))
+    one = cost_of(proof, step)
+    (line,) = cost_lines(proof, step)
+    final = 3 * 3 * proof.proof_samples * one.row
+    assert line.startswith(f"GPU-hours       {3 * one.total + final:.3g} (3 seeds) = ")
+
+    def rows(run):
+        (line,) = cost_lines(run, step)
+        return float(line.split(", rows ")[1].split(",")[0])
+
+    few = {**table.table, "grid": {"mclr": [{"lr": 1e-4}]}}
+    table = replace(table, gpu_tflops=1e-3, table=few)
+    unguided = replace(table, eval=replace(table.eval, cfg_scales=()))
+    guided = 2 * 5 * table.eval.num_samples * one.row * proof.gpu_tflops / table.gpu_tflops
+    assert rows(table) - rows(unguided) == pytest.approx(guided, rel=0.05)
 
 
 @pytest.mark.parametrize(("size", "final"), [("fashion32", 10_000), ("fashion32-small", 5000)])
