@@ -17,6 +17,7 @@ from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.mnist16_table import GRID
 from mclr_fast.training.memory import StepMemory
 
+PAGE = Path(__file__).parents[2] / "docs" / "fashion32.md"
 SIZES = ("fashion32", "fashion32-small")
 
 
@@ -56,10 +57,31 @@ def test_the_base_keeps_averages_and_judges_nothing(size):
     assert max(gaps) <= 100_000 and kept[-1] == run.train.duration
 
 
+def counted(run):
+    """What a run's steps are counted with."""
+    return StepMemory(run, Model.of(describe(run.net, run.family)))
+
+
+def test_the_page_has_the_hours_of_the_dry_run():
+    """At the rate that it names, and the networks' parameters."""
+    page = PAGE.read_text()
+    for kind in ("-base", "", "-proof", "-table"):
+        run = replace(get_recipe(f"fashion32-small{kind}"), gpu_tflops=0.1)
+        (line,) = cost_lines(run, counted(run))
+        hours = line.removeprefix("GPU-hours").split()[0]
+        assert f"| `{run.recipe}` | {hours} |" in page
+    for size in SIZES:
+        run = get_recipe(size)
+        with torch.device("meta"):
+            net = model_from_config(describe(run.net, run.family))
+        number = f"{sum(parameter.numel() for parameter in net.parameters()):,} parameters"
+        assert f"| `{size}` | {number}, {run.eval.num_steps} Heun steps |" in page
+
+
 def test_a_proof_takes_the_hours_of_its_seeds_and_of_their_fresh_samples():
     """And a table makes the base's rows under guidance once, whatever the number of its runs."""
     proof, table = get_recipe("fashion32-small-proof"), get_recipe("fashion32-small-table")
-    step = StepMemory(proof, Model.of(describe(proof.net, proof.family)))
+    step = counted(proof)
     one = cost_of(proof, step)
     (line,) = cost_lines(proof, step)
     final = 3 * 3 * proof.proof_samples * one.row
