@@ -256,7 +256,7 @@ def _trained(plan: Plan, device: torch.device, stop: StopRequest) -> tuple[dict[
 
         def between() -> None:
             stop.check()
-            bar.update()
+            bar.update(1)
 
         net = fit(
             lambda: ImageClassifier(shape, plan.num_classes),
