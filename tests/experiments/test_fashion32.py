@@ -1,5 +1,6 @@
 """The recipes of Fashion-MNIST: complete runs of two sizes, whose parts fit and whose options are used."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -55,6 +56,8 @@ def test_the_base_keeps_averages_and_judges_nothing(size):
     kept = [0, *(mark.images_seen for mark in marks if mark.snapshot)]
     gaps = {later - earlier for earlier, later in pairwise(kept)}
     assert max(gaps) <= 100_000 and kept[-1] == run.train.duration
+    guide = int(re.search(r"--gnet base/snapshots/denoising-(\d+)-0.100", PAGE.read_text())[1])
+    assert size != "fashion32-small" or guide in kept  # that of the page's autoguidance
 
 
 def counted(run):
