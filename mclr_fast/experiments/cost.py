@@ -51,8 +51,12 @@ def cost_of(config: RunConfig, step: StepMemory) -> Cost:
 
 
 def planned_cost(config: RunConfig, step: StepMemory) -> tuple[Cost, str]:
-    """The run's, or that of all runs of its table, and how many those are, in words."""
-    return _cost_of_table(config, step) if config.table else (cost_of(config, step), "")
+    """The run's, or that of all runs of its table or proof, and how many those are, in words."""
+    if config.table:
+        return _cost_of_table(config, step)
+    if config.proof_seeds:
+        return _cost_of_proof(config, step), f" ({len(config.proof_seeds)} seeds)"
+    return cost_of(config, step), ""
 
 
 def cost_lines(config: RunConfig, step: StepMemory) -> Iterator[str]:
@@ -64,9 +68,20 @@ def cost_lines(config: RunConfig, step: StepMemory) -> Iterator[str]:
     )
 
 
+def _cost_of_proof(config: RunConfig, step: StepMemory) -> Cost:
+    """Of a run of every seed, whose base, control and trained model are judged on fresh samples."""
+    seeds, cost = len(config.proof_seeds), cost_of(config, step)
+    final = cost.final + 3 * config.proof_samples * cost.row
+    return Cost(seeds * cost.training, seeds * cost.rows, seeds * final, cost.row)
+
+
 def _cost_of_table(config: RunConfig, own: StepMemory) -> tuple[Cost, str]:
-    """Of every run that is tried, and of the final ones as if the dearest settings were chosen."""
-    table, seeds = config.table, config.proof_seeds
+    """Of every run that is tried, and of the final ones as if the dearest settings were chosen.
+
+    The base's rows under guidance are made once.
+    """
+    table, seeds, num_guided = config.table, config.proof_seeds, len(config.eval.cfg_scales)
+    config = replace(config, eval=replace(config.eval, cfg_scales=()))
     # What an image costs depends on nothing else.
     steps: dict[tuple[ObjectiveConfig, int], StepMemory] = {}
 
@@ -86,9 +101,10 @@ def _cost_of_table(config: RunConfig, own: StepMemory) -> tuple[Cost, str]:
     judged = [replace(cost, final=cost.row * config.proof_samples) for cost in chosen]
     whole = [*tried, *(cost for cost in judged for _ in seeds)]
     base = 3 * judged[0].final
+    guided = 2 * num_guided * config.eval.num_samples * judged[0].row
     total = Cost(
         math.fsum(c.training for c in whole),
-        math.fsum(c.rows for c in whole),
+        math.fsum(c.rows for c in whole) + guided,
         math.fsum(c.final for c in whole) + base,
         0.0,
     )

@@ -44,8 +44,10 @@ from .words import FD, IS, KINDS, OBJECTIVES, PRECISION, RECALL, Metric
 
 COLUMNS = (FD, PRECISION, RECALL, IS)  # the paper's order
 HEAD = ["Method", "Settings", "NFE", *(f"{m.title} {m.arrow}" for m in COLUMNS)]
-# Okabe and Ito's palette and three more; a method also has its own marker.
+# Okabe and Ito's palette and five more; a method also has its own marker.
 LOOKS = {
+    "denoising": ("#999933", ">"),
+    "plus-minus": ("#117733", "p"),
     "mclr": ("#D55E00", "o"),
     "weighted-mclr": ("#E69F00", "s"),
     "kl-mclr": ("#882255", "v"),

@@ -28,6 +28,7 @@ PAPER = (
     ("mclr", "cca", "better in the paper (Table 1)"),
     ("mclr", "ccdpo", "better in the paper (Table 1)"),
     (CFG, "mclr", "better in the paper (Table 1)"),
+    ("mclr", "denoising", "the control of as many images"),
     ("ccdpo", "cca", "as good or better in the paper (section G.3)"),
     ("weighted-mclr", "mclr", "whose weight the paper leaves out as intractable"),
 )

@@ -1,5 +1,6 @@
 """The recipes of Fashion-MNIST: complete runs of two sizes, whose parts fit and whose options are used."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -8,13 +9,16 @@ import pytest
 import torch
 
 from mclr_fast.experiments.checks import check_options, check_used
+from mclr_fast.experiments.cost import cost_lines, cost_of
 from mclr_fast.experiments.marks import make_marks
 from mclr_fast.experiments.tables.cells import cell_config
 from mclr_fast.experiments.tables.table import every_setting
-from mclr_fast.models import describe, model_from_config
+from mclr_fast.models import Model, describe, model_from_config
 from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.mnist16_table import GRID
+from mclr_fast.training.memory import StepMemory
 
+PAGE = Path(__file__).parents[2] / "docs" / "fashion32.md"
 SIZES = ("fashion32", "fashion32-small")
 
 
@@ -52,6 +56,49 @@ def test_the_base_keeps_averages_and_judges_nothing(size):
     kept = [0, *(mark.images_seen for mark in marks if mark.snapshot)]
     gaps = {later - earlier for earlier, later in pairwise(kept)}
     assert max(gaps) <= 100_000 and kept[-1] == run.train.duration
+    guide = int(re.search(r"--gnet base/snapshots/denoising-(\d+)-0.100", PAGE.read_text())[1])
+    assert size != "fashion32-small" or guide in kept  # that of the page's autoguidance
+
+
+def counted(run):
+    """What a run's steps are counted with."""
+    return StepMemory(run, Model.of(describe(run.net, run.family)))
+
+
+def test_the_page_has_the_hours_of_the_dry_run():
+    """At the rate that it names, and the networks' parameters."""
+    page = PAGE.read_text()
+    for kind in ("-base", "", "-proof", "-table"):
+        run = replace(get_recipe(f"fashion32-small{kind}"), gpu_tflops=0.1)
+        (line,) = cost_lines(run, counted(run))
+        hours = line.removeprefix("GPU-hours").split()[0]
+        assert f"| `{run.recipe}` | {hours} |" in page
+    for size in SIZES:
+        run = get_recipe(size)
+        with torch.device("meta"):
+            net = model_from_config(describe(run.net, run.family))
+        number = f"{sum(parameter.numel() for parameter in net.parameters()):,} parameters"
+        assert f"| `{size}` | {number}, {run.eval.num_steps} Heun steps |" in page
+
+
+def test_a_proof_takes_the_hours_of_its_seeds_and_of_their_fresh_samples():
+    """And a table makes the base's rows under guidance once, whatever the number of its runs."""
+    proof, table = get_recipe("fashion32-small-proof"), get_recipe("fashion32-small-table")
+    step = counted(proof)
+    one = cost_of(proof, step)
+    (line,) = cost_lines(proof, step)
+    final = 3 * 3 * proof.proof_samples * one.row
+    assert line.startswith(f"GPU-hours       {3 * one.total + final:.3g} (3 seeds) = ")
+
+    def rows(run):
+        (line,) = cost_lines(run, step)
+        return float(line.split(", rows ")[1].split(",")[0])
+
+    few = {**table.table, "grid": {"mclr": [{"lr": 1e-4}]}}
+    table = replace(table, gpu_tflops=1e-3, table=few)
+    unguided = replace(table, eval=replace(table.eval, cfg_scales=()))
+    guided = 2 * 5 * table.eval.num_samples * one.row * proof.gpu_tflops / table.gpu_tflops
+    assert rows(table) - rows(unguided) == pytest.approx(guided, rel=0.05)
 
 
 @pytest.mark.parametrize(("size", "final"), [("fashion32", 10_000), ("fashion32-small", 5000)])

@@ -73,6 +73,8 @@ def test_a_table_from_grid_to_report(config, make, monkeypatch):
     assert {row.samples for row in [*judged, *summary.rows[1:3]]} == {50}
     assert {run.seed for run in summary.methods["gft"].runs} == {0, 1}
     outdir = config.folder
+    of_base = [*outdir.glob("final/*/evaluations/cfg-1.5-0.safetensors")]  # made once, with its time in it
+    assert len(of_base) == 4 and len({path.read_bytes() for path in of_base}) == 1
     assert read_summary(outdir) == summary
     assert {path.name for path in outdir.glob("figures/*.png")} >= {
         "table-tradeoff-fd-is.png",

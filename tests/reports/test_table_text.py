@@ -8,8 +8,10 @@ from mclr_fast.evaluation.rows import Row
 from mclr_fast.reports.run_data import RunData
 from mclr_fast.reports.run_text import verdicts
 from mclr_fast.reports.summary import Stop, Summary
+from mclr_fast.reports.table_page import LOOKS
 from mclr_fast.reports.table_summary import Ablation, Final, MethodResults, TableSummary, Tried
 from mclr_fast.reports.table_text import findings, settings_text, tried_sentences
+from mclr_fast.reports.words import OBJECTIVES
 
 QUALITY = {
     "heldout_images": 1500, "accuracy": 0.9, "ece_before": 0.05, "ece_after": 0.01, "nll_before": 0.4,
@@ -86,6 +88,16 @@ def test_ablations_and_the_classifier():
         grid_seeds=None, protocol=None, versions={},
     )  # fmt: skip
     assert found[-1] in verdicts(RunData(single, {}, []))
+
+
+def test_the_control_is_a_row_like_any_other():
+    """MCLR is compared with it, and every objective can be drawn."""
+    methods = {"mclr": method(row(0.1, 8.5)), "denoising": method(row(0.3, 8.0))}
+    (line,) = (line for line in findings(summary(methods)) if "Denoising" in line)
+    assert line.startswith(
+        "MCLR against Denoising, the control of as many images. Here: FD better (0.100 and"
+    )
+    assert LOOKS.keys() == OBJECTIVES.keys() and len(set(LOOKS.values())) == len(LOOKS)
 
 
 def test_what_was_tried_and_what_stopped():

@@ -181,19 +181,36 @@ class Cells:
         run = Run(config, self.ranks, self.stop)
         with self.once("shared"):
             self._share(run)
-        return run, run.execute()
+        summary = run.execute()
+        for own, kept in self._of_base(run).items():
+            self.ranks.on_main(copy_missing, own, kept)
+        return run, summary
 
     def _share(self, run: Run) -> None:
-        """See to the base's samples, the classifier, and the base's evaluation of as many samples."""
+        """See to the base's samples, the classifier, and the base's evaluation of as many samples.
+
+        Its rows under guidance are those of the first cell that has made them.
+        """
         options = run.config.objective
-        kept = self.shared / f"base-{run.config.eval.num_samples}.safetensors"
-        own = run.outdir / "evaluations" / "base-0.safetensors"
+        places = self._of_base(run)
+        own, kept = next(iter(places.items()))
         if not self.ranks.on_main(lambda: options.negatives.exists() and options.classifier.exists()):
             run.needs.make()
         if not self.ranks.on_main(kept.exists):
             run.evaluate_base(run.evaluator())
             self.ranks.on_main(copy_missing, own, kept)
-        self.ranks.on_main(copy_missing, kept, own)
+        for own, kept in places.items():
+            self.ranks.on_main(copy_missing, kept, own)
+
+    def _of_base(self, run: Run) -> dict[Path, Path]:
+        """Where a cell keeps the base's evaluations, unguided and guided -> where all cells find them."""
+        options, guided = run.config.eval, run.model.family.guided
+        names = ["base", *(f"{guided}-{guidance:g}" for guidance in options.cfg_scales)]
+        return {
+            run.outdir / "evaluations" / f"{name}-0.safetensors": self.shared
+            / f"{name}-{options.num_samples}.safetensors"
+            for name in names
+        }
 
 
 def cell_config(
