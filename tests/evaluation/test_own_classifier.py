@@ -192,8 +192,15 @@ def test_what_it_cannot_be_trained_on(data, tmp_path):
 
 
 def test_held_out_images_of_ones_own(data, tmp_path):
-    """All of the data is trained on, and compared with; the row says which classifier, and how good."""
-    write_zip(tmp_path / "heldout.zip", *striped(80, 7))
+    """All of the data is trained on, and compared with; the row says which classifier, and how good.
+
+    They lie class by class, and the first of them are of every class all the same.
+    """
+    pixels, labels = striped(80, 7)
+    order = np.argsort(labels, kind="stable")
+    write_zip(tmp_path / "heldout.zip", pixels[order], labels[order])
+    first = Plan.of([data], open_images(str(tmp_path / "heldout.zip"))).heldout.labels[:8]
+    assert np.bincount(first).tolist() == [2, 2, 2, 2]
     write_zip(tmp_path / "fresh.zip", *striped(100, 8))
     config = EvaluateConfig(
         protocol="classifier",
