@@ -216,6 +216,10 @@ def test_held_out_images_of_ones_own(data, tmp_path):
     assert (tmp_path / "data.zip.classifier.npz").exists()  # statistics, kept beside it
     assert evaluate(config, ONE, StopRequest())["metrics"] == row["metrics"]
     assert row["fd"] != row["fd_heldout"]
+    scored = score(tmp_path / "fresh.zip", data, "classifier", heldout=config.heldout, device="cpu")
+    assert scored == row["metrics"]
+    with pytest.raises(ValueError, match="heldout= is of protocol classifier"):
+        score(tmp_path / "fresh.zip", data, "fid", heldout=config.heldout)
 
 
 def test_classes_are_known_by_their_names(tmp_path):
