@@ -14,7 +14,7 @@ from mclr_fast.runtime.signals import StopRequest
 
 from .image_sets import ArrayImages, ImageSet, open_images
 from .judge import Judge, Panel
-from .protocols import own_data, protocol_names
+from .protocols import is_trained, own_data, protocol_names
 from .rows import Metrics
 
 Images = str | Path | np.ndarray | Tensor
@@ -26,6 +26,7 @@ def score(
     protocol: str,
     *,
     labels: np.ndarray | Tensor | None = None,
+    heldout: str | Path | None = None,
     inception_weights: Path | None = None,
     dinov2_weights: Path | None = None,
     batch_size: int = 64,
@@ -41,6 +42,7 @@ def score(
             of its own.
         labels: int64 [n], the classes that images in memory were made for, if accuracy is wanted of a
             protocol that measures it.
+        heldout: "classifier": a data set that it has not seen, None: a tenth of the reference, a data set.
         inception_weights, dinov2_weights: files; None: where torch keeps them.
     Errors    RunError or ValueError, one line, for what cannot be judged.
     """
@@ -53,7 +55,10 @@ def score(
     judged, ranks, stop = _opened(images, labels), Ranks(device), _NeverStops()
     sources = [str(r) if isinstance(r, str | Path) else _opened(r) for r in references]
     weights = {"inception": inception_weights, "dinov2": dinov2_weights}
-    panel = Panel(names, sources, open_images(own, "heldout") if own else None, weights)
+    if heldout is not None and not is_trained(names):
+        raise ValueError(f"heldout= is of protocol classifier: leave it out with {protocol}.")
+    unseen = open_images(own, "heldout") if own else open_images(str(heldout)) if heldout else None
+    panel = Panel(names, sources, unseen, weights)
     judge = Judge.of(panel, len(judged), judged.image_shape, batch_size, ranks, stop)
     return judge.of_images(judged, batch_size, stop)
 

@@ -192,8 +192,15 @@ def test_what_it_cannot_be_trained_on(data, tmp_path):
 
 
 def test_held_out_images_of_ones_own(data, tmp_path):
-    """All of the data is trained on, and compared with; the row says which classifier, and how good."""
-    write_zip(tmp_path / "heldout.zip", *striped(80, 7))
+    """All of the data is trained on, and compared with; the row says which classifier, and how good.
+
+    They lie class by class, and the first of them are of every class all the same.
+    """
+    pixels, labels = striped(80, 7)
+    order = np.argsort(labels, kind="stable")
+    write_zip(tmp_path / "heldout.zip", pixels[order], labels[order])
+    first = Plan.of([data], open_images(str(tmp_path / "heldout.zip"))).heldout.labels[:8]
+    assert np.bincount(first).tolist() == [2, 2, 2, 2]
     write_zip(tmp_path / "fresh.zip", *striped(100, 8))
     config = EvaluateConfig(
         protocol="classifier",
@@ -209,6 +216,10 @@ def test_held_out_images_of_ones_own(data, tmp_path):
     assert (tmp_path / "data.zip.classifier.npz").exists()  # statistics, kept beside it
     assert evaluate(config, ONE, StopRequest())["metrics"] == row["metrics"]
     assert row["fd"] != row["fd_heldout"]
+    scored = score(tmp_path / "fresh.zip", data, "classifier", heldout=config.heldout, device="cpu")
+    assert scored == row["metrics"]
+    with pytest.raises(ValueError, match="heldout= is of protocol classifier"):
+        score(tmp_path / "fresh.zip", data, "fid", heldout=config.heldout)
 
 
 def test_classes_are_known_by_their_names(tmp_path):

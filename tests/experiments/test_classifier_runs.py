@@ -13,6 +13,7 @@ from mclr_fast import evaluate
 from mclr_fast.config import EvalConfig, ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.evaluation import judge, own_classifier
 from mclr_fast.evaluation.own_classifier import Training
+from mclr_fast.experiments import run
 from mclr_fast.experiments.dry_run import dry_run
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import describe, save_model
@@ -67,7 +68,7 @@ def executed(config):
     return Run(config, Ranks("cpu"), StopRequest()).execute()
 
 
-def test_a_run(config, capsys):
+def test_a_run(config, capsys, monkeypatch):
     """Every row has all metrics and the classifier's name; its accuracy is in the summary and the report."""
     said = dry_run(config)
     assert "a classifier of 144 images of" in said and "to be trained first, 27 steps" in said
@@ -93,6 +94,7 @@ def test_a_run(config, capsys):
     # The run's folder alone goes on with it; the door says what the report says.
     for file in (config.outdir.parent / "cache").rglob("*.safetensors"):
         file.unlink()
+    monkeypatch.setattr(run, "write_report", lambda outdir: None)  # is there, and takes seconds
     assert executed(config).to_json()["rows"] == summary.to_json()["rows"]
     assert f"kept at {config.outdir}" in dry_run(config)
     capsys.readouterr()
@@ -106,6 +108,7 @@ def test_a_run(config, capsys):
 
 def test_rows_of_two_classifiers_are_not_laid_side_by_side(config, monkeypatch):
     """A run does not go on with another's rows, and no page holds those of both."""
+    monkeypatch.setattr(run, "write_report", lambda outdir: None)  # takes seconds
     executed(config)
     write_zip(config.outdir.parent / "data.zip", *patches(160, seed=1))
     other = replace(config, outdir=config.outdir.parent / "other")

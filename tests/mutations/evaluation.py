@@ -212,4 +212,32 @@ FAULTS = [
         "references = reference[:1] if isinstance(reference, list) else",
         "evaluation/test_references.py evaluation/test_protocols.py",
     ),
+    (
+        "held-out images that the classifier is trained on",
+        "evaluation/parts.py",
+        "return order[~is_held_out], order[is_held_out]",
+        "return order, order[is_held_out]",
+        "evaluation/test_own_classifier.py",
+    ),
+    (
+        "a classifier that saw the tenth taken for one that did not",
+        "evaluation/own_classifier.py",
+        "said = [CLASSIFIER_FORMAT, self.data, self.heldout_data, shape, asdict(TRAINING)]",
+        "said = [CLASSIFIER_FORMAT, self.data, shape, asdict(TRAINING)]",
+        "evaluation/test_own_classifier.py",
+    ),
+    (
+        "rows of another classifier gone on with",
+        "evaluation/evaluator.py",
+        "if row.classifier != ours:",
+        "if row.classifier is None and ours:",
+        "experiments/test_classifier_runs.py",
+    ),
+    (
+        "held-out images in their own order, so that the first are of one class",
+        "evaluation/own_classifier.py",
+        "out = PartImages(heldout, interleaved(theirs), ",
+        "out = PartImages(heldout, np.arange(len(theirs)), ",
+        "evaluation/test_own_classifier.py",
+    ),
 ]
