@@ -43,7 +43,7 @@ def denoising(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return (weight * (denoised - images) ** 2).sum(dim=(1, 2, 3))
 
 
-def main(base_steps: int = 300, steps: int = 30, out: str = "own-digits.png") -> list[float]:
+def main(base_steps: int = 1200, steps: int = 10, out: str = "own-digits.png") -> list[float]:
     """Train a base, fine-tune it, sample it to `out`; MCLR's loss before and after, on the same noise."""
     torch.manual_seed(0)
     data, net, mclr = open_dataset("mnist16"), Denoiser(), MCLRLoss(**NOISE)
