@@ -1,6 +1,9 @@
 """The examples of loops of one's own run, small, and do what they say; the notebook's cells run in order."""
 
+import ast
 import importlib.util
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,3 +56,33 @@ def test_ccdpo_goes_on_from_its_checkpoint(example, tmp_path):
 def test_samples_are_scored_in_memory(example):
     rows = example("sample_and_score").main(guidance=(1.0, 2.0), num=40)
     assert rows[1]["accuracy"] > rows[0]["accuracy"] > 0.6 and {"fd", "is", "recall"} < rows[0].keys()
+
+
+def cells(kind):
+    notebook = json.loads((ROOT / "docs" / "own-loop.ipynb").read_text())
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch, capsys):
+    """Its code as it stands, but for the numbers of the first cell; what the doors read of it is there."""
+    monkeypatch.chdir(tmp_path)
+    numbers, *code = ("".join(cell["source"]) for cell in cells("code"))
+    assert numbers == "STEPS, SAMPLES = 30, 1000"
+    names = {"STEPS": 10, "SAMPLES": 40}
+    for number, source in enumerate(code):
+        exec(compile(source, f"cell {number}", "exec"), names)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].startswith("step 10: loss ") and "True" in printed
+    assert printed[0].startswith("{'fd': ") and printed[-1] == "torch.Size([8])"
+    assert load("mine").description["objective"] == "mclr"
+
+
+def test_the_notebook_shows_what_it_gave():
+    """Outputs are kept: two pictures, and scores that are better after the loop."""
+    outputs = [output for cell in cells("code") for output in cell["outputs"]]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    text = "".join(line for output in outputs for line in output.get("text", []))
+    before, after = (ast.literal_eval(line) for line in text.splitlines() if line.startswith("{"))
+    assert after["fd"] < before["fd"] and after["is"] > before["is"]
+    for target in re.findall(r"\]\((\S+?)\)", "".join("".join(cell["source"]) for cell in cells("markdown"))):
+        assert (ROOT / "docs" / target).exists(), target
