@@ -1,6 +1,6 @@
 """Everything that a run and the doors can be told, with units, as --help shows it."""
 
-from .files import ConvertConfig, PrepareConfig
+from .files import ConvertConfig, PrepareConfig, ShareConfig
 from .judging import EvalConfig, EvaluateConfig, JudgeConfig
 from .run import RunConfig
 from .sampling import HeunConfig, SampleConfig, SamplerConfig
@@ -18,5 +18,6 @@ __all__ = [
     "RunConfig",
     "SampleConfig",
     "SamplerConfig",
+    "ShareConfig",
     "TrainConfig",
 ]

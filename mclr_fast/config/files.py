@@ -1,4 +1,4 @@
-"""Options of the doors that write files: `convert` and `prepare`."""
+"""Options of the doors that write files: `convert` and `prepare`; and of `share`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ConvertConfig:
     """Options of `python -m mclr_fast.convert`."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
-    """Model folder or name, or a file or its https address: EDM2's .pkl, .pt, DDO's .pkl, VAR's .pth."""
+    """Model folder, name, hf:USER/NAME; a file or its https address: EDM2's .pkl, .pt, DDO's, VAR's .pth."""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
     """Folder or file to write."""
     to: Literal["folder", "edm2-pkl", "edm2-state-dict", "edm2-training-state", "var-pth"] = "folder"
@@ -69,3 +69,21 @@ class PrepareConfig:
     """Threads that read; 0 = one a core, at most 16."""
     device: str = "auto"
     """Of the VAE or VQVAE; auto, cpu, cuda, or cuda:1 = that GPU; auto = cuda where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareConfig:
+    """Options of `python -m mclr_fast.share`."""
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
+    """Model folder, or a run's, of which the best model is meant."""
+    to: str
+    """hf:USER/NAME, the repository on the Hugging Face hub; made where there is none."""
+    private: bool = False
+    """Make the repository private; refused for one that is there and public."""
+    with_report: bool = False
+    """Add the run's report.html and figures, as they are: they name the run's command and paths."""
+    licence: str | None = None
+    """Licence of the weights, where config.json knows none; another than it says is refused."""
+    dry_run: bool = False
+    """Print what would be uploaded, and stop: no network, no token."""

@@ -31,7 +31,7 @@ class RunConfig:
     loader_threads: int = 0
     """Threads of a rank's loader; 0 = its share of the cores, at most 16."""
     init: str | None = None
-    """Model to start from: a folder of ours, EDM2's .pkl or its https address, or a published name."""
+    """Model to start from: a folder of ours, hf:USER/NAME[@REVISION], EDM2's .pkl, its address or name."""
     protocol: str | None = None
     """What judges: mnist16 (the embedded digits alone), classifier (trained on labelled --data), or fid,
     fd-dinov2, is, ... as in `evaluate`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from mclr_fast.data.sources.class_counts import class_counts
 from mclr_fast.evaluation.protocols import is_trained
 from mclr_fast.methods.need_checks import NeedChecks
 from mclr_fast.models import Model, describe, model_from_config, read_config
+from mclr_fast.models.on_hub import HubModel
 from mclr_fast.models.published import Published, to_download
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.launch import launched
@@ -30,21 +32,17 @@ from .new_network import check_network
 def dry_run(config: RunConfig) -> str:
     """Lines to print. RunError for what a run would refuse, as far as options and headers show it.
 
-    Nothing is downloaded: a model that would be is told of, and taken for what the recipe expects of it.
+    Nothing large is downloaded: a model that would be is told of, and taken for what its config.json on the
+    hub says, or else for what the recipe expects of it.
     """
     num_ranks = launched().size
     check_options(config, num_ranks, need_files=False)
     options = flat(config)
     try:
         downloads = _downloads(config)
-        config = _without(config, downloads)
-        if config.init is None and config.net is None and "init" in downloads:
-            raise RunError(
-                f"--init {downloads['init']} is not here yet, and recipe {config.recipe} does not say what "
-                "network it is: take the recipe of its preset, or download it first."
-            )
         check_network(config)
-        description = read_config(config.init) if config.init else describe(config.net, config.family)
+        description = _described(config, downloads.get("init"))
+        config = _without(config, downloads)
         model = Model.of(description)
         beside = {name: to_download(name) for name in model.family.beside(model.arguments)}
         downloads |= {name: file for name, file in beside.items() if file is not None}
@@ -128,7 +126,7 @@ def _judged_lines(config: RunConfig, dataset: Dataset | None) -> list[str]:
 MODELS = ("reference", "negatives_model")  # options of the objective that name one, beside --init
 
 
-def _downloads(config: RunConfig) -> dict[str, Published]:
+def _downloads(config: RunConfig) -> dict[str, Published | HubModel]:
     """Of the options that name a model or statistics, those whose file a run would download first."""
     named = {"init": config.init, **{name: getattr(config.objective, name) for name in MODELS}}
     references: Sequence[str] = ()
@@ -139,7 +137,21 @@ def _downloads(config: RunConfig) -> dict[str, Published]:
     return {name: file for name, file in found.items() if file is not None}
 
 
-def _without(config: RunConfig, absent: Mapping[str, Published]) -> RunConfig:
+def _described(config: RunConfig, absent: Published | HubModel | None) -> dict[str, Any]:
+    """The config.json of the network to train: --init's, of the hub too, else what the recipe expects."""
+    if isinstance(absent, HubModel):
+        return absent.description()
+    if absent is None and config.init:
+        return read_config(config.init)
+    if config.net is None:
+        raise RunError(
+            f"--init {absent} is not here yet, and recipe {config.recipe} does not say what network it is: take "
+            "the recipe of its preset, or download it first."
+        )
+    return describe(config.net, config.family)
+
+
+def _without(config: RunConfig, absent: Mapping[str, Published | HubModel]) -> RunConfig:
     """The run without these options: what cannot be read yet is not checked."""
     objective = replace(config.objective, **{name: None for name in MODELS if name in absent})
     return replace(config, objective=objective, init=None if "init" in absent else config.init)

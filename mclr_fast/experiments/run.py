@@ -26,6 +26,7 @@ from mclr_fast.models import (
     resolve,
     weights_file,
 )
+from mclr_fast.models.on_hub import pinned
 from mclr_fast.reports.grid import GridEntry, write_grid
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.summary import Summary, write_summary
@@ -233,7 +234,7 @@ class Run:
         if make_method(plan.config.objective).label_dropout > 0:
             origin["null_label"] = True
         if self.config.init:
-            origin["base"] = {"model": self.config.init, "sha256": self.base_sha256}
+            origin["base"] = {"model": pinned(self.config.init), "sha256": self.base_sha256}
         return describe(
             self.model.arguments,
             said["family"],

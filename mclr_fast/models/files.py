@@ -21,10 +21,11 @@ from mclr_fast.pickles.kinds import LOOK, foreign
 from mclr_fast.runtime import formats
 from mclr_fast.runtime.downloads import is_address, place_of, shown
 from mclr_fast.runtime.files import file_sha256, replacing, write_json
+from mclr_fast.runtime.hub import is_hub_address
 from mclr_fast.runtime.logs import note
 from mclr_fast.runtime.tensor_files import read_tensors
 
-from . import card, published
+from . import card, on_hub, published
 from .family import Model
 from .pickled import SUFFIXES, read_pickled
 from .var import VQVAE
@@ -51,7 +52,8 @@ def resolve(path_or_name: str | Path) -> Path:
     """The folder of a model: a path, its model.safetensors, a run's folder or a shipped one's name.
 
     A pickle is itself; of a run it is the best model, or in one without evaluations the final one. An https
-    address, or the name of a published model, is its file, downloaded first where it is not there.
+    address, or the name of a published model, is its file, downloaded first where it is not there; an address
+    of the hub, hf:USER/NAME[@REVISION], is the folder of what was downloaded.
     Errors: FileNotFoundError; ValueError for what is no model; RunError where a download fails.
     """
     if (file := _downloaded(path_or_name)) is not None:
@@ -106,17 +108,20 @@ def _refuse_runs(path: Path) -> None:
 
 
 def _downloaded(path_or_name: str | Path) -> Path | None:
-    """The pickle of an address or a published name; None for a path."""
+    """The pickle of an address or a published name, the folder of one of the hub's; None for a path."""
     text = str(path_or_name).strip()
+    if is_hub_address(text):
+        return on_hub.local(text)
     if (scheme := re.match(r"(\w{2,}):/", text)) and not is_address(text) and not Path(text).exists():
         raise ValueError(
             f"{text.partition('?')[0]} is neither a path nor an https address: a model is not read by "
-            f"{scheme[1]}. Give its path, or its https address."
+            f"{scheme[1]}. Give its path, its https address, or hf:USER/NAME."
         )
     if is_address(text) and place_of(text).suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"{shown(text)} is no file that a model is read from by its address ({', '.join(SUFFIXES)}): "
-            "download the folder's config.json and model.safetensors yourself, and name the folder."
+            "name a model of the hub as hf:USER/NAME, or download the folder's config.json and "
+            "model.safetensors yourself, and name the folder."
         )
     return published.local(text)
 

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from mclr_fast.runtime.downloads import fetch, is_address, place_of, shown
 
+from . import on_hub
 from .pickled import NVIDIA_LICENCE, VAR_LICENCE, VQVAE
 
 Kind = Literal["network", "statistics"]
@@ -111,6 +112,11 @@ class Published:
         """Where it lies once it is downloaded."""
         return place_of(self.address)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether nothing would be downloaded."""
+        return self.place.is_file()
+
     def __str__(self) -> str:
         about = f"{self.about}, " if self.about else ""
         return f"{shown(self.address)} ({about}licence {self.licence})"
@@ -166,13 +172,14 @@ def direct(address: str) -> str:
     return f"{scheme.lower()}://{host.lower() if '@' not in host else host}{slash}{place}"
 
 
-def to_download(text: str | Path | None, kind: Kind = "network") -> Published | None:
+def to_download(text: str | Path | None, kind: Kind = "network") -> Published | on_hub.HubModel | None:
     """What naming that would download now: nothing for a path, or for what is in the cache.
 
     Errors: ValueError where it is published but of another kind.
     """
-    file = _of_kind(text, kind)
-    return None if file is None or file.place.is_file() else file
+    file = on_hub.find(text) if kind == "network" else None
+    file = file or _of_kind(text, kind)
+    return None if file is None or file.is_here else file
 
 
 def local(text: str | Path | None, kind: Kind = "network") -> Path | None:

@@ -55,19 +55,33 @@ def shown(address: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def fetch(address: str, *, sha256: str | None = None, note: str = "", timeout: float = TIMEOUT) -> Path:
+def opened(request: Request, timeout: float) -> http.client.HTTPResponse:
+    """The answer to a request, redirects followed, but never from https to http."""
+    return build_opener(_NoDowngrade).open(request, timeout=timeout)
+
+
+def fetch(
+    address: str,
+    *,
+    place: Path | None = None,
+    token: str | None = None,
+    sha256: str | None = None,
+    note: str = "",
+    timeout: float = TIMEOUT,
+) -> Path:
     """Download the file at an address, unless the cache has it, and give its path.
 
     Of the processes that ask at the same time one downloads and the others wait; of a node's ranks it is the
     first. What arrives lies in <name>.part until it is whole, checked and synced, so a download that was cut
     short goes on where it stopped (Range), as long as the server still has the same file (If-Range).
 
-    Args: sha256: the file's hash, or its first 8 or more digits, where one is published; looked at when the
+    Args: place: where to keep it, `place_of` by default. token: sent to the address's own host alone.
+        sha256: the file's hash, or its first 8 or more digits, where one is published; looked at when the
         file arrives. note: what the user is told beside the address, such as the licence.
     Errors    RunError, one line, for an address that does not answer or answers with an error or a web page,
               a proxy that refuses, a download cut short, a wrong hash, a full disk. Interrupted.
     """
-    place = place_of(address)
+    place = place or place_of(address)
     if not is_first_of_node():  # where the first fails, torchrun ends the others
         while not place.is_file():
             check_stop()
@@ -78,7 +92,7 @@ def fetch(address: str, *, sha256: str | None = None, note: str = "", timeout: f
     try:
         with locks.waited_for_alone(place.with_name(f"{place.name}.lock"), check_stop):
             if not place.is_file():
-                _Download(address, place, timeout, note).run(sha256)
+                _Download(address, place, timeout, note, token).run(sha256)
     except OSError as error:
         raise _cannot_keep(place, error) from error
     return place
@@ -87,8 +101,9 @@ def fetch(address: str, *, sha256: str | None = None, note: str = "", timeout: f
 class _Download:
     """One file on its way, `held` bytes of it already in `part`; OSErrors are the disk's."""
 
-    def __init__(self, address: str, place: Path, timeout: float, note: str):
+    def __init__(self, address: str, place: Path, timeout: float, note: str, token: str | None):
         self.address, self.place, self.timeout, self.note = address, place, timeout, note
+        self.token = token
         self.part = place.with_name(f"{place.name}.part")
         self.known = place.with_name(f"{place.name}.part.json")  # of the part's file: its version, its size
         self.total: int | None = None
@@ -124,10 +139,11 @@ class _Download:
             headers["Range"] = f"bytes={start}-"
             if version := self._known("version"):
                 headers["If-Range"] = version
+        request = Request(self.address, headers=headers)
+        if self.token:
+            request.add_unredirected_header("Authorization", f"Bearer {self.token}")
         try:
-            return build_opener(_NoDowngrade).open(
-                Request(self.address, headers=headers), timeout=self.timeout
-            )
+            return opened(request, self.timeout)
         except HTTPError as error:
             with error:
                 if error.code == 416 and start:  # the part is whole, or of another file
@@ -247,7 +263,11 @@ class _NoDowngrade(HTTPRedirectHandler):
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if req.type == "https" and urlsplit(newurl).scheme != "https":
             raise RunError(f"{shown(req.full_url)} leads from https to {shown(newurl)}: not followed.")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        onward = super().redirect_request(req, fp, code, msg, headers, newurl)
+        secret = req.unredirected_hdrs.get("Authorization")
+        if onward is not None and secret and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:
+            onward.add_unredirected_header("Authorization", secret)  # renamed, on the same host
+        return onward
 
 
 def _cannot_keep(place: Path, error: OSError) -> RunError:
