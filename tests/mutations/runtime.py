@@ -113,4 +113,18 @@ FAULTS = [
         "            pass\n",
         "runtime/test_staging.py",
     ),
+    (
+        "the hub's token sent on to another host",
+        "runtime/downloads.py",
+        "and secret and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:",
+        "and secret:",
+        "models/test_on_hub.py",
+    ),
+    (
+        "small files of the hub taken as they arrive",
+        "runtime/hub.py",
+        """.hexdigest() != digests["blob"]:""",
+        """.hexdigest() == "":""",
+        "models/test_on_hub.py",
+    ),
 ]
