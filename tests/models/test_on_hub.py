@@ -142,7 +142,7 @@ def test_a_repository_of_something_else(hub):
         resolve(NAME)
     assert not [path for _, path, _ in hub.asked if path.endswith(".bin")]
     hub.commit("somebody/digits", {"config.json": b"[1]", "model.safetensors": b""})
-    with pytest.raises(RunError, match="its config.json has no 'net'"):
+    with pytest.raises(RunError, match=r"its config\.json has no 'net'"):
         resolve(NAME)
     assert not [path for _, path, _ in hub.asked if path.endswith("model.safetensors")]
 

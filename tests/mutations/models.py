@@ -66,17 +66,17 @@ FAULTS = [
     ),
     (
         "the dial's two lengths swapped",
-        "models/interpolate.py",
+        "models/interpolation.py",
         "own ** (1 - strength) * its**strength",
         "its ** (1 - strength) * own**strength",
-        "models/test_interpolate.py",
+        "models/test_interpolation.py",
     ),
     (
         "the dial over lengths and all",
-        "models/interpolate.py",
+        "models/interpolation.py",
         "normalized = {id(weight) for weight in normalized_weights(made)}",
         "normalized = {id(weight) for weight in normalized_weights(base)}",
-        "models/test_interpolate.py",
+        "models/test_interpolation.py",
     ),
     (
         "a ratio not divided by the class's share",
