@@ -6,11 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mclr_fast.experiments.checklist import checklist
-from mclr_fast.ops import audit
 from mclr_fast.recipes import PRESETS, get_recipe
 from mclr_fast.runtime.talk import safe_streams
-from mclr_fast.training.memory_table import preset_lines
 
 
 @safe_streams()
@@ -37,12 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpu-memory-gib", type=float, default=0, help="for --memory; 0: this GPU's, or 80")
     options = parser.parse_args(arguments)
     if options.kernels:
+        from mclr_fast.ops import audit
+
         print(audit.table(audit.rows()))
         return 0
     if options.memory:
+        from mclr_fast.training.memory_table import preset_lines
+
         for line in preset_lines(map(get_recipe, PRESETS), options.gpu_memory_gib):
             print(line, flush=True)
         return 0
+    from mclr_fast.experiments.checklist import checklist
+
     for line in checklist():
         print(line)
     return 0

@@ -9,9 +9,9 @@ from dataclasses import replace
 import tyro
 
 from mclr_fast.config import RunConfig
-from mclr_fast.experiments.new_network import with_network_options
 from mclr_fast.recipes import DEFAULT, FOLLOWED, Asked, get_recipe, recipe_lines
 from mclr_fast.runtime.command_line import parsed
+from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
@@ -49,24 +49,26 @@ def parse_both(arguments: list[str]) -> tuple[RunConfig, RunConfig]:
         DESCRIPTION + "\n".join(f"  {line}" for line in recipe_lines()),
         default=recipe,
     )
+    from mclr_fast.experiments.new_network import with_network_options
+
     return with_network_options(replace(config, recipe=recipe.recipe), recipe), recipe
 
 
 @safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Parse, build, run. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
+    try:
+        config, recipe = parse_both(given(arguments))
+    except (ValueError, OSError, RunError) as error:
+        from mclr_fast.runtime.main import fail
+
+        return fail(error)
     from mclr_fast.experiments.checks import check_named, check_used
     from mclr_fast.experiments.dry_run import dry_run
     from mclr_fast.experiments.proof import prove
     from mclr_fast.experiments.run import Run
     from mclr_fast.experiments.tables.table import make_table
-    from mclr_fast.runtime.errors import RunError
-    from mclr_fast.runtime.main import fail, run_door
-
-    try:
-        config, recipe = parse_both(given(arguments))
-    except (ValueError, OSError, RunError) as error:
-        return fail(error)
+    from mclr_fast.runtime.main import run_door
 
     def work(ranks, stop) -> None:
         check_used(config, recipe)

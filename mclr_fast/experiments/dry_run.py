@@ -48,8 +48,8 @@ def dry_run(config: RunConfig) -> str:
     check_optimizer(config.train.optimizer, device)
     options, asked = flat(config), config
     try:
-        check_network(config)
         downloads = _downloads(config)
+        check_network(config)
         description = _described(config, downloads.get("init"))
         config = _without(config, downloads)
         model = Model.of(description)
@@ -171,8 +171,8 @@ def _described(config: RunConfig, absent: Published | HubModel | None) -> dict[s
         return read_config(config.init)
     if config.net is None:
         raise RunError(
-            f"--recipe {config.recipe} does not say the network of {config.init}, which is not here yet: "
-            f"python -m mclr_fast.convert {config.init} base/, then --init base."
+            f"--init {absent} is not here yet, and recipe {config.recipe} does not say what network it is: take "
+            "the recipe of its preset, or download it first."
         )
     return describe(config.net, config.family)
 

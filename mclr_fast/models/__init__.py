@@ -1,20 +1,48 @@
-"""Models, the one format they are saved in (model.safetensors beside config.json), and pickled ones."""
+"""Models, the one format they are saved in (model.safetensors beside config.json), and pickled ones.
 
-from .family import Facts, Family, Model, families, get_family, register
-from .files import (
-    check_state,
-    describe,
-    load,
-    model_from_config,
-    read_config,
-    read_state,
-    resolve,
-    save_model,
-    weights_file,
-    write_description,
-)
-from .interpolate import interpolate
+Imported when they are used: recipes take presets alone, which need no torch.
+"""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .family import Facts, Family, Model, families, get_family, register
+    from .files import (
+        check_state,
+        describe,
+        load,
+        model_from_config,
+        read_config,
+        read_state,
+        resolve,
+        save_model,
+        weights_file,
+        write_description,
+    )
+    from .interpolation import interpolate
+
+_MODULES = {
+    "Facts": "family",
+    "Family": "family",
+    "Model": "family",
+    "check_state": "files",
+    "describe": "files",
+    "families": "family",
+    "get_family": "family",
+    "interpolate": "interpolation",
+    "load": "files",
+    "model_from_config": "files",
+    "read_config": "files",
+    "read_state": "files",
+    "register": "family",
+    "resolve": "files",
+    "save_model": "files",
+    "weights_file": "files",
+    "write_description": "files",
+}
 __all__ = [
     "Facts",
     "Family",
@@ -36,17 +64,8 @@ __all__ = [
 ]
 
 
-def _edm2() -> Family:
-    from .edm2.family import EDM2
-
-    return EDM2()
-
-
-def _var() -> Family:
-    from .var.family import Autoregressive
-
-    return Autoregressive()
-
-
-register("edm2", _edm2)
-register("var", _var)
+def __getattr__(name: str) -> Any:
+    """What the room offers, from its module."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

@@ -290,7 +290,19 @@ class Model:
         return self.family.sampler(net, self.facts, options, guidance=guidance, guide=guide)
 
 
-_makers: dict[str, Callable[[], Family]] = {}
+def _edm2() -> Family:
+    from .edm2.family import EDM2
+
+    return EDM2()
+
+
+def _var() -> Family:
+    from .var.family import Autoregressive
+
+    return Autoregressive()
+
+
+_makers: dict[str, Callable[[], Family]] = {"edm2": _edm2, "var": _var}
 _families: dict[str, Family] = {}
 
 

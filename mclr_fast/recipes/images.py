@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from mclr_fast.config import EvalConfig, ObjectiveConfig, RunConfig, TrainConfig
-from mclr_fast.data import Dataset, open_dataset
-from mclr_fast.evaluation.parts import MAX_CLASSES
-from mclr_fast.models.codecs import codec_for
 from mclr_fast.models.edm2.presets import PRESETS
 from mclr_fast.models.edm2.sizes import network_of
+
+if TYPE_CHECKING:
+    from mclr_fast.data import Dataset
 
 # Starting points: tried from 300 to 3,000 images of 16 and 32 pixels on CPUs, and at no larger scale.
 CLASSIFIER = "classifier"
@@ -39,7 +39,11 @@ class Asked:
     @cached_property
     def facts(self) -> DataFacts | None:
         """Of --data; None without it. ValueError or OSError for what cannot be trained on."""
-        return None if self.data is None else DataFacts.of(open_dataset(self.data))
+        if self.data is None:
+            return None
+        from mclr_fast.data import open_dataset
+
+        return DataFacts.of(open_dataset(self.data))
 
     @property
     def on_gpu(self) -> bool:
@@ -63,15 +67,17 @@ class DataFacts:
     @classmethod
     def of(cls, dataset: Dataset) -> DataFacts:
         """ValueError for tokens."""
+        from mclr_fast.models.codecs import codec_for
+
         if len(dataset.image_shape) == 1:
             raise ValueError(
                 "the data are tokens, and recipes images-base and images train on pixels or latents: take "
                 "--recipe var-d16 or another of VAR's, or prepare the images without --tokens."
             )
         shape = codec_for(dataset.image_shape).shape
-        counts = np.bincount(dataset.labels)
+        counts = Counter(dataset.labels.tolist())
         is_pixels = shape == tuple(dataset.image_shape)
-        return cls(len(dataset), shape, len(counts), int(counts[counts > 0].min()), is_pixels)
+        return cls(len(dataset), shape, max(counts) + 1, min(counts.values()), is_pixels)
 
 
 def images_base(asked: Asked | None = None) -> RunConfig:
@@ -185,6 +191,8 @@ def _protocol(asked: Asked, facts: DataFacts) -> str | None:
     """Who judges: whom the user names, else the classifier where it can learn the classes, else nobody."""
     if asked.protocol is not None:
         return asked.protocol
+    from mclr_fast.evaluation.parts import MAX_CLASSES
+
     can = facts.is_pixels and facts.num_classes > 1 and facts.rarest >= ENOUGH
     return CLASSIFIER if can and facts.num_classes <= MAX_CLASSES else None
 

@@ -16,7 +16,7 @@ from mclr_fast import convert
 from mclr_fast.models import describe, load, read_config, read_state, resolve, save_model
 from mclr_fast.models.pickled import read_pickled
 from mclr_fast.models.var import VQVAE
-from mclr_fast.models.var.scales import PATCH_NUMS
+from mclr_fast.models.var.presets import PATCH_NUMS
 from mclr_fast.models.var.snapshot import vqvae_arguments
 
 

@@ -79,6 +79,20 @@ FAULTS = [
         "experiments/test_table.py",
     ),
     (
+        "--private uploaded to what is public",
+        "experiments/one_model/share_model.py",
+        "if is_private or not config.private:",
+        "if config is not None:",
+        "experiments/test_share_model.py",
+    ),
+    (
+        "what chose a model said to have chosen nothing",
+        "experiments/arm.py",
+        "self._described(made.row, chose=True)",
+        "self._described(made.row, chose=False)",
+        "experiments/test_judged_runs.py",
+    ),
+    (
         "`evaluate RUN` in whatever precision is native here",
         "experiments/judging.py",
         ', "precision": name_of(self.dtype)}',

@@ -12,8 +12,9 @@ from mclr_fast import ops
 
 from .inference import generate
 from .layers import AdaLN, Block, HeadNorm
+from .presets import PATCH_NUMS
 from .quantizer import check_range
-from .scales import PATCH_NUMS, checked, spans
+from .scales import checked, spans
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .scales import PATCH_NUMS, PATCH_NUMS_512
+PATCH_NUMS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # of 256x256 images
+PATCH_NUMS_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 
-PATCH_NUMS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # of 256x256 images
-PATCH_NUMS_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
-
 
 def checked(sides: Sequence[int]) -> tuple[int, ...]:
     """The scales' sides. ValueError where they are no pyramid."""

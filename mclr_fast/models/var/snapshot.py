@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .network import VAR
-from .scales import PATCH_NUMS
+from .presets import PATCH_NUMS
 from .vqvae import VQVAE
 
 Shapes = dict[str, list[int]]

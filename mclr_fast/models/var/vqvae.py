@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .autoencoder import CH_MULT, NORM_GROUPS, Decoder, Encoder
+from .presets import PATCH_NUMS
 from .quantizer import Quantizer
-from .scales import PATCH_NUMS
 
 
 class VQVAE(nn.Module):

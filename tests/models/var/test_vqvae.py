@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mclr_fast.models.var import VQVAE
+from mclr_fast.models.var.presets import PATCH_NUMS
 from mclr_fast.models.var.quantizer import Quantizer
-from mclr_fast.models.var.scales import PATCH_NUMS, phi_index
+from mclr_fast.models.var.scales import phi_index
 
 CLOSE = 5e-5  # absolute, of features and images
 
