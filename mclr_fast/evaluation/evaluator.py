@@ -122,7 +122,7 @@ class Evaluator:
         started = time.perf_counter()
         sampler = self._sampler(net, guidance)
         seen = self._see(sampler, self.seeds, self.labels, f"{name} samples")
-        metrics = self.judge.metrics(seen, self.labels if self.num_classes else None)
+        metrics = self.judge.metrics(seen, self.labels if self.classes else None)
         grid = self._grid(sampler)
         row = Row(
             name=name,
@@ -239,7 +239,8 @@ class Evaluator:
         }
 
     def _in_turn(self) -> Tensor:
-        return torch.tensor(self.classes)[torch.arange(len(self.seeds)) % len(self.classes)]
+        classes = torch.tensor(self.classes or [0])
+        return classes[torch.arange(len(self.seeds)) % len(classes)]
 
     def _sampler(self, net: nn.Module, guidance: float | None) -> Sampler:
         guide = None if guidance is None or self.guide is None else self.guide()

@@ -16,7 +16,8 @@ GRID_CLASSES = 10  # of the grid, where a model knows more
 
 
 def classes_of_grid(classes: Sequence[int]) -> list[int]:
-    """All of these classes, or of many some, evenly spread."""
+    """All of these classes, or of many some, evenly spread; of none one column."""
+    classes = classes or [0]
     shown = min(len(classes), GRID_CLASSES)
     return [classes[place * len(classes) // shown] for place in range(shown)]
 

@@ -139,7 +139,7 @@ class Judging:
             config=self.config.eval,
             seeds=seeds,
             labels=torch.tensor(classes_of_seeds(self.model, seeds, self.ranks)),
-            classes=self.model.classes.trained or [0],
+            classes=self.model.classes.trained,
             model=self.model,
             decode=self._decode,
             folder=folder,

@@ -44,7 +44,7 @@ class Milestones:
         self._codec = model.codec(dataset)
         first = config.eval.first_seed
         self.grid_seeds = list(range(first, first + config.eval.grid_noises))
-        self.grid_classes = classes_of_grid(model.classes.trained or [0])
+        self.grid_classes = classes_of_grid(model.classes.trained)
 
     def keep(
         self,

@@ -276,6 +276,7 @@ class Run:
         compared: dict[str, list[float]],
     ) -> Summary:
         arms = [control, trained] if control else [trained]
+        names = self.model.classes.names
         shown = judge or self.milestones
         return Summary(
             recipe=self.config.recipe,
@@ -294,7 +295,7 @@ class Run:
             comparison=compared,
             grid_seeds=shown and shown.grid_seeds,
             grid_classes=shown and shown.grid_classes,
-            grid_names=shown and [self.model.classes.names[number] for number in shown.grid_classes],
+            grid_names=shown and [names[number] for number in shown.grid_classes if names],
             protocol=judge and judge.description(),
             versions=versions(self.ranks.device, self.base_sha256),
             command=command(self.ranks.size),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mclr_fast.evaluation.grid_samples import classes_of_grid
 from mclr_fast.models import Model, describe
 from mclr_fast.models.classes import Classes
 
@@ -72,3 +73,9 @@ def test_an_unknown_name_has_near_ones(name, words):
 def test_what_is_no_list_of_classes_is_refused(said, words):
     with pytest.raises(ValueError, match=words):
         Classes.of(said, 2)
+
+
+def test_a_grid_has_the_trained_classes_and_one_column_without_any():
+    assert classes_of_grid(Classes([1, 3], ["a", "b", "c", "d"]).trained) == [1, 3]
+    assert classes_of_grid(list(range(100, 200))) == list(range(100, 200, 10))
+    assert classes_of_grid([]) == [0]
