@@ -127,4 +127,25 @@ FAULTS = [
         """.hexdigest() == "":""",
         "models/test_on_hub.py",
     ),
+    (
+        "a stage's rate of what was there before it",
+        "runtime/stages.py",
+        "now, done = self._clock(), self._count - self._first",
+        "now, done = self._clock(), self._count",
+        "runtime/test_stages.py",
+    ),
+    (
+        "utilisation asked for again where it cannot be read",
+        "runtime/gauges.py",
+        "            self._tells_utilization = False\n",
+        "",
+        "runtime/test_gauges.py",
+    ),
+    (
+        "W&B's pictures in a step of their own",
+        "runtime/trackers.py",
+        "self._send(arm, images_seen, values | shown, self._step(arm, images_seen) + 1)",
+        "self._send(arm, images_seen, values, self._step(arm, images_seen) + 1)",
+        "runtime/test_trackers.py",
+    ),
 ]

@@ -190,4 +190,25 @@ FAULTS = [
         "return self.config.train.batch_size // num_gpus",
         "training/test_memory.py::test_the_fullest_rank_is_counted",
     ),
+    (
+        "the norm's square logged as the norm",
+        "training/step.py",
+        "math.sqrt(squares)",
+        "squares",
+        "training/test_trainer.py",
+    ),
+    (
+        "the norm of every rank added up where all hold the gradients",
+        "training/step.py",
+        "self.optimizer.squared_norm() / self.placement.copies",
+        "self.optimizer.squared_norm()",
+        "training/test_invariance.py",
+    ),
+    (
+        "a log that begins at its first interval",
+        "training/trainer.py",
+        "logs = self.images_seen == 0 or self._passes",
+        "logs = self._passes",
+        "training/test_trainer.py",
+    ),
 ]
