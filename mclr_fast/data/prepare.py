@@ -152,6 +152,8 @@ def _make(config: PrepareConfig, make_encoder: Callable[[], Encoder] | None, sto
     say(
         True, f"{config.source}: {len(source.names):,} images, {class_counts(classes.labels, classes.names)}."
     )
+    if (none := empty_classes(classes.labels, classes.names)) is not None:
+        say(True, f"note: {none}; is the largest label, {classes.labels.max()}, meant?")
     encoder = make_encoder() if make_encoder else None
     images, made_with, remarks = Images(config, source), _made_with(config, source), Remarks()
     key = hashlib.sha256(json.dumps([made_with, source.fingerprint]).encode()).hexdigest()[:8]

@@ -79,7 +79,7 @@ SMALL = Size(
 
 
 def fashion32_base(size: Size) -> RunConfig:
-    """Train the base, from scratch; needs --data.
+    """Train a base on Fashion-MNIST (small: on two cores), from scratch; needs --data.
 
     Nothing is judged on the way: averages are kept every 100,000 images, and FD over them is measured after.
     """
@@ -101,7 +101,7 @@ def fashion32_base(size: Size) -> RunConfig:
 
 
 def fashion32(size: Size) -> RunConfig:
-    """Fine-tune the base with MCLR, with a control, guidance, curves and a report; needs --data and --init.
+    """Fine-tune that base with MCLR, with a control, curves and a report; needs --data and --init.
 
     --heldout names the 10,000 images for the row of real ones.
     """
@@ -126,7 +126,7 @@ def fashion32(size: Size) -> RunConfig:
 
 
 def fashion32_proof(size: Size) -> RunConfig:
-    """The same with three seeds, each judged on fresh samples beside the base and the control."""
+    """Fine-tune that base with three seeds, each judged on fresh samples beside base and control."""
     run = fashion32(size)
     return replace(
         run,

@@ -23,7 +23,7 @@ COMPARED: dict[str, list[Settings]] = {
 
 
 def fashion32_table(size: Size) -> RunConfig:
-    """Each objective at the best of its grid on seed 0, with three seeds, judged on fresh samples.
+    """Compare objectives on that base, each at the best of a grid, with three seeds and fresh samples.
 
     In slices with --table-minutes; needs --data and --init.
     """

@@ -197,6 +197,19 @@ def test_what_does_not_fit_is_refused(square, tmp_path, capsys, options, line):
     assert not (tmp_path / "out.zip").exists()
 
 
+def test_a_label_far_from_the_others_is_asked_about(tmp_path, capsys):
+    """Any byte can be a label: classes without images are said, and --class-names refuses them."""
+    labels = LABELS.copy()
+    labels[3] = 200
+    folder = write_part(tmp_path / "set", pixels=PIXELS[:, :, :4], labels=labels)
+    command = [str(folder), str(tmp_path / "out.zip"), "--resolution", "4"]
+    assert door.main([*command, "--class-names", "a,b,c"]) == 1
+    assert "names 3 classes, and" in capsys.readouterr().err
+    assert door.main(command) == 0
+    said = "note: no image is of class 3, 4, 5 and 194 more; is the largest label, 200, meant?"
+    assert said in capsys.readouterr().out
+
+
 def test_without_padding_images_are_resized():
     """As any others: padding is asked for."""
     image = PIL.Image.fromarray(PIXELS[0, :, :4])

@@ -28,5 +28,6 @@ def class_counts(labels: np.ndarray, names: Sequence[str]) -> str:
 def empty_classes(labels: np.ndarray, names: Sequence[str]) -> str | None:
     """Which classes have no image, in words; None where all have."""
     counts = np.bincount(labels, minlength=len(names))
-    empty = [f"{i} {names[i]}" for i in np.flatnonzero(counts == 0)]
+    numbers = np.flatnonzero(counts == 0)
+    empty = [str(i) if names[i] == str(i) else f"{i} {names[i]}" for i in numbers]
     return f"no image is of class {some(empty)}" if empty else None
