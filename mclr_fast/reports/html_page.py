@@ -89,7 +89,7 @@ def _contents(body: str) -> str:
 def heading(text: str) -> str:
     """A section's heading, which the page's contents link to."""
     place = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    return f'<h2 id="{place}">{escape(text)}</h2>\n'
+    return f'<h2 id="{place}">{escape(text, quote=False)}</h2>\n'
 
 
 def section(title: str, note: str, pictures: Sequence[Picture], folded: Sequence[Picture] = ()) -> str:
