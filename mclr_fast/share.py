@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import tyro
-
 from mclr_fast.config import ShareConfig
+from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
 from mclr_fast.runtime.talk import safe_streams
 
@@ -27,7 +26,7 @@ Then, for anybody, without that extra:
 @safe_streams()
 def main(arguments: list[str] | None = None) -> int:
     """Check, upload, say where. Exit code 0; 1 after one line on stderr."""
-    config = tyro.cli(ShareConfig, args=given(arguments), prog="mclr_fast.share", description=DESCRIPTION)
+    config = parsed(ShareConfig, given(arguments), "mclr_fast.share", DESCRIPTION)
     from mclr_fast.experiments.one_model.share_model import share
     from mclr_fast.runtime.main import run_door
 

@@ -29,7 +29,10 @@ def judged(tiny, monkeypatch):
         config = SimpleNamespace(eval=SimpleNamespace(**{"best_cfg_scales": (), "dial": ()} | options))
         model = SimpleNamespace(family=SimpleNamespace(guided="cfg"))
         judging = SimpleNamespace(can_guide=True, release_guide=lambda: None, model=model)
-        run = SimpleNamespace(config=config, judging=judging, ranks=Ranks("cpu"), base_on_device=lambda: base)
+        watch = SimpleNamespace(row=lambda row: None)
+        run = SimpleNamespace(
+            config=config, judging=judging, ranks=Ranks("cpu"), base_on_device=lambda: base, watch=watch
+        )
         trained = SimpleNamespace(best=SimpleNamespace(row=BEST))
         after_training.after_training(run, SimpleNamespace(evaluate=evaluate), trained)
         return seen, base, tuned

@@ -13,6 +13,7 @@ from mclr_fast.evaluation.rows import Row
 from mclr_fast.experiments import proof
 from mclr_fast.experiments.proof import SeedRun, best_row, is_better, summarize
 from mclr_fast.reports.run_data import read_summary
+from mclr_fast.runtime.ranks import Ranks
 
 ZOO = Path(__file__).parents[1] / "golden" / "zoo"
 
@@ -41,6 +42,8 @@ class StandIn:
         self.scores = scores
         self.rows = [self.row(kind) for kind in ("base", "control", "trained")]
 
+    seeds = range(3)
+
     def row(self, kind):
         return replace(row(**{"is": self.scores[kind], "precision": self.scores[kind] / 10}), kind=kind)
 
@@ -56,6 +59,7 @@ class StandIn:
     def final_evaluator(self):
         return self
 
+    ranks = Ranks("cpu")
     real_row = description = base_on_device = lambda self: None
 
 
@@ -65,7 +69,8 @@ class StandIn:
 def test_a_seed_is_compared_with_the_base_and_with_the_control(monkeypatch, base, control, passes):
     run = StandIn({"base": base, "control": control, "trained": 2.0})
     monkeypatch.setattr(proof, "Run", lambda *_: run)
-    monkeypatch.setattr(proof, "best_model", lambda *_: None)
+    for name in ("best_model", "best_folder", "add_metrics"):  # no files here
+        monkeypatch.setattr(proof, name, lambda *_: None)
     result = proof.prove_seed(SimpleNamespace(seed=5), None, None).result
     assert result.passed == passes
     assert (result.base.kind, result.control.kind, result.trained.kind) == ("base", "control", "trained")
