@@ -89,8 +89,8 @@ FAULTS = [
     (
         "a row's seconds lost where it is kept",
         "evaluation/rows.py",
-        'OPTIONAL = ("strength", "seconds")',
-        'OPTIONAL = ("strength",)',
+        'OPTIONAL = ("strength", "seconds", "classifier")',
+        'OPTIONAL = ("strength", "classifier")',
         "evaluation/test_rows.py",
     ),
     (
