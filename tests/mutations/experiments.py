@@ -100,20 +100,6 @@ FAULTS = [
         "experiments/test_judged_runs.py experiments/test_run.py",
     ),
     (
-        "--private uploaded to what is public",
-        "experiments/one_model/share_model.py",
-        "if is_private or not config.private:",
-        "if config is not None:",
-        "experiments/test_share_model.py",
-    ),
-    (
-        "what chose a model said to have chosen nothing",
-        "experiments/arm.py",
-        "self._described(made.row, chose=True)",
-        "self._described(made.row, chose=False)",
-        "experiments/test_judged_runs.py",
-    ),
-    (
         "a guided row's samples counted once in what is left",
         "experiments/work.py",
         "(1 if row.guidance == row.unguided else 2)",

@@ -395,25 +395,4 @@ FAULTS = [
         "return dict(config)",
         "models/test_files.py",
     ),
-    (
-        "a model of the hub of another commit within one process",
-        "models/on_hub.py",
-        "@cache\ndef local",
-        "def local",
-        "models/test_on_hub.py",
-    ),
-    (
-        "a folder outside of a repository taken for its VQVAE's",
-        "models/on_hub.py",
-        "or not FOLDER.fullmatch(folder):",
-        "or not folder:",
-        "models/test_on_hub.py",
-    ),
-    (
-        "paths of this machine on a card",
-        "models/card.py",
-        """_file(displaced(base["model"]), base.get("sha256"))""",
-        """_file(base["model"], base.get("sha256"))""",
-        "models/test_card.py",
-    ),
 ]
