@@ -122,7 +122,7 @@ class Evaluator:
         started = time.perf_counter()
         sampler = self._sampler(net, guidance)
         seen = self._see(sampler, self.seeds, self.labels, f"{name} samples")
-        metrics = self.judge.metrics(seen, self.labels if self.classes else None)
+        metrics = self.judge.metrics(seen, self.labels if self.model.facts.num_classes else None)
         grid = self._grid(sampler)
         row = Row(
             name=name,

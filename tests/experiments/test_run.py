@@ -124,6 +124,7 @@ def test_evaluate_door_gives_the_reports_row(run, capsys, model):
     assert evaluate.main([str(run / model), "--device", "cpu"]) == 0
     out, err = capsys.readouterr()
     row = json.loads(out)
+    assert row["images_seen"] == best["images_seen"]
     assert [row[name] for name in ("name", "kind", "nfe", "samples", "seeds", "chosen_by")] == [
         "mclr", "trained", 5, 60, [0, 59], "mnist16",
     ]  # fmt: skip
