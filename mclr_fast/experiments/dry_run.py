@@ -145,8 +145,8 @@ def _described(config: RunConfig, absent: Published | HubModel | None) -> dict[s
         return read_config(config.init)
     if config.net is None:
         raise RunError(
-            f"--init {absent} is not here yet, and recipe {config.recipe} does not say what network it is: take "
-            "the recipe of its preset, or download it first."
+            f"--init {absent} is not here yet, and recipe {config.recipe} does not say what network it "
+            "is: take the recipe of its preset, or download it first."
         )
     return describe(config.net, config.family)
 
