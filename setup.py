@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path(__file__).parent.resolve() / "csrc"
@@ -131,7 +132,14 @@ class BuildKernels(build_ext):
         return problem
 
 
+class AnyPython(bdist_wheel):
+    """A wheel for every Python: the libraries are loaded by ctypes and know neither it nor torch."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return ("py3", "none", super().get_tag()[2])
+
+
 setup(
     ext_modules=[Extension("mclr_fast.ops.lib.kernels", sources=[])],
-    cmdclass={"build_ext": BuildKernels},
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": AnyPython},
 )

@@ -1,6 +1,6 @@
 """mclr_fast: fine-tune class-conditional generators so that unguided samples look guided."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {  # name -> module: imported when it is used
     "CCALoss": "integrations.nvlabs_edm2",

@@ -271,3 +271,10 @@ def test_scores_that_cannot_be_meant(sets, tmp_path):
     ):
         with pytest.raises(ValueError, match=said):
             score(images, reference, "mnist16", labels=labels, device="cpu")
+
+
+def test_inception_names_its_extra(monkeypatch):
+    """Nothing but it needs torch-fidelity."""
+    monkeypatch.setattr("mclr_fast.evaluation.extractors.published.find_spec", lambda name: None)
+    with pytest.raises(RunError, match=r"mclr_fast\[metrics\]"):
+        extractors.find_weights("inception")

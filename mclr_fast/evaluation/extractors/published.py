@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,10 @@ def find_weights(name: str, path: Path | None = None, download: bool = False) ->
     """
     if name in SHIPPED:
         return SHIPPED[name]
+    if name == "inception" and find_spec("torch_fidelity") is None:
+        raise RunError(
+            "Inception is torch-fidelity's, which is not installed: pip install 'mclr_fast[metrics]'."
+        )
     wanted = WEIGHTS[name]
     cached = Path(torch.hub.get_dir()) / "checkpoints" / wanted.file
     found = path or cached
