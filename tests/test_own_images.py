@@ -101,7 +101,8 @@ def test_the_guides_commands_run_to_the_figures(folder, capsys):
     for command in GUIDE:
         capsys.readouterr()
         run(smaller(command, more), more)
-    row = json.loads(capsys.readouterr().out)
+    out = capsys.readouterr().out
+    row = json.loads(out[out.index("{") :])
     assert row["metrics"]["classifier"]["fd"] > 0 and row["samples"] == 80
     summary = json.loads((folder / "runs/images/summary.json").read_text())
     assert summary["grid_names"] == ["circle", "square", "star"]

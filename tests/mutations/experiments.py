@@ -155,4 +155,18 @@ FAULTS = [
         "pass",
         "experiments/test_checks.py",
     ),
+    (
+        "--net set on a network that a run begins with",
+        "experiments/new_network.py",
+        "if config.init is not None and said:",
+        "if False:",
+        "recipes/test_images.py",
+    ),
+    (
+        "a recipe's file that may change",
+        "experiments/fingerprints.py",
+        'return _file(name.rpartition(":")[0])',
+        "return None",
+        "recipes/test_own_file.py",
+    ),
 ]

@@ -395,4 +395,32 @@ FAULTS = [
         "return dict(config)",
         "models/test_files.py",
     ),
+    (
+        "a class that the data lack taken for trained",
+        "models/classes.py",
+        "np.unique(labels).tolist() if num_classes else []",
+        "list(range(num_classes))",
+        "models/test_classes.py",
+    ),
+    (
+        "the base's names in place of the data's",
+        "models/classes.py",
+        "old if new == str(i) else new",
+        "new if old == str(i) else old",
+        "models/test_classes.py",
+    ),
+    (
+        "a list of one number for a list",
+        "models/arguments.py",
+        'value.strip("[]() ").split(",")',
+        '[value.strip("[]() ")]',
+        "models/test_arguments.py",
+    ),
+    (
+        "levels down to an odd side",
+        "models/edm2/sizes.py",
+        "side % 2 == 0 and side // 2 >= lowest",
+        "side // 2 >= lowest",
+        "models/edm2/test_sizes.py",
+    ),
 ]
