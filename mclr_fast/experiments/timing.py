@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from mclr_fast.config import RunConfig
 from mclr_fast.methods.registry import Needs
 from mclr_fast.models import Model
 from mclr_fast.models.family import Frozen
+from mclr_fast.models.rows import OWN_REFERENCE
 from mclr_fast.runtime.graphs import Procedures, capturer
 from mclr_fast.training.averages import PlainEMA
 from mclr_fast.training.made_up_rows import made_up_rows
@@ -138,6 +139,9 @@ def _training(
 
     def train(count: int) -> None:
         rows = made_up_rows(step.model, config.objective, method.columns, count, step.num_columns, device)
+        if step.keeps_own_energies:
+            own = {OWN_REFERENCE: torch.zeros(count, device=device)}
+            rows = replace(rows, law=rows.law | own)
         parts = rows.micro_batches(config.train.micro_batch, separable=method.separable)
         for _ in placement.backward(score, parts):
             pass

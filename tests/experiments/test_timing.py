@@ -17,6 +17,15 @@ from mclr_fast.training.memory import StepMemory
 CPU = torch.device("cpu")
 
 
+def var_step(num_images):
+    """CCA on the embedded VAR, on so many images."""
+    config = get_recipe("mnist16-var")
+    objective = replace(config.objective, objective="cca", pairing="labels")
+    net = get_recipe("mnist16-var-base").net
+    config = replace(config, objective=objective)
+    return config, StepMemory(config, Model.of(describe(net, config.family)), num_images)
+
+
 @pytest.fixture
 def counted(run_config, tiny):
     """counted(objective): a tiny run that samples two images at once, and its step."""
@@ -33,6 +42,14 @@ def counted(run_config, tiny):
 def test_a_step_of_every_objective_can_be_timed(counted, objective):
     found = time_run(*counted(objective), CPU)
     assert found.image > 0 and found.sample > 0
+
+
+def test_a_step_whose_reference_is_kept_is_timed_without_its_own_labels():
+    """A VAR's fixed energies are made once of every image: `StepMemory` is told how many there are."""
+    _, step = var_step(num_images=None)
+    kept_config, kept = var_step(num_images=8)
+    assert kept.keeps_own_energies and not step.keeps_own_energies
+    assert time_run(kept_config, kept, CPU, samples=False).image > 0
 
 
 def test_what_a_machine_is_too_slow_for_is_not_built(monkeypatch):
