@@ -16,7 +16,7 @@ Examples:
     python -m mclr_fast.convert edm2-img64-s-1073741-0.075.pkl base/
   Your weights in your own copy of a snapshot, for EDM2's generate_images.py:
     python -m mclr_fast.convert runs/x/checkpoints/best --to edm2-pkl --template THEIR.pkl out.pkl
-  What EDM2's training loop resumes from, to fine-tune in it (README, "In your EDM2 code"):
+  What EDM2's training loop resumes from, to fine-tune in it (docs/edm2-code.md):
     python -m mclr_fast.convert base/ --to edm2-training-state RUN/training-state-0000000.pt
 """
 

@@ -1,7 +1,7 @@
 """A stand-in for NVIDIA's EDM2 training code, from its published interface: network call, loop, checkpoints.
 
 Where newer versions of torch stop their loop there are two: `InfiniteSampler` and `Run.load` as theirs are
-(`edited=False`), and with the edits that the README names.
+(`edited=False`), and with the edits that docs/edm2-code.md names.
 
 What matters here of the network: the call net(x, sigma, labels, return_logvar=True), weights overwritten by
 their normalised selves in every forward in training mode, half precision inside if asked for.

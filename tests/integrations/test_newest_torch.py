@@ -1,4 +1,4 @@
-"""NVIDIA's loop at the newest torch: what stops it, and the edits of the README that let it run."""
+"""NVIDIA's loop at the newest torch: what stops it, and the edits of docs/edm2-code.md that let it run."""
 
 import os
 import pickle
@@ -16,7 +16,7 @@ from mclr_fast.models.edm2 import Precond
 from mclr_fast.models.edm2.training_state import write_training_state
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs/edm2-code.md").read_text()
 NOISE = dict(P_mean=-0.4, P_std=1.0)
 
 
@@ -45,7 +45,7 @@ def test_their_loader_refuses_what_their_loop_has_written(tmp_path):
 @pytest.mark.parametrize("through", ["__setstate__", "__dict__"])
 @pytest.mark.robust("drop-in")
 def test_with_both_edits_a_run_stops_and_goes_on(tmp_path, make_loss, through):
-    """With the README's two edits each loss trains at the newest torch, stops, and goes on the same."""
+    """With the guide's two edits each loss trains at the newest torch, stops, and goes on the same."""
     whole = steps(Run(make_net(), make_loss(), edited=True), 6)
     first = Run(make_net(), make_loss(), edited=True)
     losses = steps(first, 3)
@@ -73,15 +73,15 @@ def test_the_variable_stands_for_the_second_edit(tmp_path):
     run.save(tmp_path / "training-state-0000012.pt")
     program = "import sys, torch; print(torch.load(sys.argv[1], map_location='cpu')['state']['cur_nimg'])"
     command = [sys.executable, "-c", program, tmp_path / "training-state-0000012.pt"]
-    name = re.search(r"`(TORCH_FORCE_\w+)=1`", README)[1]
+    name = re.search(r"`(TORCH_FORCE_\w+)=1`", GUIDE)[1]
     done = subprocess.run(command, env={**os.environ, name: "1"}, capture_output=True, text=True)
     assert done.stdout == "12\n", done.stderr
 
 
 @pytest.mark.robust("drop-in")
 def test_the_guide_names_the_versions_and_the_edits():
-    """The README says from which torch on which line of theirs needs which edit, as the stand-in has it."""
-    rows = re.findall(r"^\| (.*?) \| (2\.\d+) \| (.*?) \|$", README, re.MULTILINE)
+    """The guide says from which torch on which line of theirs needs which edit, as the stand-in has it."""
+    rows = re.findall(r"^\| (.*?) \| (2\.\d+) \| (.*?) \|$", GUIDE, re.MULTILINE)
     table = {version: (what, edit) for what, version, edit in rows}
     assert "InfiniteSampler" in table["2.10"][0] and "`super().__init__()`" in table["2.10"][1]
     assert "training state" in table["2.6"][0] and "weights_only=False" in table["2.6"][1]
