@@ -183,7 +183,8 @@ def _seen(images: ImageSet, name: str, wanted: Needs, here: Situation) -> dict[s
     """Look at all images of a set once, with all extractors."""
     if len(images) < 2:
         raise RunError(f"{name} holds {len(images)} images: a reference needs at least 2.")
-    keep = _chosen(len(images)) if any("features" in parts for parts in wanted.values()) else []
+    most = [here.extractors[name].max_features for name, parts in wanted.items() if "features" in parts]
+    keep = _chosen(len(images), min(filter(None, most), default=None)) if most else []
     collector = Collector(here.extractors, wanted, len(images), here.ranks, keep)
     for places, read in batches(images, here.batch_size, here.ranks, here.stop, f"reference {name}"):
         collector.add(read, places)
@@ -203,12 +204,13 @@ def _seen(images: ImageSet, name: str, wanted: Needs, here: Situation) -> dict[s
     }
 
 
-def _chosen(num_images: int) -> np.ndarray:
-    """Of a large set, MAX_FEATURES images at random, chosen as EDM2's max_size does with seed 0."""
+def _chosen(num_images: int, most: int | None = None) -> np.ndarray:
+    """Of a large set, `most` or MAX_FEATURES at random, chosen as EDM2's max_size does with seed 0."""
+    most = most or MAX_FEATURES
     order = np.arange(num_images)
-    if num_images > MAX_FEATURES:
+    if num_images > most:
         np.random.RandomState(0).shuffle(order)
-    return np.sort(order[:MAX_FEATURES])
+    return np.sort(order[:most])
 
 
 def _kept_at(source: str | ImageSet, extractor: str) -> Path | None:

@@ -191,7 +191,7 @@ def test_what_it_cannot_be_trained_on(data, tmp_path):
         evaluate(EvaluateConfig(protocol="fid", images=images, heldout=data), ONE, StopRequest())
 
 
-def test_held_out_images_of_ones_own(data, tmp_path):
+def test_held_out_images_of_ones_own(data, tmp_path, monkeypatch):
     """All of the data is trained on, and compared with; the row says which classifier, and how good.
 
     They lie class by class, and the first of them are of every class all the same.
@@ -220,6 +220,12 @@ def test_held_out_images_of_ones_own(data, tmp_path):
     assert scored == row["metrics"]
     with pytest.raises(ValueError, match="heldout= is of protocol classifier"):
         score(tmp_path / "fresh.zip", data, "fid", heldout=config.heldout)
+    (tmp_path / "data.zip.classifier.npz").unlink()
+    with monkeypatch.context() as patch:  # of a large set precision and recall compare with some
+        patch.setattr(own, "MAX_FEATURES", 70)
+        few = evaluate(config, ONE, StopRequest())
+    assert few["protocols"]["classifier"]["reference"]["num_images"] == 70
+    assert few["fd"] == pytest.approx(row["fd"]) and few["recall"] != row["recall"]
 
 
 def test_classes_are_known_by_their_names(tmp_path):

@@ -31,6 +31,7 @@ class Extractor:
         weights: SHA-256 of the file of its weights.
         channels: what it sees, 3 = RGB; image_shape: the only (C, H, W) that it sees, None for any size.
         about: what else a row's reader should know of it; class_names, where it was trained on named classes.
+        max_features: images of a reference that precision, recall and KID compare with; None: the usual.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Extractor:
     image_shape: tuple[int, int, int] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     class_names: Sequence[str] | None = None
+    max_features: int | None = None
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
