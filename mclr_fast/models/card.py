@@ -146,8 +146,11 @@ def _network(config: Config) -> str:
     family = config.get("family")
     if family not in families():
         return _joined(family)
-    facts = Model.of(config).facts
+    model = Model.of(config)
+    facts, classes = model.facts, model.classes
     labels = f"{facts.num_classes:,} classes" if facts.num_classes else "no classes"
+    if classes.said():  # the names, or which were trained
+        labels = f"{labels}: {_joined(classes.listed())}"
     null = ", trained without a label too" if config.get("null_label") else ""
     return f"{family}, {' x '.join(map(str, facts.shape))}, {labels}{null}"
 

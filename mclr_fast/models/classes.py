@@ -97,10 +97,14 @@ class Classes:
         )
 
     def known(self) -> str:
-        """Those that can be sampled, in words."""
+        """Those that can be sampled, to end a refusal."""
+        return f"the model's are {self.listed()}"
+
+    def listed(self) -> str:
+        """Those that can be sampled: "0 cat, 1 dog", of many the first."""
         words = [self.word(number) for number in self.trained]
         more = [f"and {len(words) - MOST_SHOWN} more"] if len(words) > MOST_SHOWN else []
-        return f"the model's are {', '.join([*words[:MOST_SHOWN], *more])}"
+        return ", ".join([*words[:MOST_SHOWN], *more])
 
 
 def _is_list(value: Any, kind: type) -> bool:

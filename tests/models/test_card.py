@@ -95,3 +95,11 @@ def test_where_things_lie_on_this_machine_is_not_told():
 def test_every_saved_model_has_its_card(tmp_path):
     save_model(tmp_path, {}, FULL)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == card(FULL)
+
+
+def test_classes_are_listed_where_they_have_names_or_not_all_were_trained():
+    names = ["cat", "dog|wolf", "2", "fish"]
+    assert ", 4 classes: 0 cat, 1 dog\\|wolf, 3 fish" in card(
+        FULL | {"class_names": names, "trained_classes": [0, 1, 3]}
+    )
+    assert "4 classes: 0" not in card(FULL)
