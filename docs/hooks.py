@@ -1,7 +1,7 @@
 """The site's pages that lie above docs/, the notebooks, and links to what is no page: the repository's files.
 
-mkdocs calls these functions (mkdocs.yml). README.md is the first page; links between pages stay links between pages,
-and a link to any other file of the repository is followed to see that it is there, then kept as text alone.
+mkdocs calls these functions (mkdocs.yml). README.md is the first page. Links between pages stay links between
+pages; one to any other file of the repository is followed to see that it is there, then kept as text alone.
 """
 
 from __future__ import annotations

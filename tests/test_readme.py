@@ -4,11 +4,14 @@ import importlib
 import json
 import re
 import shlex
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
 import tyro
+from PIL import Image
 
 from mclr_fast import config as options
 from mclr_fast.experiments.checks import check_used
@@ -56,8 +59,25 @@ def test_the_readme_is_short():
     assert len(README.splitlines()) <= 150
 
 
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    """A folder with the data set that commands name: pets.zip, 120 images of two classes."""
+    folder = tmp_path_factory.mktemp("pets")
+    names = [f"{i:08d}.png" for i in range(120)]
+    with zipfile.ZipFile(folder / "pets.zip", "w") as archive:
+        for i, name in enumerate(names):
+            buffer = BytesIO()
+            Image.new("RGB", (32, 32), (2 * i, 0, 0)).save(buffer, "PNG")
+            archive.writestr(name, buffer.getvalue())
+        archive.writestr(
+            "dataset.json", json.dumps({"labels": [[name, i % 2] for i, name in enumerate(names)]})
+        )
+    return folder
+
+
 @pytest.mark.parametrize(("page", "command"), list(commands()))
-def test_a_command_is_one_that_its_door_takes(page, command):
+def test_a_command_is_one_that_its_door_takes(page, command, pets, monkeypatch):
+    monkeypatch.chdir(pets)
     words = shlex.split(command, comments=True)
     at = words.index("-m")
     door, arguments = words[at + 1].removeprefix("mclr_fast."), words[at + 2 :]
