@@ -87,7 +87,7 @@ def test_a_run(config, capsys, monkeypatch):
     assert real.values["accuracy"] == about["accuracy"] and real.fd < base.fd
     assert set(summary.comparison) == {"base", "denoising"}
     page = (config.outdir / "report.html").read_text()
-    assert "The classifier was trained on 144 real images" in page and about["weights"][:12] in page
+    assert "was trained on 144 real images, and gets" in page and about["weights"][:12] in page
     said = capsys.readouterr().out
     assert said.count("training one on 144 images") == 1 and "of 16 held-out images right" in said
 
