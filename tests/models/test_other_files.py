@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from stand_ins import snapshot, training_state_content, var_state
 
 from mclr_fast import convert
-from mclr_fast.models import describe, load, read_config, read_state, resolve, save_model
+from mclr_fast.models import Model, describe, load, read_config, read_state, resolve, save_model
 from mclr_fast.models.pickled import read_pickled
 from mclr_fast.models.var import VQVAE
 from mclr_fast.models.var.presets import PATCH_NUMS
@@ -147,8 +147,8 @@ def test_our_own_network_saved_whole(tmp_path, door):
     assert door(path, tmp_path / "back") == (0, "")
     back = load(tmp_path / "back")
     assert same(back.state_dict(), net.state_dict()) and back.state_dict()["unet.out_gain"].shape == ()
-    kept = ("net", "sampler", "null_label")
-    assert all(back.description[key] == net.description[key] for key in kept)
+    assert all(back.description[key] == net.description[key] for key in ("net", "null_label"))
+    assert back.description["sampler"] == Model.of(net.description).sampler_defaults
     torch.save(net_of(), path)
     code, err = door(path, tmp_path / "no")
     assert code == 1 and "does not say its configuration: save its state_dict()" in err
@@ -248,7 +248,8 @@ def test_how_it_is_sampled_and_its_licence_are_carried(tmp_path, door, to):
     assert door("mnist16-base", "--to", to, path)[0] == 0
     assert door(path, tmp_path / "back")[0] == 0
     base, back = read_config("mnist16-base"), read_config(tmp_path / "back")
-    assert back["sampler"] == base["sampler"] and back["null_label"] is True and back["licence"] == "unknown"
+    assert back["sampler"] == Model.of(base).sampler_defaults and back["null_label"] is True
+    assert back["licence"] == base["licence"]
     save_model(tmp_path / "of", STATE, describe(TINY, licence="CC BY-NC-SA 4.0"))
     path.unlink()
     assert door(tmp_path / "of", "--to", to, path)[0] == 0

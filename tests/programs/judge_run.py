@@ -11,6 +11,7 @@ import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -59,6 +60,7 @@ class Noise:
     """A sampler, and the model that makes it: an image is its seed's noise, brighter from class to class."""
 
     nfe, unguided = 7, 1.0
+    facts = SimpleNamespace(num_classes=CLASSES)
 
     def sampler(self, net, options, *, guidance=None, guide=None):
         self.guidance = self.unguided if guidance is None else guidance
