@@ -14,7 +14,7 @@ from mclr_fast.runtime import formats
 ROOT = Path(__file__).parents[2]
 OLD = [
     *sorted((ROOT / "tests/golden/zoo").glob("**/summary.json")),
-    *(ROOT / "docs/results" / f"{name}.json" for name in ("mnist16", "mnist16-proof", "mnist16-table")),
+    *(ROOT / "docs/results" / f"{name}.json" for name in ("mnist16-proof", "mnist16-table")),
     ROOT / "mclr_fast/assets/mnist16-base/curve.json",
 ]
 ROW_KEYS = {"name", "kind", "guidance", "images_seen", "nfe", "samples", "metrics", *METRICS}
