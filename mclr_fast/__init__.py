@@ -20,8 +20,6 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str):
     """What the package offers at its top; `import mclr_fast` itself loads nothing."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    from .runtime.on_use import on_use
 
-    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    return on_use(__name__, _LAZY)(name)

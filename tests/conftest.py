@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -20,6 +21,20 @@ sys.path[:0] = [str(Path(__file__).parent), str(PROGRAMS)]  # for stand_ins, and
 def golden():
     """`golden(stem)`: the arrays of tests/golden/<stem>.npz, recorded from reference programs."""
     return lambda stem: np.load(GOLDEN / f"{stem}.npz", allow_pickle=False)
+
+
+@pytest.fixture(scope="session")
+def load_example():
+    """`load_example(name)`: the module examples/<name>.py, read anew."""
+
+    def load(name):
+        path = Path(__file__).parents[1] / "examples" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(autouse=True)

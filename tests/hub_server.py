@@ -5,8 +5,9 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from file_server import serving
 
 TOKEN, USER, ORGANIZATION = "hf_right", "somebody", "lab"
 LARGE = (".safetensors", ".png")  # what the hub keeps in LFS
@@ -186,13 +187,5 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextlib.contextmanager
 def serving_hub():
-    with Hub() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    return serving(Hub)

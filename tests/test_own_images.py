@@ -1,11 +1,12 @@
 """docs/own-images.md: its own commands run, one after the other, on fewer and smaller images."""
 
 import importlib
-import importlib.util
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,10 +46,7 @@ JUDGED = {
 
 def shapes():
     """The script that draws them."""
-    spec = importlib.util.spec_from_file_location("make_shapes", ROOT / "examples/make_shapes.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "examples/make_shapes.py")))
 
 
 def run(command, more):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mclr_fast.runtime.on_use import on_use
 
 if TYPE_CHECKING:
     from .extractors.dinov2 import DINOv2
@@ -30,9 +31,4 @@ _MODULES = {
     "precision_recall": "metrics.manifold",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """A metric, from its module: `rows`, which the reports read, needs no torch."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+__getattr__ = on_use(__name__, _MODULES)  # `rows`, which the reports read, needs no torch

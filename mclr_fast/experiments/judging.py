@@ -22,10 +22,10 @@ from mclr_fast.runtime.precision import name_of
 from mclr_fast.runtime.ranks import Ranks
 from mclr_fast.runtime.signals import StopRequest
 
+from .checks import GREY_OR_RGB
 from .claim import whole_of
 from .one_model.ready_model import check_guide, classes_of_seeds, decoder_of, image_shape
 
-RGB_OR_GREY = (1, 3)  # channels of data that can be compared with; latents have more
 DEFAULT_K = 3  # of the protocols that leave it to an option
 
 
@@ -202,7 +202,7 @@ def check_sees_images(config: RunConfig, dataset: Dataset) -> None:
 
 
 def _is_image(dataset: Dataset) -> bool:
-    return len(dataset.image_shape) == 3 and dataset.image_shape[0] in RGB_OR_GREY
+    return len(dataset.image_shape) == 3 and dataset.image_shape[0] in GREY_OR_RGB
 
 
 def _absolute(source: str) -> str:

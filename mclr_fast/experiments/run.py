@@ -12,7 +12,7 @@ from mclr_fast.config import RunConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.evaluation.cfg_rows import cfg_file, stored_cfg_rows
 from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
-from mclr_fast.evaluation.protocols import EMBEDDED
+from mclr_fast.evaluation.protocols import PROTOCOLS
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.methods.needs import NeedMaker
 from mclr_fast.methods.registry import make_method
@@ -57,8 +57,6 @@ from .provenance import made_of
 from .reporting import report
 from .versions import command, describe_device, versions
 from .watch import Watch
-
-SMALL = (EMBEDDED, "classifier")  # protocols of networks that say how they are sampled
 
 
 class Run:
@@ -183,7 +181,7 @@ class Run:
         """The config.json of a network that begins here; small ones say how their runs sample them."""
         config, said = self.config, {}
         known = get_family(config.family).sampler_defaults
-        if config.protocol in SMALL:
+        if config.protocol in PROTOCOLS and PROTOCOLS[config.protocol].stands_alone:
             numbers = config.eval.numbers
             said["sampler"] = {name: numbers[name] for name in numbers if name in known}
             said["sampler"]["classes"] = "in turn"

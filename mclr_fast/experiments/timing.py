@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,9 @@ from mclr_fast.config import RunConfig
 from mclr_fast.methods.registry import Needs
 from mclr_fast.models import Model
 from mclr_fast.models.family import Frozen
-from mclr_fast.models.rows import OWN_REFERENCE
 from mclr_fast.runtime.graphs import Procedures, capturer
 from mclr_fast.training.averages import PlainEMA
-from mclr_fast.training.made_up_rows import made_up_rows
+from mclr_fast.training.made_up_rows import even_ratio, made_up_rows
 from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.optimizer import OPTIMIZERS
 from mclr_fast.training.placement import Replicated
@@ -129,7 +128,7 @@ def _training(
     reference: Frozen | None = None
     if method.needs_reference:
         reference = family.frozen(_network(config, step.model, device))
-    ratio = _ones if method.needs_ratio else None
+    ratio = even_ratio if method.needs_ratio else None
     score = partial(method.loss(family, Needs(reference, ratio=ratio)).backward, net)
     graphs = Procedures(capturer(device) if config.eval.cuda_graphs == "on" else None)
     placement = Replicated(net, family, OneRank(device), graphs)
@@ -138,10 +137,8 @@ def _training(
     optimizer = make_optimizer(params, ema, family.normalized(net), config.train.betas)
 
     def train(count: int) -> None:
-        rows = made_up_rows(step.model, config.objective, method.columns, count, step.num_columns, device)
-        if step.keeps_own_energies:
-            own = {OWN_REFERENCE: torch.zeros(count, device=device)}
-            rows = replace(rows, law=rows.law | own)
+        sizes = (method.columns, count, step.num_columns, device)
+        rows = made_up_rows(step.model, config.objective, *sizes, own_reference=step.keeps_own_energies)
         parts = rows.micro_batches(config.train.micro_batch, separable=method.separable)
         for _ in placement.backward(score, parts):
             pass
@@ -165,7 +162,3 @@ def _seconds_a_piece(work: Callable[[int], Any], most: int, device: torch.device
     if count == 1:
         return alone
     return min([timed(count) for _ in range(REPEATS)][1:]) / count
-
-
-def _ones(x_noisy: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-    return torch.ones(labels.shape, device=labels.device)

@@ -5,8 +5,9 @@ Imported when they are used: recipes take presets alone, which need no torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mclr_fast.runtime.on_use import on_use
 
 if TYPE_CHECKING:
     from .family import Facts, Family, Model, families, get_family, register
@@ -63,9 +64,4 @@ __all__ = [
     "write_description",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """What the room offers, from its module."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+__getattr__ = on_use(__name__, _MODULES)

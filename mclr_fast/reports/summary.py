@@ -123,18 +123,20 @@ class Summary:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Summary:
-        """What `to_json` gave, of today's format (`runtime.formats` brings older ones to it)."""
+        """What `to_json` gave, of today's format (`runtime.formats` brings older ones to it).
+
+        Fields that came to be within a format have their defaults where a file does not say them.
+        """
         best, stopped = content["best"], content["stopped"]
         typed = {
             "rows": [Row.from_json(row) for row in content["rows"]],
-            "final": [Row.from_json(row) for row in content["final"]],
+            "final": [Row.from_json(row) for row in content.get("final", ())],
             "best": best and Row.from_json(best),
             "stopped": stopped and Stop(stopped["why"], stopped["images_seen"]),
             "proof": [SeedResult.from_json(entry) for entry in content.get("proof", ())],
         }
-        plain = cls.__dataclass_fields__.keys() - typed.keys()
-        content = {"command": None, "grid_names": None, **content}
-        return cls(**{name: content[name] for name in plain}, **typed)
+        known = cls.__dataclass_fields__.keys() - typed.keys()
+        return cls(**{name: content[name] for name in known & content.keys()}, **typed)
 
 
 def write_summary(outdir: Path, summary: Written) -> None:

@@ -119,8 +119,7 @@ def judged(content: Content, file: object = "judged.json") -> Content:
 def summary(content: Content, file: object = "summary.json") -> Content:
     """The summary of a run, a proof or a table: "kind" says which."""
     if number(content, SUMMARY_FORMAT, file) > 1:
-        younger = {} if content["kind"] == "table" else {"final": [], "grid_classes": None}
-        return {**younger, **content, "protocol": protocol(content["protocol"])}
+        return {**content, "protocol": protocol(content["protocol"])}
     objective = content["objective"]
     if objective == "table":
         return _table(content)
@@ -134,8 +133,6 @@ def summary(content: Content, file: object = "summary.json") -> Content:
         "skipped_batches": {},
         "classifier": None,
         "grid_seeds": None,
-        "grid_classes": None,
-        "final": [],
         "protocol": None,
         "versions": {},
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mclr_fast.runtime.on_use import on_use
 
 if TYPE_CHECKING:
     from .autoregressive import AutoregressiveSampler
@@ -36,9 +37,4 @@ _MODULES = {
     "sigma_steps": "heun",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """A public name, from its module: `noise_level`, which objectives take, needs no ops."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+__getattr__ = on_use(__name__, _MODULES)  # `noise_level`, which objectives take, needs no ops

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
@@ -19,10 +19,10 @@ from mclr_fast.methods.own_energies import images_at_once, keeps_own_energies
 from mclr_fast.methods.registry import Needs, make_method
 from mclr_fast.models import Model
 from mclr_fast.models.family import Frozen
-from mclr_fast.models.rows import OWN_REFERENCE, Rows
+from mclr_fast.models.rows import Rows
 from mclr_fast.ops import FLOPS
 
-from .made_up_rows import made_up_rows, row_shape
+from .made_up_rows import even_ratio, made_up_rows, row_shape
 from .placement import shards
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}  # "auto" is bfloat16 on any GPU that this is for
@@ -176,10 +176,8 @@ class StepMemory:
 
     def _micro_batch(self, height: int, width: int, is_sharded: bool, count: TorchDispatchMode) -> None:
         """Forward and backward of one, inside `count`."""
-        own = {}
-        if self.keeps_own_energies and width == self.num_columns:  # of a row that is cut, the fuller parts
-            own = {OWN_REFERENCE: torch.empty(height, device="meta")}
-        rows, reference = self._rows(height, width, **own), None
+        own = self.keeps_own_energies and width == self.num_columns  # of a row that is cut, the fuller parts
+        rows, reference = self._rows(height, width, own_reference=own), None
         with torch.device("meta"):
             if self.method.needs_reference:
                 reference = self.family.frozen(self._build())
@@ -194,11 +192,9 @@ class StepMemory:
                         weights.take()
         net.zero_grad()
 
-    def _rows(self, height: int, width: int, **own: Tensor) -> Rows:
-        """own: what these rows bring along beside the family's law."""
+    def _rows(self, height: int, width: int, *, own_reference: bool = False) -> Rows:
         kinds = (self.model, self.config.objective, self.method.columns)
-        rows = made_up_rows(*kinds, height, width, torch.device("meta"))
-        return replace(rows, law={**rows.law, **own})
+        return made_up_rows(*kinds, height, width, torch.device("meta"), own_reference=own_reference)
 
     def _images(self, rows: int) -> int:
         shape = row_shape(self.model, self.method.columns, rows, self.num_columns)
@@ -210,7 +206,7 @@ class StepMemory:
             return self.model.build(dtype=self.dtype, dropout=self.config.train.dropout)
 
     def _loss(self, reference: Frozen | None) -> Loss:
-        ratio = _ones if self.method.needs_ratio else None  # the classifier's own memory is not counted
+        ratio = even_ratio if self.method.needs_ratio else None  # the classifier's own memory is not counted
         return self.method.loss(self.family, Needs(reference, ratio=ratio))
 
 
@@ -263,7 +259,3 @@ def _last(size_of: Callable[[int], int], num_bytes: float, high: int) -> int:
         else:
             high, high_size = n, size
     return low
-
-
-def _ones(x_noisy: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-    return torch.ones(labels.shape)

@@ -1,8 +1,5 @@
 """The example with a network of diffusers runs, and MCLR does there what it says."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -10,12 +7,8 @@ pytest.importorskip("diffusers", reason='needs diffusers: pip install -e ".[exam
 
 
 @pytest.fixture(scope="module")
-def example():
-    path = Path(__file__).parents[2] / "examples" / "diffusers_unet.py"
-    spec = importlib.util.spec_from_file_location("diffusers_unet", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def example(load_example):
+    return load_example("diffusers_unet")
 
 
 def test_denoiser(example):

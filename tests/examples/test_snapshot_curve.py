@@ -1,6 +1,5 @@
 """The curve of a run's snapshots: which are judged, what is made again, when FD has levelled off."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -15,12 +14,8 @@ JUDGED = ["--protocol", "mnist16", "--num-samples", "20", "--num-steps", "2"]
 
 
 @pytest.fixture(scope="module")
-def example():
-    path = ROOT / "examples" / "snapshot_curve.py"
-    spec = importlib.util.spec_from_file_location("snapshot_curve", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def example(load_example):
+    return load_example("snapshot_curve")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The trial of the energy guard runs, and docs/stopping.md holds what it gave."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,12 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def trial():
-    path = ROOT / "examples" / "stopping_trial.py"
-    spec = importlib.util.spec_from_file_location("stopping_trial", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def trial(load_example):
+    return load_example("stopping_trial")
 
 
 def test_the_page_is_the_stored_trial(trial):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mclr_fast.runtime.on_use import on_use
 
 if TYPE_CHECKING:
     from .layers import Block, DropoutKey
@@ -34,9 +35,4 @@ __all__ = [
     "published",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """What the family offers, from its module: presets need no torch."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+__getattr__ = on_use(__name__, _MODULES)  # presets need no torch
