@@ -402,6 +402,13 @@ def test_a_failed_write_leaves_the_old_page_and_one_line(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "report.html"}
 
 
+def test_a_grid_that_is_seen_whole_is_not_drawn_again(tmp_path):
+    outdir = make_run(tmp_path, make_summary(), log=False, grid=["base", "mclr-640"])
+    page = Page(write_report(outdir))
+    assert {name for name in figures(outdir) if name.startswith("grid")} == {"grid-1", "grid-2"}
+    assert "All rows" not in page.text
+
+
 def test_a_long_grid_is_thinned_and_keeps_the_best(tmp_path):
     names = ["base", *(f"cfg-{g}" for g in (1.1, 1.2, 1.5, 2, 3)), *(f"mclr-{n}" for n in range(10, 110, 10))]
     summary = Summary.from_json(formats.summary(make_summary(best=make_row("mclr", 20))))

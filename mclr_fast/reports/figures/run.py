@@ -36,10 +36,13 @@ def draw(run: RunData) -> dict[str, list[Picture]]:
     with styled():
         num_noises = min((len(entry.images) for entry in run.grid), default=0)
         tradeoffs = ((IS, FD), (RECALL, PRECISION)) if run.base or run.guided else ()
+        leading, shown = run.leading_grid, run.shown_grid
         over_training = not run.summary.proof  # a proof's rows are of several runs: no curve joins them
         sections = {
-            "grid": [draw_grid(run, noise, run.leading_grid) for noise in range(num_noises)],
-            "whole grid": [draw_grid(run, noise, run.shown_grid, "-all") for noise in range(num_noises)],
+            "grid": [draw_grid(run, noise, leading) for noise in range(num_noises)],
+            "whole grid": [
+                draw_grid(run, noise, shown, "-all") for noise in range(num_noises) if len(shown) > len(leading)
+            ],
             "tradeoffs": [_tradeoff(run, x, y) for x, y in tradeoffs if over_training],
             "metrics": [_metric(run, metric) for metric in CURVES if over_training],
             "loss": [_loss(run, arm) for arm in run.log] + [_energies(run)],
