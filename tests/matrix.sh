@@ -12,7 +12,6 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 CELLS=(3.10-old-1 3.10-new-2 3.13-old-2 3.13-new-2)
-PACKAGES=(pytest pytest-xdist pytest-benchmark mlxtend diffusers)
 
 bound() { # bound PACKAGE: the version that pyproject.toml asks for at least
     sed -n "s/^ *\"$1>=\([0-9.]*\)\".*/\1/p" pyproject.toml | head -n 1
@@ -42,7 +41,7 @@ run_cell() { # run_cell CELL FOLDER
     mkdir "$2/tree"
     git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$2/tree"
     cd "$2/tree" || return 1
-    pip install --quiet --progress-bar off "${wanted[@]}" "${PACKAGES[@]}" -e . || return 1
+    pip install --quiet --progress-bar off "${wanted[@]}" -e ".[dev]" || return 1
     python -c 'import sys, torch, numpy; print("with", sys.version.split()[0], torch.__version__, numpy.__version__)'
     # shellcheck disable=SC2086
     pytest -q -n 2 -p no:cacheprovider ${PYTEST_ARGS:-}
