@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from mclr_fast.runtime.disk import cannot_write, lock, sync
+from mclr_fast.runtime.disk import cannot_write, sync
+from mclr_fast.runtime.lock_file import lock
 
 LOCAL_HEADER = struct.Struct("<4s10xIIIHH")  # signature, checksum, stored size, size, lengths
 

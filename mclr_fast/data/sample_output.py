@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mclr_fast.runtime.disk import cannot_write, lock
+from mclr_fast.runtime.disk import cannot_write
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import write_json
+from mclr_fast.runtime.lock_file import lock
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.ranks import Ranks
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from .errors import RunError
 
@@ -124,27 +123,6 @@ def as_any_new_file(path: Path) -> None:
     os.umask(mask)
     with _without(CANNOT | NOT_MINE):
         os.chmod(path, 0o666 & ~mask)
-
-
-def lock(file: IO, path: Path) -> bool:
-    """Whether `file` is this process's alone until it is closed; `path` is what the user knows it by.
-
-    Where the disk has no locks it is taken to be, and a note says who must see to that now.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in CANNOT:
-            raise
-        from .logs import note  # which brings torch, and a report has nothing to lock
-
-        note(
-            f"the disk of {path.parent} has no locks ({error.strerror}): see to it that no other process "
-            "writes there."
-        )
-    return True
 
 
 def free_bytes(folder: Path) -> int | None:

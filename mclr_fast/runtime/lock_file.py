@@ -4,6 +4,8 @@ The file says host and process of its holder, who touches it every few seconds. 
 ends with its process, however that ends. Where there is none (ENOLCK, ENOSYS: object stores, network drives)
 the process is looked for. Of another host neither need be known here, and it counts as gone when it has not
 touched the file for a minute.
+
+A file that is itself long in the writing has a `lock` without one beside it.
 """
 
 from __future__ import annotations
@@ -16,11 +18,33 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from .disk import CANNOT
+from .logs import note
 
 BEAT = 10.0  # seconds between touches
 STALE = 60.0  # seconds without one after which another host's holder counts as gone
 JUST_MADE = 5.0  # seconds in which a file without content may be another's that is being written
+
+
+def lock(file: IO, path: Path) -> bool:
+    """Whether `file` is this process's alone until it is closed; `path` is what the user knows it by.
+
+    Where the disk has no locks it is taken to be, and a note says who must see to that now.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in CANNOT:
+            raise
+        note(
+            f"the disk of {path.parent} has no locks ({error.strerror}): see to it that no other process "
+            "writes there."
+        )
+    return True
 
 
 class LockFile:
