@@ -21,7 +21,7 @@ from mclr_fast.methods.minibatch import MinibatchSource
 from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.logs import RunLog
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.training.trainer import Trainer
 
 NUM_WORKERS = 2

@@ -14,7 +14,7 @@ import interleave
 import report
 from suite import Suite
 
-from mclr_fast.runtime.host_memory import keep_freed_memory
+from mclr_fast.runtime.device.host_memory import keep_freed_memory
 
 keep_freed_memory()  # for all that is compared, as the doors do
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from steps import SETTINGS, TrainerStep, build_nets
 
-from mclr_fast.runtime.host_memory import keep_freed_memory
+from mclr_fast.runtime.device.host_memory import keep_freed_memory
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

@@ -21,8 +21,8 @@ from profile_step import NET
 from steps import Setting, TrainerStep, build_nets
 
 from mclr_fast.data import open_dataset
-from mclr_fast.runtime.deterministic import use_deterministic_kernels
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.device.deterministic import use_deterministic_kernels
+from mclr_fast.runtime.process.ranks import Ranks
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STEP_IMAGES = 2048  # read at once, EDM2's batch

@@ -19,7 +19,7 @@ from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import PRESETS, Precond
 from mclr_fast.recipes.mnist16 import NET as EMBEDDED_NET
 from mclr_fast.runtime.logs import RunLog
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.training.trainer import Trainer
 
 LARGE_NET = dict(

@@ -36,8 +36,8 @@ from mclr_fast.models import Model, interpolate, load, read_config
 from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.mnist16 import SAMPLER
 from mclr_fast.runtime.files import write_json
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
 from mclr_fast.sampling.generate import generate
 

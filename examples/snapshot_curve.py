@@ -21,9 +21,9 @@ from mclr_fast.experiments.one_model.evaluate_model import evaluate
 from mclr_fast.reports.figures import style
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import write_json
-from mclr_fast.runtime.main import run_door
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.main import run_door
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.training.snapshots import Snapshot, find_snapshots
 
 LAST, LEAST_FALL = 0.25, 0.10  # levelled off: over the last quarter FD falls by less than a tenth

@@ -23,8 +23,8 @@ from mclr_fast.recipes.mnist16 import NET
 from mclr_fast.reports.figures import style
 from mclr_fast.reports.summary import Summary
 from mclr_fast.runtime.files import write_json
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.training.stopping import EnergyGuard
 
 WIDE = {**NET, "model_channels": 32, "channels_per_head": 32, "channel_mult": [1, 2]}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from mclr_fast.config import ConvertConfig
-from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
-from mclr_fast.runtime.talk import safe_streams
+from mclr_fast.runtime.process.command_line import parsed
+from mclr_fast.runtime.process.talk import safe_streams
 
 DESCRIPTION = """Make a model folder of another program's file, or another program's file of a model.
 
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Convert and say where. Exit code 0; 1 after one line on stderr."""
     config = parsed(ConvertConfig, given(arguments), "mclr_fast.convert", DESCRIPTION)
     from mclr_fast.models.convert import convert
-    from mclr_fast.runtime.main import run_door
+    from mclr_fast.runtime.process.main import run_door
 
     def work(ranks, stop) -> None:
         if ranks.is_main:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mclr_fast.recipes import PRESETS, get_recipe
-from mclr_fast.runtime.talk import safe_streams
+from mclr_fast.runtime.process.talk import safe_streams
 
 
 @safe_streams()

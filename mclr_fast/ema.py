@@ -9,9 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
-from mclr_fast.runtime.talk import safe_streams
+from mclr_fast.runtime.process.command_line import parsed
+from mclr_fast.runtime.process.talk import safe_streams
 
 DESCRIPTION = """Reconstruct power-function averages of any width from a run's snapshots (EDM2, algorithm 3).
 
@@ -42,7 +42,7 @@ class EmaConfig:
 def main(arguments: list[str] | None = None) -> int:
     """Reconstruct, write, say where. Exit code 0; 1 after one line on stderr."""
     config = parsed(EmaConfig, given(arguments), "mclr_fast.ema", DESCRIPTION)
-    from mclr_fast.runtime.main import run_door
+    from mclr_fast.runtime.process.main import run_door
     from mclr_fast.training.snapshots import write_reconstructions
 
     def work(ranks, stop) -> None:

@@ -6,9 +6,9 @@ import json
 import sys
 
 from mclr_fast.config import EvaluateConfig
-from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
-from mclr_fast.runtime.talk import safe_streams
+from mclr_fast.runtime.process.command_line import parsed
+from mclr_fast.runtime.process.talk import safe_streams
 
 DESCRIPTION = """Judge a model's samples, or images, and print the row (FD, IS, precision, ...) as JSON.
 A run's folder gives the row of its report: its best model, its protocol, seeds and sampler, unless said.
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Load, sample, judge, print. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
     config = parsed(EvaluateConfig, given(arguments), "mclr_fast.evaluate", DESCRIPTION)
     from mclr_fast.experiments.one_model.evaluate_model import evaluate
-    from mclr_fast.runtime.main import run_door
+    from mclr_fast.runtime.process.main import run_door
 
     def work(ranks, stop) -> None:
         found = evaluate(config, ranks, stop)

@@ -6,9 +6,9 @@ import sys
 from functools import partial
 
 from mclr_fast.config import PrepareConfig
-from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
-from mclr_fast.runtime.talk import safe_streams
+from mclr_fast.runtime.process.command_line import parsed
+from mclr_fast.runtime.process.talk import safe_streams
 
 DESCRIPTION = """Crop and resize labelled images to one size and write them as an EDM2 data set.
 
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse, make, verify. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
     config = parsed(PrepareConfig, given(arguments), "mclr_fast.prepare", DESCRIPTION)
     from mclr_fast.data.prepare import prepare
-    from mclr_fast.runtime.main import fail, run_door
+    from mclr_fast.runtime.process.main import fail, run_door
 
     if config.out is None and not config.verify:
         return fail(ValueError("name the data set to write, OUT.zip, or give --verify to check SOURCE."))

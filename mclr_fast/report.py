@@ -13,7 +13,7 @@ from mclr_fast.reports.table_page import write_table_report
 from mclr_fast.reports.table_summary import TableSummary
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import given
-from mclr_fast.runtime.talk import safe_streams
+from mclr_fast.runtime.process.talk import safe_streams
 
 EXAMPLE = """examples:
   python -m mclr_fast.report runs/mnist16

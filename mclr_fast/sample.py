@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from mclr_fast.config import SampleConfig
-from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
-from mclr_fast.runtime.talk import safe_streams
+from mclr_fast.runtime.process.command_line import parsed
+from mclr_fast.runtime.process.talk import safe_streams
 
 DESCRIPTION = """Sample images: PNG files, an EDM2 zip or an .npz. Also runs under torchrun; killed, the same
 command goes on. Steps, noise levels and classes are the model's own unless said.
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Load, sample, write. Exit code 0; 1 after one line on stderr; 143 when told to stop."""
     config = parsed(SampleConfig, given(arguments), "mclr_fast.sample", DESCRIPTION)
     from mclr_fast.experiments.one_model.sample_files import sample_files, sheet_path
-    from mclr_fast.runtime.main import run_door
+    from mclr_fast.runtime.process.main import run_door
 
     def work(ranks, stop) -> None:
         count = sample_files(config, ranks, stop)

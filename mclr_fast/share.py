@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from mclr_fast.config import ShareConfig
-from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
-from mclr_fast.runtime.talk import safe_streams
+from mclr_fast.runtime.process.command_line import parsed
+from mclr_fast.runtime.process.talk import safe_streams
 
 DESCRIPTION = """Upload a model, its config.json and its card. Nothing else leaves this machine: no states,
 no data.
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Check, upload, say where. Exit code 0; 1 after one line on stderr."""
     config = parsed(ShareConfig, given(arguments), "mclr_fast.share", DESCRIPTION)
     from mclr_fast.experiments.one_model.share_model import share
-    from mclr_fast.runtime.main import run_door
+    from mclr_fast.runtime.process.main import run_door
 
     def work(ranks, stop) -> None:
         if ranks.is_main:

@@ -10,10 +10,10 @@ import tyro
 
 from mclr_fast.config import RunConfig
 from mclr_fast.recipes import DEFAULT, FOLLOWED, Asked, get_recipe, recipe_lines
-from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import given
-from mclr_fast.runtime.talk import safe_streams
+from mclr_fast.runtime.process.command_line import parsed
+from mclr_fast.runtime.process.talk import safe_streams
 
 DESCRIPTION = """Fine-tune a class-conditional generator with MCLR, or train a base.
 
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config, recipe = parse_both(given(arguments))
     except (ValueError, OSError, RunError) as error:
-        from mclr_fast.runtime.main import fail
+        from mclr_fast.runtime.process.main import fail
 
         return fail(error)
     from mclr_fast.experiments.checks import check_named, check_used
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mclr_fast.experiments.proof import prove
     from mclr_fast.experiments.run import Run
     from mclr_fast.experiments.tables.table import make_table
-    from mclr_fast.runtime.main import run_door
+    from mclr_fast.runtime.process.main import run_door
 
     def work(ranks, stop) -> None:
         check_used(config, recipe)

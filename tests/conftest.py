@@ -189,7 +189,7 @@ def run_config(files, tiny):
 def tiny_run(run_config, tiny, monkeypatch):
     """tiny_run(outdir, objective, stop_after=0, train={}, **objective options): a Run on `files`."""
     from mclr_fast.experiments import run as run_module
-    from mclr_fast.runtime.ranks import Ranks
+    from mclr_fast.runtime.process.ranks import Ranks
 
     monkeypatch.setattr(run_module, "write_report", lambda outdir: None)  # takes a second
 

@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from mclr_fast.runtime.staging import Staged
+from mclr_fast.runtime.device.staging import Staged
 
 SYNCS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
 
@@ -37,7 +37,10 @@ class Tape(TorchDispatchMode):
 
 
 class Recording:
-    """A `runtime.graphs.Device`. Attributes: captured and replays, how many; fail, the capture that fails."""
+    """A `runtime.device.graphs.Device`.
+
+    Attributes: captured and replays, how many; fail, the capture that fails.
+    """
 
     def __init__(self, free=1.0):
         self.captured, self.replays, self.free, self.fail = 0, 0, free, None
@@ -122,7 +125,7 @@ class Launches(TorchDispatchMode):
 
 
 class Late:
-    """A `runtime.staging.Staging` whose tensors hold nothing of use until they are taken.
+    """A `runtime.device.staging.Staging` whose tensors hold nothing of use until they are taken.
 
     Attributes: followed, how often; threads, those that brought something.
     """

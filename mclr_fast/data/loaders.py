@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from mclr_fast.runtime.launch import launched
+from mclr_fast.runtime.process.launch import launched
 
 from .plain_loader import ImageFiles, PlainLoader
 

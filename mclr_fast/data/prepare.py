@@ -18,7 +18,7 @@ from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.locks import owned_alone
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.options import Check
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.runtime.stages import progress_bar
 
 from .loaders import default_threads

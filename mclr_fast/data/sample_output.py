@@ -22,7 +22,7 @@ from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.lock_file import lock
 from mclr_fast.runtime.logs import say
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 from .image_files import stored_bytes, write_png
 from .partial_zip import PartialZip

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 from .extractors.published import Extractor
 from .metrics.moments import Moments, MomentSums

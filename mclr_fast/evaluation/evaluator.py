@@ -16,8 +16,8 @@ from mclr_fast.config import EvalConfig
 from mclr_fast.models import Model
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.formats import EVALUATION_FORMAT, evaluation_row
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
 from mclr_fast.sampling.generate import Batch, generate
 from mclr_fast.sampling.sampler import Sampler

@@ -15,8 +15,8 @@ from torch import Tensor
 from mclr_fast.data import open_dataset
 from mclr_fast.data.on_disk import EDM2Dataset
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.runtime.stages import progress_bar
 
 

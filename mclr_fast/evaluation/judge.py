@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 from .collected import Against, Collected, Collector
 from .extractors.published import Extractor, make_extractors

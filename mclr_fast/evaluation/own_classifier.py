@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mclr_fast.runtime.downloads import cache_folder
 from mclr_fast.runtime.errors import RunError, one_line
 from mclr_fast.runtime.formats import CLASSIFIER_FORMAT
 from mclr_fast.runtime.locks import waited_for
 from mclr_fast.runtime.logs import note, say
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
+from mclr_fast.runtime.remote.downloads import cache_folder
 from mclr_fast.runtime.stages import progress_bar
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from mclr_fast.models import published
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 from .collected import Collector
 from .extractors.published import Extractor, make_extractors

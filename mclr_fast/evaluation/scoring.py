@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 from .image_sets import ArrayImages, ImageSet, open_images
 from .judge import Judge, Panel

@@ -17,8 +17,8 @@ from mclr_fast.methods.needs import NeedMaker
 from mclr_fast.models import Model, save_model
 from mclr_fast.reports.grid import sheet
 from mclr_fast.reports.summary import Stop
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.training.snapshots import Snapshots
 from mclr_fast.training.stopping import out_of_patience
 from mclr_fast.training.trainer import Trainer

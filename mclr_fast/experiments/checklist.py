@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from mclr_fast import __version__, ops
+from mclr_fast.runtime.device.precision import choose_dtype
 from mclr_fast.runtime.errors import one_line
-from mclr_fast.runtime.precision import choose_dtype
 
 ASSETS = Path(__file__).parents[1] / "assets"
 MODELS = [

@@ -12,9 +12,9 @@ from mclr_fast.data.order import expected_one_class
 from mclr_fast.methods.registry import METHODS, Method, make_method, option_named, options_of
 from mclr_fast.models import Model
 from mclr_fast.objectives import SettingError
+from mclr_fast.runtime.device.precision import choose_dtype
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import option_of
-from mclr_fast.runtime.precision import choose_dtype
 from mclr_fast.runtime.trackers import check_trackers
 from mclr_fast.training.averages import PlainEMA, PowerFunctionEMA
 from mclr_fast.training.optimizer import apex_fused_adam

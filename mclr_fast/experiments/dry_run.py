@@ -17,8 +17,8 @@ from mclr_fast.models import Model, describe, model_from_config, read_config
 from mclr_fast.models.on_hub import HubModel
 from mclr_fast.models.published import Published, to_download
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.launch import launched
-from mclr_fast.runtime.ranks import choose_device
+from mclr_fast.runtime.process.launch import launched
+from mclr_fast.runtime.process.ranks import choose_device
 from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.memory_table import check_memory, memory_lines
 from mclr_fast.training.optimizer import check_optimizer

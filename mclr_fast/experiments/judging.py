@@ -17,10 +17,10 @@ from mclr_fast.evaluation.image_sets import open_images
 from mclr_fast.evaluation.judge import Judge, Panel
 from mclr_fast.evaluation.protocols import PROTOCOLS, is_trained, own_data, protocol_names
 from mclr_fast.models import Model, load
+from mclr_fast.runtime.device.precision import name_of
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.precision import name_of
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 from .checks import GREY_OR_RGB
 from .claim import whole_of

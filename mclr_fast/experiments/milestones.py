@@ -18,8 +18,8 @@ from mclr_fast.evaluation.rows import Kind
 from mclr_fast.models import Model, save_model
 from mclr_fast.reports.grid import GridEntry, read_grid, sheet, write_grid
 from mclr_fast.runtime.errors import RunError, one_line
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 from .one_model.ready_model import decoder_of
 from .watch import Watch

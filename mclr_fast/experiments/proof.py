@@ -15,8 +15,8 @@ from mclr_fast.reports.summary import Interval, SeedResult, Summary, write_summa
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.locks import owned, refuse_if_owned
 from mclr_fast.runtime.logs import say
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 from .after_training import best_folder, best_model
 from .arm import control_plan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mclr_fast.runtime.errors import one_line
 from mclr_fast.runtime.logs import say
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 
 def report(write: Callable[[Path], Path], outdir: Path, ranks: Ranks) -> None:

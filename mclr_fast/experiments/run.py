@@ -32,13 +32,13 @@ from mclr_fast.reports.grid import GridEntry, write_grid
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.summary import Summary, write_summary
 from mclr_fast.reports.words import END
-from mclr_fast.runtime.deterministic import use_deterministic_kernels
+from mclr_fast.runtime.device.deterministic import use_deterministic_kernels
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, write_json
 from mclr_fast.runtime.locks import owned, refuse_if_owned
 from mclr_fast.runtime.logs import RunLog
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.runtime.stages import duration
 from mclr_fast.runtime.trackers import open_trackers
 from mclr_fast.training.optimizer import check_optimizer

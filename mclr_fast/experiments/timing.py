@@ -15,7 +15,7 @@ from mclr_fast.config import RunConfig
 from mclr_fast.methods.registry import Needs
 from mclr_fast.models import Model
 from mclr_fast.models.family import Frozen
-from mclr_fast.runtime.graphs import Procedures, capturer
+from mclr_fast.runtime.device.graphs import Procedures, capturer
 from mclr_fast.training.averages import PlainEMA
 from mclr_fast.training.made_up_rows import even_ratio, made_up_rows
 from mclr_fast.training.memory import StepMemory

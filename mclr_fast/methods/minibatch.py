@@ -13,8 +13,8 @@ from mclr_fast.data import Codec, Dataset, SampleOrder
 from mclr_fast.data.samples import to_device
 from mclr_fast.models.family import Law
 from mclr_fast.models.rows import OWN_REFERENCE, Rows
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.staging import Staged, staging
+from mclr_fast.runtime.device.staging import Staged, staging
+from mclr_fast.runtime.process.ranks import Ranks
 
 from .columns import Columns, Draw, SampleSources
 from .prefetch import Prefetch

@@ -10,8 +10,8 @@ import torch
 from mclr_fast.data import Codec, Dataset, open_dataset
 from mclr_fast.data.image_files import ZipWriter
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.sampling import Sampler
 from mclr_fast.sampling.generate import generate
 

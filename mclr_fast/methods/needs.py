@@ -15,10 +15,10 @@ from mclr_fast.data.samples import ClassSamples
 from mclr_fast.models import Model, load
 from mclr_fast.models.family import Frozen
 from mclr_fast.models.noisy_classifier import NoisyClassifier
+from mclr_fast.runtime.device.precision import choose_dtype
 from mclr_fast.runtime.logs import say
-from mclr_fast.runtime.precision import choose_dtype
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.sampling.noise_level import NoiseLevel
 
 from .columns import SampleSources

@@ -17,8 +17,8 @@ from mclr_fast.models.family import Family, Frozen
 from mclr_fast.models.files import identity
 from mclr_fast.models.rows import Rows
 from mclr_fast.runtime.logs import say
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.runtime.stages import progress_bar
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
 

@@ -14,7 +14,7 @@ from mclr_fast.data import Codec, Dataset
 from mclr_fast.data.samples import encode
 from mclr_fast.models.noisy_classifier import NoisyClassifier, train_noisy_classifier
 from mclr_fast.runtime.logs import say
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
 from mclr_fast.sampling.noise_level import NoiseLevel
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from mclr_fast.pickles.kinds import LOOK, foreign
 from mclr_fast.runtime import formats
-from mclr_fast.runtime.downloads import is_address, place_of, shown
 from mclr_fast.runtime.files import file_sha256, replacing, write_json
-from mclr_fast.runtime.hub import is_hub_address
 from mclr_fast.runtime.logs import note
+from mclr_fast.runtime.remote.downloads import is_address, place_of, shown
+from mclr_fast.runtime.remote.hub import is_hub_address
 from mclr_fast.runtime.tensor_files import read_tensors
 
 from . import card, on_hub, published

@@ -9,8 +9,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from mclr_fast.runtime import formats, hub
+from mclr_fast.runtime import formats
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.remote import hub
 
 FILES = ("config.json", "model.safetensors")
 FOLDER = re.compile(r"\w[\w.-]*")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mclr_fast.runtime.downloads import fetch, is_address, place_of, shown
+from mclr_fast.runtime.remote.downloads import fetch, is_address, place_of, shown
 
 from . import on_hub
 from .pickled import NVIDIA_LICENCE, VAR_LICENCE, VQVAE

@@ -12,8 +12,8 @@ from typing import Any
 from .errors import RunError
 from .lock_file import STALE, LockFile
 from .logs import note
-from .ranks import Ranks
-from .signals import StopRequest, check_stop
+from .process.ranks import Ranks
+from .process.signals import StopRequest, check_stop
 
 LOOK_EVERY = 0.5  # seconds between looks at a lock that another process holds
 

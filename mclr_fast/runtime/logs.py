@@ -15,7 +15,7 @@ from tqdm import tqdm
 from .disk import cannot_write
 from .errors import Interrupted, RunError, one_line
 from .files import replacing
-from .launch import is_first_of_node
+from .process.launch import is_first_of_node
 from .trackers import Tracker
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mclr_fast.runtime.graphs import Graphs
+from mclr_fast.runtime.device.graphs import Graphs
 from mclr_fast.runtime.logs import say
 
 
@@ -55,7 +55,7 @@ class CapturedSampler(ABC):
 
     @abstractmethod
     def _sample(self, start: Tensor, labels: Tensor) -> Tensor:
-        """The whole call; as `runtime.graphs.Graphs` wants its functions."""
+        """The whole call; as `runtime.device.graphs.Graphs` wants its functions."""
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mclr_fast.runtime.command_line import parsed
 from mclr_fast.runtime.options import given
-from mclr_fast.runtime.talk import safe_streams
+from mclr_fast.runtime.process.command_line import parsed
+from mclr_fast.runtime.process.talk import safe_streams
 
 DESCRIPTION = """Check the paper's theorems on mixtures with known densities.
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Compute, print, draw. Exit code 0; 1 after one line on stderr where outdir cannot be written."""
     config = parsed(TheoryConfig, given(arguments), "mclr_fast.theory", DESCRIPTION)
     from mclr_fast.runtime.errors import RunError
-    from mclr_fast.runtime.main import fail
+    from mclr_fast.runtime.process.main import fail
 
     try:
         config.outdir.mkdir(parents=True, exist_ok=True)

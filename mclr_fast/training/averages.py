@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from mclr_fast.runtime.ranks import local
+from mclr_fast.runtime.process.ranks import local
 
 
 class ParameterEMA(ABC):

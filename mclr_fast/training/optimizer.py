@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mclr_fast import ops
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import local
+from mclr_fast.runtime.process.ranks import local
 
 from .averages import ParameterEMA, PlainEMA
 

@@ -14,8 +14,8 @@ from torch.distributed.tensor import DTensor
 
 from mclr_fast.models import Family
 from mclr_fast.models.rows import Rows
-from mclr_fast.runtime.graphs import Procedures
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.device.graphs import Procedures
+from mclr_fast.runtime.process.ranks import Ranks
 
 SHARDED_FROM = 1_000_000_000  # parameters
 Sharding = Literal["auto", "replicate", "shard"]

@@ -17,10 +17,10 @@ from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from mclr_fast.runtime.disk import errno_of, mend, reason, sync_folder
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.faults import Fault
 from mclr_fast.runtime.formats import STATE_FORMAT
 from mclr_fast.runtime.logs import say
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.faults import Fault
+from mclr_fast.runtime.process.ranks import Ranks
 
 from .state_files import DamagedState, StateReader, StateWriter, mark_complete, read_complete
 

@@ -14,8 +14,8 @@ from mclr_fast.methods.losses import Loss
 from mclr_fast.methods.minibatch import MinibatchSource
 from mclr_fast.methods.registry import Method
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 from .optimizer import AdamWithAverages
 from .placement import Placement

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from mclr_fast.methods.minibatch import MinibatchSource
-from mclr_fast.runtime.gauges import Gauges
+from mclr_fast.runtime.device.gauges import Gauges
 from mclr_fast.runtime.logs import RunLog
 
 from .step import StepResult

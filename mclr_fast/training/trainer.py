@@ -16,12 +16,12 @@ from mclr_fast.data import Dataset
 from mclr_fast.methods.minibatch import MinibatchSource
 from mclr_fast.methods.registry import Needs, make_method
 from mclr_fast.models import Model
+from mclr_fast.runtime.device.graphs import Procedures, capturer
 from mclr_fast.runtime.errors import Interrupted, RunError
-from mclr_fast.runtime.faults import Fault
-from mclr_fast.runtime.graphs import Procedures, capturer
 from mclr_fast.runtime.logs import RunLog, say
-from mclr_fast.runtime.ranks import Ranks, local
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.faults import Fault
+from mclr_fast.runtime.process.ranks import Ranks, local
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.runtime.stages import on_terminal, progress_bar
 
 from .averages import ParameterEMA, PlainEMA, PowerFunctionEMA

@@ -6,7 +6,7 @@ from pathlib import Path
 import history
 import pytest
 
-from mclr_fast.runtime import host_memory
+from mclr_fast.runtime.device import host_memory
 
 pytest_plugins = ["pytester"]
 BENCHMARKS = Path(history.__file__).parent

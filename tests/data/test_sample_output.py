@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mclr_fast.data.sample_output import SampleArray, SampleZip
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), np.uint8)
 LABELS = [0, 1, 2, 0, 1]

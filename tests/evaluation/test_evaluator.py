@@ -13,7 +13,7 @@ from mclr_fast.evaluation.collected import Collector
 from mclr_fast.evaluation.extractors.published import Extractor
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.models import describe, save_model
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
 
 

@@ -17,8 +17,8 @@ from mclr_fast.evaluation.own_classifier import Plan, Training, own_classifier
 from mclr_fast.evaluation.parts import interleaved, tenth
 from mclr_fast.experiments.one_model.evaluate_model import evaluate
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 ONE = Ranks("cpu")
 NUM_CLASSES = 4

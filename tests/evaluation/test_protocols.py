@@ -24,7 +24,7 @@ from mclr_fast.evaluation.metrics.manifold import openai_distances
 from mclr_fast.evaluation.metrics.moments import MomentSums
 from mclr_fast.evaluation.protocols import GROUPS, PROTOCOLS, protocol_names
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 ONE = Ranks("cpu")
 

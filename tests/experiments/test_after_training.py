@@ -7,7 +7,7 @@ import torch
 
 from mclr_fast.evaluation.rows import Row
 from mclr_fast.experiments import after_training
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 BEST = Row("mclr", "trained", 64, 3, 40, {"p": {"fd": 1.0}}, "p")
 

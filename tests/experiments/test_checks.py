@@ -17,8 +17,8 @@ from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.models.published import FILES
 from mclr_fast.runtime.errors import Interrupted, RunError
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.reports.several_runs import read_runs
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 NET = dict(
     img_resolution=16, img_channels=1, label_dim=4, model_channels=8, channel_mult=[1], num_blocks=1,

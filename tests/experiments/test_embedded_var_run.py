@@ -14,8 +14,8 @@ from mclr_fast.recipes.mnist16_var import CFG_SCALES, NET
 from mclr_fast.reports.table_page import markdown
 from mclr_fast.reports.table_summary import TableSummary
 from mclr_fast.runtime import formats
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 ROOT = Path(__file__).parents[2]
 SMALL = dict(eval_every=32, num_samples=20, sample_batch=20, grid_noises=1)

@@ -11,7 +11,7 @@ from mclr_fast import prepare
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import Model, read_config
 from mclr_fast.recipes import get_recipe
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 TINY = dict(model_channels=8, channels_per_head=8, channel_mult=[1, 1, 2], logvar_channels=8)
 

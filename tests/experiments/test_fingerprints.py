@@ -22,9 +22,9 @@ from mclr_fast.experiments.claim import claim_outdir
 from mclr_fast.experiments.fingerprints import LOOKS, difference, fingerprints, is_known
 from mclr_fast.experiments.marks import make_marks
 from mclr_fast.models.edm2 import Precond
-from mclr_fast.runtime.downloads import place_of
 from mclr_fast.runtime.errors import Interrupted, RunError
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.remote.downloads import place_of
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from mclr_fast.models.card import card
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.recipes import get_recipe
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.runtime.tensor_files import load_tensors
 
 NET = dict(

@@ -13,7 +13,7 @@ from mclr_fast.evaluation.rows import Row
 from mclr_fast.experiments import proof
 from mclr_fast.experiments.proof import SeedRun, best_row, is_better, summarize
 from mclr_fast.reports.run_data import read_summary
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 ZOO = Path(__file__).parents[1] / "golden" / "zoo"
 

@@ -5,7 +5,7 @@ import pytest
 from mclr_fast.experiments import run as run_module
 from mclr_fast.experiments.reporting import report
 from mclr_fast.report import main
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 
 @pytest.mark.parametrize(

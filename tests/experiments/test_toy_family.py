@@ -13,7 +13,7 @@ from mclr_fast.experiments import run as run_module
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import Model, describe, load, save_model
 from mclr_fast.runtime.errors import Interrupted, RunError
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 OBJECTIVES = ("mclr", "cca", "ccdpo")
 

@@ -19,8 +19,8 @@ from mclr_fast.models.var import PRESETS
 from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.var import DEPTHS
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 
 def write_tokens(path, change=lambda tokens: tokens):

@@ -20,7 +20,7 @@ from mclr_fast.models.codecs import codec_for
 from mclr_fast.models.denoiser import DenoiserLaw
 from mclr_fast.models.scalings import EDM
 from mclr_fast.objectives import NoiseLevel
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 BATCH, SEED = 8, 3
 has_dali = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")

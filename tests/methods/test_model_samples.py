@@ -6,7 +6,7 @@ from mclr_fast.config import SamplerConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.methods.model_samples import write_samples
 from mclr_fast.models.codecs import PixelCodec
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 
 def test_samples_are_balanced_and_repeatable(tiny, tmp_path):

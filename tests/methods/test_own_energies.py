@@ -14,8 +14,8 @@ from mclr_fast.methods.own_energies import own_energies
 from mclr_fast.methods.registry import Needs
 from mclr_fast.models import describe, save_model
 from mclr_fast.runtime.errors import Interrupted
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 
 class Tokens(program.TinyTokens):

@@ -13,7 +13,7 @@ from mclr_fast.models.codecs import PixelCodec
 from mclr_fast.models.denoiser import Denoiser, Denoisers
 from mclr_fast.models.scalings import DDPM, EDM, Flow
 from mclr_fast.runtime.logs import RunLog
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.sampling.noise_level import NoiseLevel
 from mclr_fast.training.trainer import Trainer
 

@@ -10,8 +10,8 @@ from mclr_fast.models import describe, load, on_hub, read_config, resolve, save_
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.models.published import to_download
 from mclr_fast.models.var import VQVAE
-from mclr_fast.runtime import hub as runtime_hub
 from mclr_fast.runtime.errors import RunError
+from mclr_fast.runtime.remote import hub as runtime_hub
 
 NET = dict(img_resolution=8, img_channels=1, label_dim=3, model_channels=8, channel_mult=[1], num_blocks=1)
 NAME = "hf:somebody/digits"

@@ -8,7 +8,7 @@ import time
 import torch
 
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.main import run_door
+from mclr_fast.runtime.process.main import run_door
 from mclr_fast.runtime.stages import progress_bar
 
 STEPS = 3

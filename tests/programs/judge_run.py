@@ -26,7 +26,7 @@ from mclr_fast.experiments.one_model.sample_files import sample_files
 from mclr_fast.methods.model_samples import write_samples
 from mclr_fast.models.codecs import PixelCodec
 from mclr_fast.runtime.files import write_json
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.sampling import seeded_noise
 
 SHAPE, CLASSES, BATCH, SAMPLES = (3, 32, 32), 4, 3, 40

@@ -15,7 +15,7 @@ from mclr_fast.data import SampleOrder
 from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.logs import RunLog
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.tensor_files import save_tensors
 from mclr_fast.training.trainer import Trainer
 

@@ -24,7 +24,7 @@ from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.errors import Interrupted
 from mclr_fast.runtime.files import write_json
 from mclr_fast.runtime.logs import RunLog
-from mclr_fast.runtime.ranks import Ranks, local
+from mclr_fast.runtime.process.ranks import Ranks, local
 from mclr_fast.runtime.tensor_files import save_tensors
 from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.trainer import Trainer

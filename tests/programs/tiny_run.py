@@ -19,8 +19,8 @@ from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.errors import Interrupted
 from mclr_fast.runtime.logs import RunLog
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.training.trainer import Trainer
 
 BATCH = 12

@@ -16,7 +16,7 @@ from mclr_fast.methods.registry import Needs, make_method
 from mclr_fast.models import Model, describe, save_model
 from mclr_fast.models.var import VQVAE
 from mclr_fast.runtime.logs import RunLog
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.training.trainer import Trainer
 
 SIDES = [1, 2, 3]

@@ -17,8 +17,8 @@ from mclr_fast.config import EvalConfig, ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import Facts, Family, register
 from mclr_fast.models.codecs import PixelCodec
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 BATCH, STEPS = 20, 6
 NET = {"shape": [1, 16, 16], "num_classes": 10}

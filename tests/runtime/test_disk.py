@@ -16,10 +16,10 @@ from mclr_fast.data.sample_output import SampleArray
 from mclr_fast.models import describe, load, save_model
 from mclr_fast.runtime import disk, logs, tensor_files
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.faults import Fault
 from mclr_fast.runtime.files import replacing, write_json
 from mclr_fast.runtime.locks import held
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.faults import Fault
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors, save_tensors
 from mclr_fast.training.states import TrainingStates
 

@@ -7,13 +7,13 @@ import pytest
 
 from mclr_fast.runtime.errors import Interrupted
 from mclr_fast.runtime.locks import held, waited_for
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 RANKS = Ranks("cpu")
 HOLD = """
 import sys
 from pathlib import Path
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.locks import held
 with held(Path(sys.argv[1]), Ranks("cpu")) as mine:
     print(mine, flush=True)

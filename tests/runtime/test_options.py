@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mclr_fast import ema, evaluate, prepare, report, sample, train
-from mclr_fast.runtime.downloads import cache_folder
 from mclr_fast.runtime.options import given
+from mclr_fast.runtime.remote.downloads import cache_folder
 
 
 @pytest.fixture

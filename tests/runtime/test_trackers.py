@@ -13,7 +13,7 @@ from run_log import lines
 from mclr_fast.experiments import run as run_module
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.logs import RunLog
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.trackers import TensorBoard, WeightsAndBiases
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mclr_fast.runtime.errors import Interrupted
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.sampling.generate import generate
 
 

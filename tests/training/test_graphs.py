@@ -11,7 +11,7 @@ from run_log import column
 from mclr_fast.config import ObjectiveConfig
 from mclr_fast.methods import minibatch
 from mclr_fast.methods.registry import METHODS, make_method
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.training import trainer as trainer_module
 from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.placement import capture_words

@@ -13,7 +13,7 @@ from mclr_fast.models.edm2 import PRESETS, Precond
 from mclr_fast.recipes import get_recipe
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.logs import RunLog
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.training import memory_table
 from mclr_fast.training.memory import GIB, PeakBytes, StepMemory
 from mclr_fast.training.memory_table import check_memory, usable

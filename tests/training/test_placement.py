@@ -11,7 +11,7 @@ from run_log import assert_same_losses, column
 from torch import nn
 
 from mclr_fast.runtime.errors import Interrupted
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors
 from mclr_fast.training.placement import SHARDED_FROM, shards
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from run_log import assert_same_losses, column
 
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.tensor_files import load_tensors
 from mclr_fast.training import loss_scale
 

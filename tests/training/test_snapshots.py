@@ -26,7 +26,7 @@ def kept(tmp_path_factory, tiny):
     from mclr_fast.experiments import run as run_module
     from mclr_fast.experiments.run import Run
     from mclr_fast.models import describe
-    from mclr_fast.runtime.ranks import Ranks
+    from mclr_fast.runtime.process.ranks import Ranks
 
     files = tmp_path_factory.mktemp("kept")
     save_model(files / "base", tiny.tiny_net().state_dict(), describe(tiny.NET))

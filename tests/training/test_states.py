@@ -9,9 +9,9 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader
 
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.faults import Fault
 from mclr_fast.runtime.files import file_sha256
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.faults import Fault
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.training import state_files
 from mclr_fast.training import states as states_module
 from mclr_fast.training.state_files import DamagedState, StateReader

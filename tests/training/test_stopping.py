@@ -10,7 +10,7 @@ from mclr_fast.experiments.run import Run
 from mclr_fast.recipes import get_recipe
 from mclr_fast.reports import run_text as report_text
 from mclr_fast.reports.run_data import RunData
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.training.stopping import WINDOW, EnergyGuard, out_of_patience
 
 

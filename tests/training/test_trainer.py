@@ -11,7 +11,7 @@ from recording import FromTheHost
 from run_log import assert_same_losses, column, lines
 
 from mclr_fast.runtime.errors import Interrupted, RunError
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 BATCH = tiny.BATCH
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mclr_fast.pickles import reading
-from mclr_fast.runtime.downloads import fetch, place_of
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256
+from mclr_fast.runtime.remote.downloads import fetch, place_of
 
 from . import digits
 from .dinov2 import DINOv2

@@ -21,8 +21,8 @@ from mclr_fast.evaluation.rows import Kind, Row
 from mclr_fast.models import Model, read_config
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.options import Check, option_of
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.sampling.generate import generate
 
 from ..judging import DEFAULT_K, panel_of, weights_of

@@ -15,12 +15,12 @@ from mclr_fast.config import SampleConfig
 from mclr_fast.data import Codec
 from mclr_fast.models import Model, interpolate, load, read_config, weights_file
 from mclr_fast.models.codecs import LatentCodec
+from mclr_fast.runtime.device.precision import choose_dtype
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256
 from mclr_fast.runtime.logs import note
 from mclr_fast.runtime.options import Check, option_of
-from mclr_fast.runtime.precision import choose_dtype
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.sampling import Sampler, seeded_labels
 
 from ..ranges import MAX_SAMPLES, check_sampler

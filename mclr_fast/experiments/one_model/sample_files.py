@@ -15,8 +15,8 @@ from mclr_fast.data.image_files import write_sheet
 from mclr_fast.data.sample_output import PngFiles, SampleArray, SampleFiles, SampleZip
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.locks import owned, refuse_if_owned
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.sampling import generate as sampling
 
 from .ready_model import (

@@ -15,9 +15,9 @@ from mclr_fast.models import load, resolve
 from mclr_fast.models.card import NAME as CARD
 from mclr_fast.models.card import card, displaced, licence_of
 from mclr_fast.models.on_hub import FILES
-from mclr_fast.runtime import hub
 from mclr_fast.runtime.errors import RunError, one_line
 from mclr_fast.runtime.logs import note
+from mclr_fast.runtime.remote import hub
 
 VQVAE = "vqvae"  # the folder of a VAR model's VQVAE beside it
 LICENSE = re.compile(r"^license:\s*[\"']?([\w.-]+)", re.MULTILINE)

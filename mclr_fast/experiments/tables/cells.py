@@ -25,8 +25,8 @@ from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import replacing, write_json
 from mclr_fast.runtime.locks import held, waited_for
 from mclr_fast.runtime.logs import say
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 from ..checks import check_options
 from ..proof import judge_best

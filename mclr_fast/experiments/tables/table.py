@@ -11,8 +11,8 @@ from mclr_fast.reports.summary import Summary, write_summary
 from mclr_fast.reports.table_page import write_table_report
 from mclr_fast.reports.table_summary import Ablation, Final, MethodResults, Settings, TableSummary, Tried
 from mclr_fast.runtime.logs import say
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 from ..checks import check_options
 from ..claim import claim_outdir

@@ -15,7 +15,7 @@ from mclr_fast.methods.registry import METHODS
 from mclr_fast.models import describe, load, save_model
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 NET = ARGUMENTS | {"label_dim": 0, "img_channels": 3}
 FILES = {

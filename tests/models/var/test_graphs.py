@@ -9,7 +9,7 @@ from recording import FromTheHost, NumbersSet, Recording
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mclr_fast.config import HeunConfig
-from mclr_fast.runtime import graphs
+from mclr_fast.runtime.device import graphs
 
 GUIDED = dict(guidance=1.5)
 KEPT = dict(top_k=9, top_p=0.9)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mclr_fast.runtime.ranks import Ranks
+from mclr_fast.runtime.process.ranks import Ranks
 
 
 def all_ranks(size):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
-from .errors import RunError
+from ..errors import RunError
 from .last_words import LastWords
 from .launch import ALONE, Launch, launched
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .errors import RunError
+from ..errors import RunError
 
 ALONE = "for one process alone unset RANK and WORLD_SIZE"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mclr_fast.runtime import main, signals
 from mclr_fast.runtime.errors import Interrupted, InterruptedAtOnce
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process import main, signals
+from mclr_fast.runtime.process.signals import StopRequest
 
 ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
@@ -124,7 +124,7 @@ def test_a_request_that_is_over_ends_nothing(left):
 
 HELD = """
 import ctypes, sys
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.signals import StopRequest
 stop = StopRequest()
 stop.check()
 mutex = ctypes.create_string_buffer(128)
@@ -139,7 +139,7 @@ libc.pthread_mutex_lock(mutex)  # for ever, whatever the signal: as in a collect
 def test_a_process_that_is_held_by_a_collective():
     """Ctrl-C twice ends a process whose main thread never comes back to Python."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    env = {**os.environ, "PYTHONPATH": str(Path(main.__file__).parents[2])}
+    env = {**os.environ, "PYTHONPATH": str(Path(main.__file__).parents[3])}
     with subprocess.Popen([sys.executable, "-c", HELD], env=env, **pipes) as held:
         assert held.stdout.readline() == "held\n"
         held.send_signal(signal.SIGINT)

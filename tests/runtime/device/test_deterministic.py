@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from mclr_fast.runtime.deterministic import CUBLAS, use_deterministic_kernels
+from mclr_fast.runtime.device.deterministic import CUBLAS, use_deterministic_kernels
 
 
 @pytest.fixture(autouse=True)

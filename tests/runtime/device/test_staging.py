@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mclr_fast.runtime.staging import CudaStaging, HostStaging, staging
+from mclr_fast.runtime.device.staging import CudaStaging, HostStaging, staging
 
 
 class Stream:

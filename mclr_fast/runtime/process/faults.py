@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from .errors import RunError
+from ..errors import RunError
 
 # kind -> the moment it strikes; those after "update" are moments of the save that begins at that step.
 KINDS = {

@@ -17,13 +17,13 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener, getproxies, proxy_bypass
 
-from . import locks
-from .disk import free_bytes, mend, reason, sync
-from .errors import RunError
-from .files import file_sha256
-from .launch import is_first_of_node
-from .signals import check_stop
-from .stages import progress_bar
+from .. import locks
+from ..disk import free_bytes, mend, reason, sync
+from ..errors import RunError
+from ..files import file_sha256
+from ..process.launch import is_first_of_node
+from ..process.signals import check_stop
+from ..stages import progress_bar
 
 TIMEOUT = 30.0  # seconds without a byte
 BLOCK = 1 << 20  # bytes between looks at signals

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from file_server import CONTENT
 
-from mclr_fast.runtime import disk, downloads
-from mclr_fast.runtime.downloads import fetch, place_of
+from mclr_fast.runtime import disk
 from mclr_fast.runtime.errors import Interrupted, RunError
+from mclr_fast.runtime.remote import downloads
+from mclr_fast.runtime.remote.downloads import fetch, place_of
 
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -180,7 +181,7 @@ def test_two_that_ask_at_once_download_once(server):
 
 def test_two_processes_download_once(server):
     """Of them one is a node's second rank, which waits for the first."""
-    program = "import sys; from mclr_fast.runtime.downloads import fetch; print(fetch(sys.argv[1]))"
+    program = "import sys; from mclr_fast.runtime.remote.downloads import fetch; print(fetch(sys.argv[1]))"
     command, pipes = (
         [sys.executable, "-c", program, server.address],
         {"stdout": subprocess.PIPE, "text": True},

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from mclr_fast.runtime import host_memory
-from mclr_fast.runtime.host_memory import HUGE_PAGE, keep_freed_memory
+from mclr_fast.runtime.device import host_memory
+from mclr_fast.runtime.device.host_memory import HUGE_PAGE, keep_freed_memory
 
 BLOCK = 5 * HUGE_PAGE + 4096  # an address that is no huge page's beginning
 
 PROGRAM = """
 import torch
-from mclr_fast.runtime.host_memory import keep_freed_memory
+from mclr_fast.runtime.device.host_memory import keep_freed_memory
 
 if {keep}:
     keep_freed_memory()

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 
-from .errors import Interrupted, InterruptedAtOnce, RunError
-from .host_memory import keep_freed_memory
+from ..device.host_memory import keep_freed_memory
+from ..errors import Interrupted, InterruptedAtOnce, RunError
 from .last_words import GRACE, is_lost, tell_torchrun, wait
 from .launch import is_first_of_node
 from .ranks import Ranks

@@ -11,10 +11,10 @@ import failing_rank as program
 import pytest
 import torch.distributed as dist
 
-from mclr_fast.runtime import last_words, main
 from mclr_fast.runtime.errors import Interrupted, RunError
-from mclr_fast.runtime.last_words import LastWords, is_lost
-from mclr_fast.runtime.launch import Launch
+from mclr_fast.runtime.process import last_words, main
+from mclr_fast.runtime.process.last_words import LastWords, is_lost
+from mclr_fast.runtime.process.launch import Launch
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1"
 LOST = RuntimeError(GLOO)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mclr_fast import prepare, sample, train
-from mclr_fast.runtime import ranks as ranks_module
 from mclr_fast.runtime.errors import RunError
-from mclr_fast.runtime.launch import Launch, is_first_of_node, launched
-from mclr_fast.runtime.ranks import choose_device
+from mclr_fast.runtime.process import ranks as ranks_module
+from mclr_fast.runtime.process.launch import Launch, is_first_of_node, launched
+from mclr_fast.runtime.process.ranks import choose_device
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 MEETING = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mclr_fast.runtime import precision
-from mclr_fast.runtime.precision import choose_dtype
+from mclr_fast.runtime.device import precision
+from mclr_fast.runtime.device.precision import choose_dtype
 
 CPU = torch.device("cpu")
 

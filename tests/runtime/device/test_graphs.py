@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mclr_fast.runtime.graphs import Graphs
+from mclr_fast.runtime.device.graphs import Graphs
 
 
 class StandIn:

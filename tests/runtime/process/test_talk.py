@@ -10,8 +10,8 @@ import pytest
 
 from mclr_fast import report, sample
 from mclr_fast.runtime.logs import say
+from mclr_fast.runtime.process.talk import safe_streams
 from mclr_fast.runtime.stages import progress_bar
-from mclr_fast.runtime.talk import safe_streams
 
 
 class Failing(io.StringIO):
@@ -152,7 +152,7 @@ def test_the_process_ends_well_when_nobody_reads(tmp_path):
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
     program = (
-        "import os, sys\nfrom mclr_fast.runtime.talk import safe_streams\n"
+        "import os, sys\nfrom mclr_fast.runtime.process.talk import safe_streams\n"
         "with safe_streams(), open(sys.argv[1], 'w') as file: file.write(str(file.fileno()))"
     )
     arguments = ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', sys.executable, "-c", program, tmp_path / "file"]

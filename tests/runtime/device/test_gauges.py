@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mclr_fast.runtime.gauges import GIB, Gauges
+from mclr_fast.runtime.device.gauges import GIB, Gauges
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request
 
+from ..errors import RunError, one_line
+from ..files import write_json
+from ..logs import note
 from .downloads import CUT, TIMEOUT, cache_folder, fetch, opened
-from .errors import RunError, one_line
-from .files import write_json
-from .logs import note
 
 SCHEME = "hf:"
 PART = r"[A-Za-z0-9][\w.-]{0,95}"

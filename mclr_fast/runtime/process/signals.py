@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from .errors import Interrupted, InterruptedAtOnce
+from ..errors import Interrupted, InterruptedAtOnce
 from .launch import is_first_of_node
 
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)

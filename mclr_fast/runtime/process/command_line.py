@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from .errors import RunError
+from ..errors import RunError
 from .launch import is_first_of_node
 
 Config = TypeVar("Config")

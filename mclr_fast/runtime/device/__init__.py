@@ -1,0 +1,1 @@
+"""What computes: captured graphs, streams, dtypes, the host's allocator, gauges. None knows another."""
