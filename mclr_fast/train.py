@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return fail(error)
     from mclr_fast.experiments.checks import check_named, check_used
-    from mclr_fast.experiments.dry_run import dry_run
+    from mclr_fast.experiments.estimates.dry_run import dry_run
     from mclr_fast.experiments.proof import prove
     from mclr_fast.experiments.run import Run
     from mclr_fast.experiments.tables.table import make_table

@@ -12,8 +12,8 @@ from mclr_fast.evaluation.evaluator import Evaluation, Evaluator
 from mclr_fast.evaluation.rows import Kind, Row, lowest_fd
 from mclr_fast.models import interpolate, load
 
-from .arm import Outcome
-from .provenance import add_metrics
+from .arms.arm import Outcome
+from .identity.provenance import add_metrics
 
 if TYPE_CHECKING:
     from .run import Run

@@ -23,8 +23,8 @@ from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.process.signals import StopRequest
 
 from .checks import GREY_OR_RGB
-from .claim import whole_of
-from .one_model.ready_model import check_guide, classes_of_seeds, decoder_of, image_shape
+from .identity.claim import whole_of
+from .ready_model import check_guide, classes_of_seeds, decoder_of, image_shape
 
 DEFAULT_K = 3  # of the protocols that leave it to an option
 

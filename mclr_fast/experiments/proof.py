@@ -19,12 +19,12 @@ from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.process.signals import StopRequest
 
 from .after_training import best_folder, best_model
-from .arm import control_plan
+from .arms.arm import control_plan
 from .checks import check_options
-from .claim import claim_outdir, lock_of
-from .fingerprints import fingerprints
+from .identity.claim import claim_outdir, lock_of
+from .identity.fingerprints import fingerprints
+from .identity.provenance import add_metrics
 from .judging import judging_protocols
-from .provenance import add_metrics
 from .reporting import report
 from .run import Run
 

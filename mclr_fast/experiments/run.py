@@ -45,18 +45,18 @@ from mclr_fast.training.optimizer import check_optimizer
 from mclr_fast.training.placement import capture_words
 
 from .after_training import after_training, final_rows
-from .arm import Arm, Outcome, Plan, control_plan, trained_plan
+from .arms.arm import Arm, Outcome, Plan, control_plan, trained_plan
+from .arms.marks import milestone_every
+from .arms.milestones import Milestones
+from .arms.watch import Watch
 from .checks import check_fit, check_options, data_notes, net_overrides
-from .claim import Claim, claim_outdir, flat, lock_of
-from .fingerprints import fingerprints
+from .identity.claim import Claim, claim_outdir, flat, lock_of
+from .identity.fingerprints import fingerprints
+from .identity.provenance import made_of
+from .identity.versions import command, describe_device, versions
 from .judging import Judging
-from .marks import milestone_every
-from .milestones import Milestones
 from .new_network import check_network, length_words
-from .provenance import made_of
 from .reporting import report
-from .versions import command, describe_device, versions
-from .watch import Watch
 
 
 class Run:

@@ -13,7 +13,7 @@ import pytest
 from mclr_fast.data import open_dataset
 from mclr_fast.data.sources import identity
 from mclr_fast.data.sources.stored import OnDisk, Unreadable
-from mclr_fast.experiments.fingerprints import difference
+from mclr_fast.experiments.identity.fingerprints import difference
 
 SIZE = 6
 

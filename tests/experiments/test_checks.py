@@ -11,7 +11,7 @@ from mclr_fast import train
 from mclr_fast.data import open_dataset
 from mclr_fast.data.image_files import write_png
 from mclr_fast.experiments.checks import check_options
-from mclr_fast.experiments.dry_run import dry_run
+from mclr_fast.experiments.estimates.dry_run import dry_run
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond

@@ -14,7 +14,7 @@ from mclr_fast.config import EvalConfig, ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.evaluation import judge, own_classifier
 from mclr_fast.evaluation.own_classifier import Training
 from mclr_fast.experiments import run
-from mclr_fast.experiments.dry_run import dry_run
+from mclr_fast.experiments.estimates.dry_run import dry_run
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond

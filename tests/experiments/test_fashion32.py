@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mclr_fast.experiments.arms.marks import make_marks
 from mclr_fast.experiments.checks import check_options, check_used
-from mclr_fast.experiments.cost import cost_lines, cost_of
-from mclr_fast.experiments.marks import make_marks
+from mclr_fast.experiments.estimates.cost import cost_lines, cost_of
 from mclr_fast.experiments.tables.cells import cell_config
 from mclr_fast.experiments.tables.table import every_setting
 from mclr_fast.models import Model, describe, model_from_config

@@ -18,7 +18,7 @@ from mclr_fast.evaluation.cfg_rows import stored_cfg_rows
 from mclr_fast.evaluation.evaluator import Evaluator
 from mclr_fast.evaluation.extractors.digits import DigitClassifier
 from mclr_fast.experiments import run as run_module
-from mclr_fast.experiments.arm import trained_plan
+from mclr_fast.experiments.arms.arm import trained_plan
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import Model, load, resolve, weights_file
 from mclr_fast.recipes import get_recipe

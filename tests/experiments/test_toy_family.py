@@ -84,7 +84,7 @@ def test_the_first_loss_is_the_formula(folder, tmp_path, tiny, objective):
 
 def tiny_trainer(run, outdir):
     """The trainer of a run's own arm, which has not stepped."""
-    from mclr_fast.experiments.arm import Arm, trained_plan
+    from mclr_fast.experiments.arms.arm import Arm, trained_plan
 
     plan = trained_plan(run.config, judged=False, refreshes=False)
     places = (outdir, run.ranks, run.watch, run.stop)

@@ -12,7 +12,7 @@ import tiny_var as program
 from zips import write_zip
 
 from mclr_fast import evaluate
-from mclr_fast.experiments.dry_run import dry_run
+from mclr_fast.experiments.estimates.dry_run import dry_run
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import describe, load, save_model
 from mclr_fast.models.var import PRESETS

@@ -160,7 +160,7 @@ FAULTS = [
         "data/sample_output.py",
         "if is_there and known.get(name) != label:",
         "if is_there and name not in known:",
-        "experiments/test_sample_files.py",
+        "experiments/one_model/test_sample_files.py",
     ),
     (
         "an .npz goes on from where its file ends, half an image and all",

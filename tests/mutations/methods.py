@@ -83,7 +83,7 @@ FAULTS = [
         "methods/needs.py",
         "REFERENCE_SEED + round_number * self.config.objective.model_samples",
         "REFERENCE_SEED",
-        "methods/test_needs.py experiments/test_rounds.py",
+        "methods/test_needs.py experiments/arms/test_rounds.py",
     ),
     (
         "a classifier of another noise law accepted",

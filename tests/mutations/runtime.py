@@ -83,7 +83,7 @@ FAULTS = [
         "runtime/formats.py",
         'and objective != "denoising"',
         'and objective == "denoising"',
-        "runtime/test_formats.py experiments/test_old_folders.py",
+        "runtime/test_formats.py experiments/identity/test_old_folders.py",
     ),
     (
         "a download gone on with though the server has another file",

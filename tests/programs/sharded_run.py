@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mclr_fast.data import SampleOrder
-from mclr_fast.experiments.claim import run_hash
+from mclr_fast.experiments.identity.claim import run_hash
 from mclr_fast.methods.registry import Needs, make_method
 from mclr_fast.models import Model, describe
 from mclr_fast.models.edm2 import Precond

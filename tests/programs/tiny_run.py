@@ -12,7 +12,7 @@ import torch
 
 from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.data.samples import ClassSamples
-from mclr_fast.experiments.claim import run_hash
+from mclr_fast.experiments.identity.claim import run_hash
 from mclr_fast.methods.columns import SampleSources
 from mclr_fast.methods.registry import Needs, make_method
 from mclr_fast.models import Model, describe

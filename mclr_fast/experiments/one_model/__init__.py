@@ -1,1 +1,1 @@
-"""What the doors do with one saved model: sample it, judge it."""
+"""What the doors do with one saved model: sample it, judge it, share it."""

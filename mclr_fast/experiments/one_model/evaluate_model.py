@@ -27,7 +27,7 @@ from mclr_fast.sampling.generate import generate
 
 from ..judging import DEFAULT_K, panel_of, weights_of
 from ..ranges import MAX_SAMPLES, check_neighbors
-from .ready_model import (
+from ..ready_model import (
     ReadyModel,
     classes_of,
     classes_of_seeds,

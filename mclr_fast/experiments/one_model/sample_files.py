@@ -19,7 +19,7 @@ from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.process.signals import StopRequest
 from mclr_fast.sampling import generate as sampling
 
-from .ready_model import (
+from ..ready_model import (
     ReadyModel,
     classes_of,
     classes_of_seeds,

@@ -15,8 +15,8 @@ from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.process.signals import StopRequest
 
 from ..checks import check_options
-from ..claim import claim_outdir
-from ..fingerprints import fingerprints
+from ..identity.claim import claim_outdir
+from ..identity.fingerprints import fingerprints
 from ..reporting import report
 from .cells import Cells, Judged, OutOfTime
 

@@ -10,7 +10,7 @@ from stand_ins import ARGUMENTS, snapshot, training_state
 
 from mclr_fast import convert, sample
 from mclr_fast.experiments import run as run_module
-from mclr_fast.experiments.dry_run import dry_run
+from mclr_fast.experiments.estimates.dry_run import dry_run
 from mclr_fast.methods.registry import METHODS
 from mclr_fast.models import describe, load, save_model
 from mclr_fast.models.edm2 import Precond

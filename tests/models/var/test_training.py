@@ -7,7 +7,7 @@ import tiny_var as program
 import torch
 from run_log import assert_same_losses, column
 
-from mclr_fast.experiments.cost import cost_of
+from mclr_fast.experiments.estimates.cost import cost_of
 from mclr_fast.runtime.errors import Interrupted
 from mclr_fast.training.memory import StepMemory
 

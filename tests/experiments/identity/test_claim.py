@@ -10,13 +10,13 @@ import pytest
 
 from mclr_fast import train
 from mclr_fast.config import RunConfig, TrainConfig
-from mclr_fast.experiments import claim
-from mclr_fast.experiments.claim import claim_outdir, flat, run_hash
+from mclr_fast.experiments.identity import claim
+from mclr_fast.experiments.identity.claim import claim_outdir, flat, run_hash
 from mclr_fast.recipes import get_recipe
 from mclr_fast.runtime import formats
 from mclr_fast.runtime.errors import RunError
 
-ZOO = Path(__file__).parents[1] / "golden" / "zoo"
+ZOO = Path(__file__).parents[2] / "golden" / "zoo"
 OPTIONS = """--recipe mnist16 --init base --duration 192 --batch-size 32 --num-samples 40 --num-steps 2
 --precision fp32 --log-every 32 --checkpoint-every 64 --sample-batch 40 --keep-checkpoints 1 --control none"""
 OWN = {

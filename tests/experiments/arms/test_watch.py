@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from mclr_fast.evaluation.rows import Row
-from mclr_fast.experiments.watch import TimeLeft, Watch
-from mclr_fast.experiments.work import Work, samples_of, work_of
+from mclr_fast.experiments.arms.watch import TimeLeft, Watch
+from mclr_fast.experiments.arms.work import Work, samples_of, work_of
 from mclr_fast.recipes import get_recipe
 from mclr_fast.runtime.errors import Interrupted
 from mclr_fast.runtime.logs import RunLog

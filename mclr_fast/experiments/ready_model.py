@@ -23,7 +23,7 @@ from mclr_fast.runtime.options import Check, option_of
 from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.sampling import Sampler, seeded_labels
 
-from ..ranges import MAX_SAMPLES, check_sampler
+from .ranges import MAX_SAMPLES, check_sampler
 
 NUMBERS = (
     "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "top_k", "top_p",

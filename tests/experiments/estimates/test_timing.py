@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mclr_fast.experiments import timing as module
-from mclr_fast.experiments.cost import planned_cost
-from mclr_fast.experiments.dry_run import dry_run
-from mclr_fast.experiments.timing import BUDGET, Timing, time_run, timing_lines
+from mclr_fast.experiments.estimates import timing as module
+from mclr_fast.experiments.estimates.cost import planned_cost
+from mclr_fast.experiments.estimates.dry_run import dry_run
+from mclr_fast.experiments.estimates.timing import BUDGET, Timing, time_run, timing_lines
 from mclr_fast.methods.registry import METHODS
 from mclr_fast.models import Model, describe
 from mclr_fast.recipes import get_recipe

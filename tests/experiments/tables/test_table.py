@@ -7,7 +7,7 @@ import pytest
 
 from mclr_fast import report
 from mclr_fast.evaluation.rows import Row
-from mclr_fast.experiments.claim import claim_outdir
+from mclr_fast.experiments.identity.claim import claim_outdir
 from mclr_fast.experiments.tables import cells as cells_module
 from mclr_fast.experiments.tables.cells import name_of
 from mclr_fast.experiments.tables.table import every_setting, gather, make_table

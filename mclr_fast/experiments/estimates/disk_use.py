@@ -10,8 +10,8 @@ from mclr_fast.config import RunConfig
 from mclr_fast.runtime.disk import free_bytes
 from mclr_fast.training.memory import StepMemory
 
-from .arm import control_plan, trained_plan
-from .claim import nearest_folder
+from ..arms.arm import control_plan, trained_plan
+from ..identity.claim import nearest_folder
 
 GB = 1e9
 FLOAT = 4  # bytes of a number: states and models are float32

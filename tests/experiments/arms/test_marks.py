@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from mclr_fast.config import TrainConfig
-from mclr_fast.experiments.arm import control_plan, trained_plan
-from mclr_fast.experiments.marks import Mark, make_marks
+from mclr_fast.experiments.arms.arm import control_plan, trained_plan
+from mclr_fast.experiments.arms.marks import Mark, make_marks
 from mclr_fast.recipes import get_recipe
 
 TRAIN = TrainConfig(duration=100, batch_size=12)

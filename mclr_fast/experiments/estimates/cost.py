@@ -10,9 +10,9 @@ from mclr_fast.config import ObjectiveConfig, RunConfig
 from mclr_fast.reports.table_summary import Settings
 from mclr_fast.training.memory import StepMemory
 
-from .tables.cells import cell_config
-from .tables.table import every_setting
-from .work import work_of
+from ..arms.work import work_of
+from ..tables.cells import cell_config
+from ..tables.table import every_setting
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,15 @@ from mclr_fast.training.memory import StepMemory
 from mclr_fast.training.memory_table import check_memory, memory_lines
 from mclr_fast.training.optimizer import check_optimizer
 
-from .checks import check_fit, check_options, data_notes, method_of
-from .claim import check_outdir, flat, whole_of
+from ..arms.marks import make_marks
+from ..checks import check_fit, check_options, data_notes, method_of
+from ..identity.claim import check_outdir, flat, whole_of
+from ..identity.fingerprints import fingerprints
+from ..judging import judging_protocols, run_guide, run_panel
+from ..new_network import check_network
+from ..proof import check_comparable
 from .cost import cost_lines, planned_cost
 from .disk_use import disk_lines
-from .fingerprints import fingerprints
-from .judging import judging_protocols, run_guide, run_panel
-from .marks import make_marks
-from .new_network import check_network
-from .proof import check_comparable
 from .timing import time_run, timing_lines
 
 

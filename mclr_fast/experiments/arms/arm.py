@@ -23,9 +23,9 @@ from mclr_fast.training.snapshots import Snapshots
 from mclr_fast.training.stopping import out_of_patience
 from mclr_fast.training.trainer import Trainer
 
-from .claim import run_hash
+from ..identity.claim import run_hash
+from ..identity.provenance import measured
 from .marks import Mark, make_marks, milestone_every
-from .provenance import measured
 from .rounds import Rounds
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from mclr_fast.config import RunConfig
-from mclr_fast.experiments import disk_use as module
-from mclr_fast.experiments.disk_use import disk_lines, disk_use
+from mclr_fast.experiments.estimates import disk_use as module
+from mclr_fast.experiments.estimates.disk_use import disk_lines, disk_use
 from mclr_fast.models import Model, describe
 from mclr_fast.recipes import get_recipe
 from mclr_fast.training.memory import StepMemory

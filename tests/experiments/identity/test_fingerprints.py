@@ -18,9 +18,9 @@ from zips import write_zip
 
 from mclr_fast.config import EvalConfig, RunConfig
 from mclr_fast.experiments import run as run_module
-from mclr_fast.experiments.claim import claim_outdir
-from mclr_fast.experiments.fingerprints import LOOKS, difference, fingerprints, is_known
-from mclr_fast.experiments.marks import make_marks
+from mclr_fast.experiments.arms.marks import make_marks
+from mclr_fast.experiments.identity.claim import claim_outdir
+from mclr_fast.experiments.identity.fingerprints import LOOKS, difference, fingerprints, is_known
 from mclr_fast.models.edm2 import Precond
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.process.ranks import Ranks

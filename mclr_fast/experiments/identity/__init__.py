@@ -1,0 +1,1 @@
+"""Which run a folder is of: options, what their files hold, versions; and what its models say of that."""
