@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from mclr_fast.models import save_model
-from mclr_fast.models.files import read_state
+from mclr_fast.models.storage.files import read_state
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -25,7 +25,7 @@ Examples:
 def main(arguments: list[str] | None = None) -> int:
     """Convert and say where. Exit code 0; 1 after one line on stderr."""
     config = parsed(ConvertConfig, given(arguments), "mclr_fast.convert", DESCRIPTION)
-    from mclr_fast.models.convert import convert
+    from mclr_fast.models.storage.convert import convert
     from mclr_fast.runtime.process.main import run_door
 
     def work(ranks, stop) -> None:

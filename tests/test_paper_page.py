@@ -12,7 +12,7 @@ from mclr_fast.evaluation.protocols import protocol_names
 from mclr_fast.experiments.checks import check_options, check_used
 from mclr_fast.experiments.estimates.cost import cost_lines, cost_of
 from mclr_fast.models import Model, describe
-from mclr_fast.models.published import FILES
+from mclr_fast.models.storage.published import FILES
 from mclr_fast.recipes import get_recipe
 from mclr_fast.reports.paper_table import paper_table
 from mclr_fast.train import parse

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mclr_fast.models import published
+from mclr_fast.models.storage import published
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.process.signals import StopRequest

@@ -27,7 +27,7 @@ from mclr_fast.models import (
     weights_file,
 )
 from mclr_fast.models.classes import SAID, Classes
-from mclr_fast.models.on_hub import pinned
+from mclr_fast.models.storage.on_hub import pinned
 from mclr_fast.reports.grid import GridEntry, write_grid
 from mclr_fast.reports.run_page import write_report
 from mclr_fast.reports.summary import Summary, write_summary

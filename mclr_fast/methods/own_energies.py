@@ -14,8 +14,8 @@ from mclr_fast.config import RunConfig, TrainConfig
 from mclr_fast.data import Codec, Dataset
 from mclr_fast.data.samples import encode, to_device
 from mclr_fast.models.family import Family, Frozen
-from mclr_fast.models.files import identity
 from mclr_fast.models.rows import Rows
+from mclr_fast.models.storage.files import identity
 from mclr_fast.runtime.logs import say
 from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.process.signals import StopRequest

@@ -11,7 +11,8 @@ from mclr_fast.runtime.on_use import on_use
 
 if TYPE_CHECKING:
     from .family import Facts, Family, Model, families, get_family, register
-    from .files import (
+    from .interpolation import interpolate
+    from .storage.files import (
         check_state,
         describe,
         load,
@@ -23,26 +24,25 @@ if TYPE_CHECKING:
         weights_file,
         write_description,
     )
-    from .interpolation import interpolate
 
 _MODULES = {
     "Facts": "family",
     "Family": "family",
     "Model": "family",
-    "check_state": "files",
-    "describe": "files",
+    "check_state": "storage.files",
+    "describe": "storage.files",
     "families": "family",
     "get_family": "family",
     "interpolate": "interpolation",
-    "load": "files",
-    "model_from_config": "files",
-    "read_config": "files",
-    "read_state": "files",
+    "load": "storage.files",
+    "model_from_config": "storage.files",
+    "read_config": "storage.files",
+    "read_state": "storage.files",
     "register": "family",
-    "resolve": "files",
-    "save_model": "files",
-    "weights_file": "files",
-    "write_description": "files",
+    "resolve": "storage.files",
+    "save_model": "storage.files",
+    "weights_file": "storage.files",
+    "write_description": "storage.files",
 }
 __all__ = [
     "Facts",

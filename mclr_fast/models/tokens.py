@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .family import Model
-from .files import read_config
+from .storage.files import read_config
 
 BATCH = 16  # images encoded at once
 

@@ -18,7 +18,7 @@ from mclr_fast.evaluation.statistics_files import (
     write_reference,
     write_statistics,
 )
-from mclr_fast.models.published import EDM2
+from mclr_fast.models.storage.published import EDM2
 from mclr_fast.runtime.errors import RunError
 
 
@@ -162,7 +162,7 @@ def test_a_reference_by_its_address(judged, zips, tmp_path, moments, server):
 def test_a_published_reference_of_another_resolution_is_not_even_downloaded(
     judged, server, monkeypatch, reference
 ):
-    monkeypatch.setattr("mclr_fast.models.published.fetch", None)
+    monkeypatch.setattr("mclr_fast.models.storage.published.fetch", None)
     with pytest.raises(RunError, match=r"of images of 64x64, and those that are judged are 32x32"):
         judged(reference, "fid")
 

@@ -15,7 +15,7 @@ from mclr_fast.experiments.estimates.dry_run import dry_run
 from mclr_fast.experiments.run import Run
 from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond
-from mclr_fast.models.published import FILES
+from mclr_fast.models.storage.published import FILES
 from mclr_fast.runtime.errors import Interrupted, RunError
 from mclr_fast.runtime.process.ranks import Ranks
 from mclr_fast.runtime.process.signals import StopRequest

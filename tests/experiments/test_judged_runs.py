@@ -17,8 +17,8 @@ from mclr_fast.experiments.run import Run
 from mclr_fast.experiments.tables.cells import cell_config
 from mclr_fast.experiments.tables.table import make_table
 from mclr_fast.models import describe, load, save_model
-from mclr_fast.models.card import card
 from mclr_fast.models.edm2 import Precond
+from mclr_fast.models.storage.card import card
 from mclr_fast.recipes import get_recipe
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.process.ranks import Ranks

@@ -69,7 +69,7 @@ FAULTS = [
         "pickles/kinds.py",
         "if pointer := LFS.match(start):",
         "if pointer := LFS.match(start[1:]):",
-        "models/test_other_files.py",
+        "models/storage/test_other_files.py",
     ),
     (
         "any name believed that names a known module",
@@ -111,14 +111,14 @@ FAULTS = [
         "pickles/rewriting.py",
         "view.copy_(values[name])",
         "view.copy_(values[name].half())",
-        "models/test_convert.py",
+        "models/storage/test_convert.py",
     ),
     (
         "frames that do not grow with what is in them",
         "pickles/rewriting.py",
         "span.end - span.start + grown)",
         "span.end - span.start)",
-        "models/test_convert.py::test_weights_that_training_moved_reach_their_programs",
+        "models/storage/test_convert.py::test_weights_that_training_moved_reach_their_programs",
     ),
     (
         "a tensor's start counted in elements",

@@ -118,14 +118,14 @@ FAULTS = [
         "runtime/remote/downloads.py",
         "and secret and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:",
         "and secret:",
-        "models/test_on_hub.py",
+        "models/storage/test_on_hub.py",
     ),
     (
         "small files of the hub taken as they arrive",
         "runtime/remote/hub.py",
         """.hexdigest() != digests["blob"]:""",
         """.hexdigest() == "":""",
-        "models/test_on_hub.py",
+        "models/storage/test_on_hub.py",
     ),
     (
         "a stage's rate of what was there before it",

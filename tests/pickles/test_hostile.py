@@ -14,7 +14,7 @@ import torch
 from stand_ins import snapshot, training_state
 
 from mclr_fast.models.edm2 import Precond
-from mclr_fast.models.pickled import read_pickled
+from mclr_fast.models.storage.pickled import read_pickled
 from mclr_fast.pickles import reading
 
 P = b"\x80\x04"  # protocol 4

@@ -11,7 +11,7 @@ from producers import ARGUMENTS, CORES, edm2_kinds, net_of, torch_kinds, write
 
 from mclr_fast.integrations import nvlabs_edm2
 from mclr_fast.integrations.nvlabs_edm2 import ContrastLoss
-from mclr_fast.models.pickled import read_pickled
+from mclr_fast.models.storage.pickled import read_pickled
 from mclr_fast.pickles import reading, values
 
 PROTOCOLS = (2, 3, 4, 5)

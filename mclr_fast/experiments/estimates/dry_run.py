@@ -14,8 +14,8 @@ from mclr_fast.data.sources.class_counts import class_counts
 from mclr_fast.evaluation.protocols import is_trained
 from mclr_fast.methods.need_checks import NeedChecks
 from mclr_fast.models import Model, describe, model_from_config, read_config
-from mclr_fast.models.on_hub import HubModel
-from mclr_fast.models.published import Published, to_download
+from mclr_fast.models.storage.on_hub import HubModel
+from mclr_fast.models.storage.published import Published, to_download
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.process.launch import launched
 from mclr_fast.runtime.process.ranks import choose_device

@@ -12,7 +12,7 @@ from mclr_fast.config import RunConfig
 from mclr_fast.data import Dataset, open_dataset
 from mclr_fast.data.sources.identity import digest
 from mclr_fast.methods.need_checks import SOURCES
-from mclr_fast.models.files import identity as model_identity
+from mclr_fast.models.storage.files import identity as model_identity
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256
 

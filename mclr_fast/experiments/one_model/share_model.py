@@ -12,9 +12,9 @@ from typing import Any
 
 from mclr_fast.config import ShareConfig
 from mclr_fast.models import load, resolve
-from mclr_fast.models.card import NAME as CARD
-from mclr_fast.models.card import card, displaced, licence_of
-from mclr_fast.models.on_hub import FILES
+from mclr_fast.models.storage.card import NAME as CARD
+from mclr_fast.models.storage.card import card, displaced, licence_of
+from mclr_fast.models.storage.on_hub import FILES
 from mclr_fast.runtime.errors import RunError, one_line
 from mclr_fast.runtime.logs import note
 from mclr_fast.runtime.remote import hub

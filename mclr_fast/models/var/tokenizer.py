@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mclr_fast.models import files, published
+from mclr_fast.models.storage import files, published
 
 from .presets import VQVAE_ARGUMENTS as PUBLISHED
 from .quantizer import Quantizer

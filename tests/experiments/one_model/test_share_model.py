@@ -9,10 +9,11 @@ import torch
 from hub_server import ORGANIZATION, TOKEN, USER, serving_hub
 
 from mclr_fast import sample, share, train
-from mclr_fast.models import describe, load, model_from_config, on_hub, read_config, save_model
-from mclr_fast.models.card import card
+from mclr_fast.models import describe, load, model_from_config, read_config, save_model
 from mclr_fast.models.edm2 import Precond
-from mclr_fast.models.files import SHIPPED
+from mclr_fast.models.storage import on_hub
+from mclr_fast.models.storage.card import card
+from mclr_fast.models.storage.files import SHIPPED
 from mclr_fast.models.var import VQVAE
 
 NET = dict(img_resolution=8, img_channels=1, label_dim=3, model_channels=8, channel_mult=[1], num_blocks=1)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from mclr_fast.pickles import reading
 
+from ..edm2 import snapshot as edm2
+from ..var import snapshot as var
 from .contents import CARRIED, Found, Node, choose, networks, state_dicts
-from .edm2 import snapshot as edm2
-from .var import snapshot as var
 
 SUFFIXES = (".pkl", ".pt", ".pth")
 ALSO_CARRIED = ("licence", "null_label", "sampler")  # of config.json, beside the network's arguments

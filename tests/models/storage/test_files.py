@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from mclr_fast.config import EvalConfig
 from mclr_fast.models import Model, load, save_model
 from mclr_fast.models.edm2 import Precond
-from mclr_fast.models.files import resolve
+from mclr_fast.models.storage.files import resolve
 
 ARGUMENTS = dict(img_resolution=8, img_channels=1, label_dim=3, model_channels=8)
 ARGUMENTS |= dict(channel_mult=[1, 2], num_blocks=1, logvar_channels=8)

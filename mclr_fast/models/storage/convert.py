@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mclr_fast import models
 from mclr_fast.config import ConvertConfig
 from mclr_fast.pickles.containers import LOOK, STREAM_START
 from mclr_fast.pickles.reading import DTYPES
@@ -23,7 +22,9 @@ from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.files import file_sha256, replacing
 from mclr_fast.runtime.logs import note
 
-from .edm2.training_state import write_training_state
+from ..edm2.training_state import write_training_state
+from ..family import families, get_family
+from . import files
 from .pickled import PickledModel, carrying, read_pickled
 
 UNSAID = ("edm2-training-state", "edm2-state-dict")  # formats that do not say all arguments
@@ -52,7 +53,7 @@ def convert(config: ConvertConfig) -> None:
 
 def write_folder(config: ConvertConfig) -> None:
     """Write model.safetensors and config.json, each with the source's name, SHA-256 and licence."""
-    path, folder = models.resolve(config.source), config.out
+    path, folder = files.resolve(config.source), config.out
     if path.is_dir():
         raise RunError(f"{config.source} is a model folder already: say what it should become with --to.")
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
@@ -60,9 +61,9 @@ def write_folder(config: ConvertConfig) -> None:
     pickled = read_pickled(path, config.ema, config.part, _arguments_of(config.template))
     note(*(f"{path}: {each}" for each in pickled.notes))
     state, description = pickled.state(), dict(pickled.config)
-    if description["family"] in models.families():
+    if description["family"] in families():
         with torch.device("meta"):
-            models.check_state(models.model_from_config(description).state_dict(), state, path)
+            files.check_state(files.model_from_config(description).state_dict(), state, path)
     _check_finite(state, path)
     description["licence"] = config.licence or description["licence"]
     description["source"] = {"file": path.name, "sha256": file_sha256(path)}
@@ -74,15 +75,15 @@ def write_folder(config: ConvertConfig) -> None:
     }
     with replacing(folder / "model.safetensors") as temporary:
         save_file(state, temporary, metadata=metadata)
-    models.write_description(folder, description)
+    files.write_description(folder, description)
 
 
 def _arguments_of(template: Path | None) -> dict[str, Any] | None:
     """The constructor arguments of an EDM2 network that says them."""
     if template is None:
         return None
-    description = models.read_config(template)
-    is_state = models.resolve(template).is_file() and description.get("format") in UNSAID
+    description = files.read_config(template)
+    is_state = files.resolve(template).is_file() and description.get("format") in UNSAID
     if description["family"] != "edm2" or is_state:
         raise RunError(
             f"--template {template} does not say its network's arguments: give an EDM2 snapshot (.pkl) or a "
@@ -110,12 +111,12 @@ def write_edm2_state_dict(config: ConvertConfig) -> None:
 
 def _load_edm2(config: ConvertConfig) -> tuple[Any, dict[str, Any]]:
     """(the network, all its constructor arguments). RunError for another family's."""
-    description = models.read_config(config.source)
+    description = files.read_config(config.source)
     if description.get("family") != "edm2":
         raise RunError(
             f"{config.source} is no EDM2 model but {description.get('family')}: --to {config.to} needs one."
         )
-    return models.load(config.source), models.get_family("edm2").complete(description["net"])
+    return files.load(config.source), get_family("edm2").complete(description["net"])
 
 
 def write_edm2_snapshot(config: ConvertConfig) -> None:
@@ -124,15 +125,15 @@ def write_edm2_snapshot(config: ConvertConfig) -> None:
     So what EDM2's programs run when they read it is the source that was in the template. Weights that its
     dtypes hold exactly are written in them; else all are float32, which their programs read as well.
     """
-    state = models.load(config.source).state_dict()
-    template = models.resolve(config.template)
+    state = files.load(config.source).state_dict()
+    template = files.resolve(config.template)
     if template.is_dir():
         raise RunError(f"--template {template} is a model folder: give your own EDM2 snapshot (.pkl).")
     mould = read_pickled(template)
     if mould.config["format"] != "edm2-snapshot":
         raise RunError(f"--template {config.template} is no EDM2 snapshot but an {mould.config['format']}.")
-    description = models.read_config(config.source)
-    complete = models.get_family("edm2").complete
+    description = files.read_config(config.source)
+    complete = get_family("edm2").complete
     ours, theirs = complete(description["net"]), complete(mould.config["net"])
     differing = [name for name in ours if ours[name] != theirs.get(name)]
     if differing:
@@ -142,7 +143,7 @@ def write_edm2_snapshot(config: ConvertConfig) -> None:
             f"model's {ours[name]}."
         )
     shapes = {name: torch.empty(node["shape"], device="meta") for name, node in mould.nodes.items()}
-    models.check_state(state, shapes, config.template)
+    files.check_state(state, shapes, config.template)
     _check_finite(state, config.source)
     _check_plain(mould, config.template)
     cast = {name: tensor.to(DTYPES[mould.nodes[name]["dtype"]]) for name, tensor in state.items()}
@@ -162,7 +163,7 @@ def write_edm2_snapshot(config: ConvertConfig) -> None:
 
 def write_var_pth(config: ConvertConfig) -> None:
     """VAR's weights, or its VQVAE's, as its own code loads them: a state_dict, saved by torch.save."""
-    description, state = models.read_state(config.source)
+    description, state = files.read_state(config.source)
     if description.get("family") not in ("var", "vqvae"):
         raise RunError(f"{config.source} is an {description.get('family')} model; --to var-pth needs a VAR.")
     with replacing(config.out) as temporary:

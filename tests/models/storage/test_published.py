@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mclr_fast.models import Model, load, published, read_config, resolve
+from mclr_fast.models import Model, load, read_config, resolve
 from mclr_fast.models.edm2 import PRESETS
-from mclr_fast.models.pickled import NVIDIA_FILES, VAR_FILES
-from mclr_fast.models.published import FILES, find, local, to_download
+from mclr_fast.models.storage import published
+from mclr_fast.models.storage.pickled import NVIDIA_FILES, VAR_FILES
+from mclr_fast.models.storage.published import FILES, find, local, to_download
 from mclr_fast.models.var import VAR
 from mclr_fast.runtime.errors import RunError
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from ..family import Model, families
 from . import published
-from .family import Model, families
 from .pickled import NVIDIA_LICENCE, VAR_LICENCE
 
 NAME = "README.md"

@@ -14,7 +14,7 @@ from stand_ins import snapshot, training_state_content, var_state
 
 from mclr_fast import convert
 from mclr_fast.models import Model, describe, load, read_config, read_state, resolve, save_model
-from mclr_fast.models.pickled import read_pickled
+from mclr_fast.models.storage.pickled import read_pickled
 from mclr_fast.models.var import VQVAE
 from mclr_fast.models.var.presets import PATCH_NUMS
 from mclr_fast.models.var.snapshot import vqvae_arguments

@@ -25,13 +25,13 @@ from mclr_fast.runtime.remote.downloads import is_address, place_of, shown
 from mclr_fast.runtime.remote.hub import is_hub_address
 from mclr_fast.runtime.tensor_files import read_tensors
 
+from ..family import Model
+from ..var import VQVAE
 from . import card, on_hub, published
-from .family import Model
 from .pickled import SUFFIXES, read_pickled
-from .var import VQVAE
 
 OURS = ("config.json", "model.safetensors")
-SHIPPED = Path(__file__).parent.parent / "assets"
+SHIPPED = Path(__file__).parents[2] / "assets"
 
 
 def model_from_config(config: dict[str, Any], **overrides: Any) -> nn.Module:

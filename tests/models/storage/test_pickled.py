@@ -9,7 +9,7 @@ from stand_ins import ARGUMENTS, VAR, snapshot, training_state, var_state
 
 from mclr_fast.models import load, read_config, read_state, resolve, weights_file
 from mclr_fast.models.edm2 import PRESETS, Precond
-from mclr_fast.models.pickled import read_pickled
+from mclr_fast.models.storage.pickled import read_pickled
 
 DEFAULTS = dict(sigma_data=0.5, label_balance=0.5, concat_balance=0.5, res_balance=0.3, attn_balance=0.3)
 

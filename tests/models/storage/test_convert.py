@@ -18,7 +18,7 @@ from stand_ins import ARGUMENTS, as_theirs, snapshot, snapshot_content, var_stat
 from mclr_fast import convert, evaluate, sample, train
 from mclr_fast.models import describe, load, read_config, save_model
 from mclr_fast.models.edm2 import Precond
-from mclr_fast.models.pickled import read_pickled
+from mclr_fast.models.storage.pickled import read_pickled
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from mclr_fast.models import describe, save_model
-from mclr_fast.models.card import card, displaced, hub_name
+from mclr_fast.models.storage.card import card, displaced, hub_name
 
 yaml = pytest.importorskip("yaml", reason="huggingface_hub brings it")
 NET = dict(img_resolution=8, img_channels=3, label_dim=4, model_channels=8, channel_mult=[1], num_blocks=1)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hub_server import TOKEN, serving_hub
 
-from mclr_fast.models import describe, load, on_hub, read_config, resolve, save_model
+from mclr_fast.models import describe, load, read_config, resolve, save_model
 from mclr_fast.models.edm2 import Precond
-from mclr_fast.models.published import to_download
+from mclr_fast.models.storage import on_hub
+from mclr_fast.models.storage.published import to_download
 from mclr_fast.models.var import VQVAE
 from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.remote import hub as runtime_hub
