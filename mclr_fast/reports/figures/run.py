@@ -41,7 +41,9 @@ def draw(run: RunData) -> dict[str, list[Picture]]:
         sections = {
             "grid": [draw_grid(run, noise, leading) for noise in range(num_noises)],
             "whole grid": [
-                draw_grid(run, noise, shown, "-all") for noise in range(num_noises) if len(shown) > len(leading)
+                draw_grid(run, noise, shown, "-all")
+                for noise in range(num_noises)
+                if len(shown) > len(leading)
             ],
             "tradeoffs": [_tradeoff(run, x, y) for x, y in tradeoffs if over_training],
             "metrics": [_metric(run, metric) for metric in CURVES if over_training],
