@@ -20,9 +20,9 @@ from mclr_fast.config import RunConfig
 from mclr_fast.experiments.run import Run
 from mclr_fast.reports.figures import style
 from mclr_fast.runtime.files import write_json
-from mclr_fast.runtime.main import run_door
-from mclr_fast.runtime.ranks import Ranks
-from mclr_fast.runtime.signals import StopRequest
+from mclr_fast.runtime.process.main import run_door
+from mclr_fast.runtime.process.ranks import Ranks
+from mclr_fast.runtime.process.signals import StopRequest
 
 COLORS = (style.CONTROL, style.GUIDED, style.TRAINED, style.DIAL, style.BASE)
 

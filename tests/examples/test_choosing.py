@@ -1,4 +1,4 @@
-"""The sweeps of K, N, learning rate and DSM weight: one option turned at a time; docs/choosing.md holds them."""
+"""The sweeps of K, N, learning rate and DSM weight: one option turned at a time, kept in docs/choosing.md."""
 
 import json
 from dataclasses import asdict
