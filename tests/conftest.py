@@ -14,7 +14,12 @@ import torch
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 GOLDEN = Path(__file__).parent / "golden"
 PROGRAMS = Path(__file__).parent / "programs"
-sys.path[:0] = [str(Path(__file__).parent), str(PROGRAMS)]  # for stand_ins, and for tiny_run and the like
+HELPERS = Path(__file__).parent / "helpers"
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(HELPERS),
+    str(PROGRAMS),
+]  # mutants; stand_ins; tiny_run and the like
 
 
 @pytest.fixture(scope="session")

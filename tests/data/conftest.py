@@ -1,25 +1,25 @@
-"""What the tests of sources share."""
+"""What the tests of `prepare` share."""
 
+import numpy as np
+import PIL.Image
 import pytest
-from kept import write_tar, write_zip
+from preparing import NAMES
+
+from mclr_fast.data import prepare as prepare_data
 
 
-@pytest.fixture(params=["folder", "zip", "tar", "tgz"])
-def make(request, tmp_path):
-    """Writes {name: bytes} as a folder, a zip or a tar, under the names as they are -> Source's arguments."""
+@pytest.fixture
+def folder(tmp_path):
+    """Ten images of several sizes, formats and modes in two class folders."""
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(NAMES):
+        path = tmp_path / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = PIL.Image.fromarray(rng.integers(0, 256, (20 + 3 * i, 40 - i, 3), np.uint8))
+        image.convert(["RGB", "L", "CMYK"][i % 3] if i % 5 else "RGB").save(path)
+    return tmp_path / "train"
 
-    def write(files, folders=()):
-        path = tmp_path / f"set.{request.param}"
-        if request.param == "folder":
-            for name in folders:
-                (path / name).mkdir(parents=True, exist_ok=True)
-            for name, data in files.items():
-                (path / name).parent.mkdir(parents=True, exist_ok=True)
-                (path / name).write_bytes(data)
-        elif request.param == "zip":
-            write_zip(path, files.items(), folders)
-        else:
-            write_tar(path, files, folders, "w:gz" if request.param == "tgz" else "w")
-        return path
 
-    return write
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(prepare_data, "CHUNK", 3)

@@ -1,82 +1,22 @@
-"""Images as they come to an EDM2 data set: which, in what order, under which labels; whole or not at all."""
+"""Images as they come to an EDM2 data set: which, in what order, under which labels; what is said of them."""
 
 import io
 import json
 import shutil
-import tarfile
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
-import torch
+from preparing import CPU, NAMES, RESOLUTION, as_source, run
 
 from mclr_fast import prepare as door
-from mclr_fast.config import PrepareConfig
 from mclr_fast.data import open_dataset
 from mclr_fast.data import prepare as prepare_data
 from mclr_fast.data.crop import center_crop_dhariwal
-from mclr_fast.data.partial_zip import PartialZip
-from mclr_fast.data.sources import Source
 from mclr_fast.data.sources.class_counts import class_counts
 from mclr_fast.models.vae import VAEEncoder
-from mclr_fast.runtime.errors import Interrupted, RunError
-
-RESOLUTION = 16
-CPU = torch.device("cpu")
-NAMES = [f"n{c}/{c}_{i}.{'JPEG' if i else 'png'}" for c in (2, 10) for i in range(5)]  # "n10" before "n2"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Ten images of several sizes, formats and modes in two class folders."""
-    rng = np.random.default_rng(0)
-    for i, name in enumerate(NAMES):
-        path = tmp_path / "train" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image = PIL.Image.fromarray(rng.integers(0, 256, (20 + 3 * i, 40 - i, 3), np.uint8))
-        image.convert(["RGB", "L", "CMYK"][i % 3] if i % 5 else "RGB").save(path)
-    return tmp_path / "train"
-
-
-def as_source(folder, kind):
-    """The same images as a folder, a zip, a tar, or a tar of a tar for every class."""
-    if kind == "folder":
-        return folder
-    if kind == "tars":
-        path = folder.with_suffix(".tar")
-        with tarfile.open(path, "w") as outer:
-            for name in ("n2", "n10"):
-                inner = shutil.make_archive(folder.parent / name, "tar", folder / name)
-                outer.add(inner, f"{name}.tar")
-        return path
-    return Path(shutil.make_archive(folder, kind, folder))
-
-
-class Stop:
-    """A stop request that arrives at some look at it."""
-
-    def __init__(self, at=0):
-        self.looks, self.at = 0, at
-
-    def check(self):
-        self.looks += 1
-        if self.looks == self.at:
-            raise Interrupted
-
-
-def run(source, out, stop=None, **options):
-    options = {"resolution": RESOLUTION, "threads": 2, **options}
-    config = PrepareConfig(source=source, out=out, **options)
-    encoder = (lambda: VAEEncoder(config.latents, CPU)) if config.latents else None
-    prepare_data.prepare(config, encoder, stop or Stop())
-    return out
-
-
-@pytest.fixture
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(prepare_data, "CHUNK", 3)
+from mclr_fast.runtime.errors import RunError
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tars"])
@@ -124,83 +64,6 @@ def test_latents_of_both_mirror_images(folder, tmp_path, tiny_vae, small_chunks)
     assert np.abs(expected[10:] - expected[:10, :, :, ::-1]).max() > 1e-3  # mirrored latents would be others
 
 
-@pytest.mark.parametrize("latents", [False, True])
-def test_stopped_and_resumed(folder, tmp_path, tiny_vae, small_chunks, latents):
-    options = {"latents": str(tiny_vae)} if latents else {}
-    whole = run(folder, tmp_path / "whole.zip", **options)
-    out = tmp_path / "stopped.zip"
-    for at in (2, 3):
-        with pytest.raises(Interrupted):
-            run(folder, out, Stop(at), **options)
-        assert not out.exists()
-    last = Stop()
-    run(folder, out, last, **options)
-    assert last.looks == 1  # of four chunks, three were there: one, then two more
-    assert out.read_bytes() == whole.read_bytes()
-
-
-@pytest.mark.robust("processes")
-def test_killed_anywhere_and_resumed(folder, tmp_path, small_chunks, monkeypatch):
-    """Whatever part of the file reached the disk, also with a damaged end, the result is the same."""
-    whole = run(folder, tmp_path / "whole.zip").read_bytes()
-    with zipfile.ZipFile(tmp_path / "whole.zip") as archive:
-        sizes = [member.header_offset for member in archive.infolist()]
-    kept = tmp_path / "kept"
-    with monkeypatch.context() as patch:
-        patch.setattr(PartialZip, "finish", PartialZip.pause)
-        run(folder, tmp_path / "out.zip")
-    (partial,) = tmp_path.glob(".out.zip.*.partial")
-    shutil.copy(partial, kept)
-    assert kept.stat().st_size > sizes[-1]
-    for cut in (
-        0,
-        1,
-        29,
-        sizes[1],
-        sizes[4] + 40,
-        sizes[9] - 1,
-        sizes[10],
-        sizes[10] + 20,
-        kept.stat().st_size,
-    ):
-        for damage in (b"", b"\0" * 50):
-            partial.write_bytes(kept.read_bytes()[: max(cut - len(damage), 0)] + damage)
-            assert run(folder, tmp_path / "out.zip").read_bytes() == whole
-            (tmp_path / "out.zip").unlink()
-
-
-@pytest.mark.robust("identity")
-def test_other_settings_begin_anew(folder, tmp_path, small_chunks):
-    """What was begun with other settings is left for them."""
-    for options in ({}, {"mirror": True}):
-        with pytest.raises(Interrupted):
-            run(folder, tmp_path / "out.zip", Stop(2), **options)
-    assert len(list(tmp_path.glob(".out.zip.*.partial"))) == 2
-
-
-@pytest.mark.robust("processes")
-def test_two_processes_do_not_write_one_file(tmp_path):
-    """The second is refused until the first is done."""
-    first = PartialZip(tmp_path / "a.zip", "key")
-    with pytest.raises(ValueError, match="another process is writing"):
-        PartialZip(tmp_path / "a.zip", "key")
-    first.pause()
-    PartialZip(tmp_path / "a.zip", "key").pause()
-
-
-@pytest.mark.robust("pixels")
-def test_a_damaged_image_ends_it_or_is_left_out(folder, tmp_path, small_chunks, capsys):
-    """An error names it; with --skip-damaged it is left out, and counted."""
-    bad = sorted(NAMES)[4]
-    (folder / bad).write_bytes((folder / bad).read_bytes()[:200])
-    with pytest.raises(RunError, match=f"{bad}' cannot be read .*--skip-damaged") as caught:
-        run(folder, tmp_path / "out.zip")
-    assert not (tmp_path / "out.zip").exists() and "\n" not in str(caught.value)
-    dataset = open_dataset(run(folder, tmp_path / "out.zip", skip_damaged=True))
-    assert dataset.labels.tolist() == [0] * 4 + [1] * 5
-    assert "9 images, 1 damaged left out" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
@@ -226,27 +89,6 @@ def test_options_that_cannot_be_used(folder, tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b" + b"\0" * 600)
     with pytest.raises(RunError, match=r"a.tar.gz was cut short, or is damaged"):
         run(tmp_path / "a.tar.gz", tmp_path / "out.zip")
-
-
-@pytest.mark.robust("pixels")
-def test_verify_counts_what_is_there_and_names_what_is_damaged(folder, tmp_path, capsys):
-    """--verify decodes every image; the first damaged one is an error."""
-    out = run(folder, tmp_path / "img16.zip", verify=True)
-    assert "10 images of 3x16x16, 2 of 2 classes, 5 to 5 images a class" in capsys.readouterr().out
-    data = bytearray(out.read_bytes())
-    data[-1500] ^= 1  # within the last image
-    out.write_bytes(data)
-    with pytest.raises(RunError, match=r"00000009.png' cannot be read .*"):
-        run(out, None, verify=True)
-
-
-def test_verify_counts_what_cannot_be_used(tmp_path):
-    for i in range(40):
-        path = tmp_path / "set" / f"class{i % 2}" / f"{i:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.new("RGB", (4, 4) if i not in (8, 9) else (4, 5)).save(path)
-    with pytest.raises(RunError, match=r"has shape .* \(2 of 40 images cannot be used\)"):
-        run(tmp_path / "set", None, verify=True)
 
 
 def test_the_door_writes_once_and_asks_for_a_name(folder, tmp_path, capsys):
@@ -278,81 +120,6 @@ def test_class_names_are_printed_and_kept(folder, tmp_path, kind, capsys):
     assert open_dataset(out).class_names == ["n10", "n2"]
     again = run(out, tmp_path / "again.zip", mirror=True)  # from a dataset.json: they are handed on
     assert open_dataset(again).class_names == ["n10", "n2"]
-
-
-@pytest.mark.robust("classes")
-def test_damaged_images_do_not_move_classes(folder, tmp_path, capsys):
-    """Classes are numbered before damaged images are left out; an empty one is told of."""
-    for image in (folder / "n10").iterdir():
-        image.write_bytes(b"<html>404</html>")
-    with pytest.raises(RunError, match=r"'n10/10_0.png' cannot be read \(it is a page of HTML"):
-        run(folder, tmp_path / "out.zip")
-    dataset = open_dataset(run(folder, tmp_path / "out.zip", skip_damaged=True))
-    assert dataset.labels.tolist() == [1] * 5 and dataset.class_names == ["n10", "n2"]
-    said = capsys.readouterr().out
-    assert "5 damaged left out ('n10/10_0.png' cannot be read (it is a page of HTML" in said
-    assert "2 classes: 0 n10 (0), 1 n2 (5)." in said and "no image is of class 0 n10" in said
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"resolution": 32}, "resolution 16, not 32"),
-        ({"mirror": True}, "mirror False, not True"),
-        ({"exif_rotation": True}, "exif_rotation False, not True"),
-        ({"latents": "some/vae"}, "latents None, not 'vae'"),
-        ({"resolution": 8, "mirror": True}, "resolution 16, not 8; mirror False, not True"),
-    ],
-)
-@pytest.mark.robust("identity")
-def test_an_out_that_was_made_otherwise_is_not_taken_for_done(folder, tmp_path, options, message):
-    """An error names the options that differ; the file stays."""
-    before = run(folder, tmp_path / "out.zip").read_bytes()
-    with pytest.raises(RunError, match=rf"out.zip is there, and was made otherwise \({message}\): remove it"):
-        run(folder, tmp_path / "out.zip", **options)
-    assert (tmp_path / "out.zip").read_bytes() == before
-
-
-@pytest.mark.robust("identity")
-def test_an_out_of_another_source_is_not_taken_for_done(folder, tmp_path, capsys):
-    """Of the same images kept otherwise it is done; of others it is an error."""
-    out = run(folder, tmp_path / "out.zip")
-    run(as_source(folder, "zip"), out)  # the same images, kept otherwise
-    assert "is there; remove it" in capsys.readouterr().out
-    shutil.copy(folder / NAMES[0], folder / "n2" / "more.png")
-    with pytest.raises(RunError, match="of images of another SOURCE"):
-        run(folder, out)
-    shutil.rmtree(folder)
-    run(folder, out)  # done with, and gone
-    with pytest.raises(RunError, match="resolution 16, not 8"):
-        run(folder, out, resolution=8)
-
-
-@pytest.mark.robust("identity")
-def test_an_out_by_edm2s_tool_is_judged_by_its_images(golden, folder, tmp_path, capsys):
-    """Its resolution and whether it is of latents are compared."""
-    for name, options in (("rgb", {"resolution": 8}), ("latents", {"latents": "some/vae", "resolution": 32})):
-        out = tmp_path / f"{name}.zip"
-        out.write_bytes(golden("edm2_dataset")[f"{name}/zip_bytes"].tobytes())
-        run(folder, out, **options)
-        assert "is there; remove it" in capsys.readouterr().out
-    with pytest.raises(RunError, match="resolution 8, not 16"):
-        run(folder, tmp_path / "rgb.zip")
-    with pytest.raises(RunError, match="latents 'some VAE', not None"):
-        run(folder, tmp_path / "latents.zip", resolution=32)
-    (tmp_path / "junk.zip").write_bytes(b"junk")
-    with pytest.raises(RunError, match=r"junk.zip is not a zip archive"):
-        run(folder, tmp_path / "junk.zip")
-
-
-@pytest.mark.robust("identity")
-def test_a_source_that_changed_meanwhile_begins_anew(folder, tmp_path, small_chunks):
-    """What was made of the images before is not gone on with."""
-    with pytest.raises(Interrupted):
-        run(folder, tmp_path / "out.zip", Stop(3))
-    PIL.Image.new("RGB", (40, 40), (1, 2, 3)).save(folder / sorted(NAMES)[0])  # under the same name
-    first = open_dataset(run(folder, tmp_path / "out.zip")).images([0])[0]
-    assert first[:, 0, 0].tolist() == [1, 2, 3]
 
 
 @pytest.mark.robust("classes")
@@ -395,67 +162,6 @@ def test_what_was_done_to_images_is_said(tmp_path, capsys):
     assert dataset.images([0])[0, :, 0, 0].tolist() == [16, 16, 16]  # 4095 / 257
     run(folder, tmp_path / "upright.zip", exif_rotation=True)
     assert "EXIF" not in capsys.readouterr().out
-
-
-@pytest.mark.robust("identity")
-def test_out_may_lie_in_the_source(folder, capsys):
-    """The data set that is made is none of its own images, at the first call and at any other."""
-    first = run(folder, folder / "img16.zip").read_bytes()
-    assert run(folder, folder / "img16.zip").read_bytes() == first
-    assert "is there; remove it" in capsys.readouterr().out
-    assert open_dataset(run(folder, folder / "img8.zip", resolution=8)).labels.tolist() == [0] * 5 + [1] * 5
-
-
-@pytest.mark.parametrize(
-    "error", [PermissionError(13, "Permission denied"), OSError(5, "I/O"), MemoryError()]
-)
-@pytest.mark.robust("file systems")
-def test_what_the_machine_fails_at_is_not_left_out_as_damaged(folder, tmp_path, monkeypatch, error):
-    """A failing disk, missing rights or memory end it, with --skip-damaged too."""
-
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(Source, "read", fail)
-    with pytest.raises(RunError, match=rf"'n10/10_0.png' cannot be read \({type(error).__name__}.*\)\.$"):
-        run(folder, tmp_path / "out.zip", skip_damaged=True)
-
-
-@pytest.mark.robust("pixels")
-def test_pixels_of_no_known_range_end_it_or_are_left_out(folder, tmp_path, capsys):
-    """An error names the image; --skip-damaged leaves it out."""
-    PIL.Image.fromarray(np.zeros((20, 20), np.float32)).save(folder / "n2" / "0.tif")
-    with pytest.raises(RunError, match=r"'n2/0.tif' cannot be read \(its pixels are floating point"):
-        run(folder, tmp_path / "out.zip")
-    run(folder, tmp_path / "out.zip", skip_damaged=True)
-    assert "1 damaged left out ('n2/0.tif' cannot be read (its pixels are floating" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("as_zip", [False, True])
-@pytest.mark.robust("pixels")
-def test_latents_that_are_not_finite_fail_verify(tmp_path, value, as_zip):
-    """--verify names the first, in folders and zips."""
-    for i in range(40):
-        latent = np.ones((8, 2, 2), np.float32)
-        latent[7, 1, 1] = value if i == 6 else 1  # not looked at on opening
-        path = tmp_path / "set" / f"c{i % 2}" / f"{i:02}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, latent)
-    path = tmp_path / "set"
-    path = Path(shutil.make_archive(path, "zip", path)) if as_zip else path
-    with pytest.raises(RunError, match=r"'c0/06.npy' holds numbers that are not finite \(1 of 40"):
-        run(path, None, verify=True)
-
-
-@pytest.mark.robust("pixels")
-def test_latents_that_the_vae_cannot_make_are_not_written(folder, tmp_path):
-    """Latents that are not finite are an error, and nothing is written."""
-    config = PrepareConfig(source=folder, out=tmp_path / "out.zip", resolution=16, threads=1)
-    encoder = lambda images: np.full((len(images), 8, 2, 2), np.nan, np.float32)  # noqa: E731
-    with pytest.raises(RunError, match="latents of image 0 are not finite"):
-        prepare_data.prepare(config, lambda: encoder, Stop())
-    assert not (tmp_path / "out.zip").exists()
 
 
 @pytest.mark.robust("classes")

@@ -1,4 +1,4 @@
-"""A stand-in for NVIDIA's training code, and a dataset of samples for DDO."""
+"""Stand-ins for others' training code, and samples for DDO."""
 
 import json
 import sys
@@ -12,10 +12,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 
 import edm2_loop
+from var_loop import CLASSES, VQVAE_NET, write_tokens
 
+from mclr_fast.integrations import var
 from mclr_fast.integrations.nvlabs_edm2 import DDOLoss
 from mclr_fast.models import describe, save_model
 from mclr_fast.models.edm2 import Precond
+from mclr_fast.models.var import VQVAE
 
 NET = dict(
     img_resolution=8, img_channels=1, label_dim=4, model_channels=8, channel_mult=(1,), num_blocks=1,
@@ -64,3 +67,20 @@ def losses(write_samples):
 @pytest.fixture(params=["mclr", "ccdpo", "cca", "ddo"])
 def make_loss(request, losses):
     return losses[request.param]
+
+
+@pytest.fixture(scope="module")
+def vqvae(tmp_path_factory):
+    """A VQVAE, and the folder that it is in."""
+    folder = tmp_path_factory.mktemp("vqvae")
+    torch.manual_seed(0)
+    made = VQVAE(**VQVAE_NET).eval()
+    save_model(folder, made.state_dict(), describe(VQVAE_NET, "vqvae"))
+    return made, folder
+
+
+@pytest.fixture(scope="module")
+def make_ddo(vqvae):
+    """A DDOLoss against eight samples of the classes CLASSES."""
+    path = write_tokens(vqvae[1] / "samples.zip", CLASSES)
+    return lambda **more: var.DDOLoss(0.3, 2.0, path, vqvae[1], **more)

@@ -1,76 +1,16 @@
-"""The losses for VAR's and CCA's trainers: recorded steps, values, what is dropped and kept, clear errors."""
+"""The losses for VAR's and CCA's trainers: recorded steps, values of the formulas, samples of DDO's."""
 
-import io
 import json
-import pickle
-import re
-import zipfile
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
-from var_loop import BATCH, LENGTH, NET, NUM_CLASSES, Trainer, make_net, minibatch
+from var_loop import BATCH, CLASSES, LENGTH, NUM_CLASSES, make_net, minibatch
 
-from mclr_fast.integrations.var import CCALoss, CCDPOLoss, DDOLoss, MCLRLoss
-from mclr_fast.models import describe, save_model
-from mclr_fast.models.var import VQVAE
+from mclr_fast.integrations.var import CCALoss, CCDPOLoss, MCLRLoss
 from mclr_fast.objectives import pair_labels
-
-LOSSES = {
-    "mclr": lambda **more: MCLRLoss(**more),
-    "mclr-two": lambda **more: MCLRLoss(num_negatives=2, **more),
-    "ccdpo": lambda **more: CCDPOLoss(0.1, **more),
-    "cca": lambda **more: CCALoss(0.1, 2.0, **more),
-    "cca-dropout": lambda **more: CCALoss(0.1, 2.0, uncond_ratio=0.3, pairing="rolled", **more),
-}
-
-
-VQVAE_NET = dict(vocab_size=16, z_channels=4, ch=32, v_patch_nums=(1, 2))
-
-
-@pytest.fixture(scope="module")
-def vqvae(tmp_path_factory):
-    """A VQVAE, and the folder that it is in."""
-    folder = tmp_path_factory.mktemp("vqvae")
-    torch.manual_seed(0)
-    made = VQVAE(**VQVAE_NET).eval()
-    save_model(folder, made.state_dict(), describe(VQVAE_NET, "vqvae"))
-    return made, folder
-
-
-def write_tokens(path, labels, length=LENGTH, change=0):
-    """Samples as `prepare --tokens` stores them; the first token of sample i is i, the others its class's."""
-    pairs = []
-    with zipfile.ZipFile(path, "w") as archive:
-        for i, label in enumerate(labels):
-            file, name = io.BytesIO(), f"00000/img-tokens-{i:08d}.npy"
-            np.save(file, np.array([i, *[4 * label + change] * (length - 1)], dtype=np.int16))
-            archive.writestr(name, file.getvalue())
-            pairs.append([name, label])
-        archive.writestr("dataset.json", json.dumps({"labels": pairs}))
-    return path
-
-
-CLASSES = [0, 1, 1, 2, 3, 2, 3, 3]
-
-
-@pytest.fixture(scope="module")
-def make_ddo(vqvae):
-    """A DDOLoss against eight samples of the classes CLASSES."""
-    path = write_tokens(vqvae[1] / "samples.zip", CLASSES)
-    return lambda **more: DDOLoss(0.3, 2.0, path, vqvae[1], **more)
-
-
-@pytest.fixture(params=[*LOSSES, "ddo"])
-def make_loss(request, make_ddo):
-    return LOSSES.get(request.param, make_ddo)
-
-
-def train(trainer, steps):
-    return [trainer.step() for _ in range(steps)]
 
 
 class Recorded(nn.Module):
@@ -220,36 +160,6 @@ def test_ddo_is_its_formula_on_samples_of_the_class(make_ddo, vqvae):
             assert found[row].item() == pytest.approx(value.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("classes", "change", "length", "message"),
-    [
-        (CLASSES, 4, LENGTH, "the data hold token 16, and the network's are 0 to 15"),
-        (CLASSES, 0, 14, "are [14] images, but the training images are [5]"),
-        ([0, 1, 2], 0, LENGTH, "are of 3 classes up to 2, but the net knows classes 0 to 3"),
-    ],
-)
-def test_samples_that_do_not_fit(vqvae, tmp_path, classes, change, length, message):
-    path = write_tokens(tmp_path / "s.zip", classes, length, change)
-    with pytest.raises(ValueError, match=re.escape(message)):
-        DDOLoss(0.3, 2.0, path, vqvae[1])(make_net(), *minibatch(0))
-
-
-def test_samples_that_are_no_tokens(write_samples):
-    with pytest.raises(ValueError, match=r"are \[1, 8, 8\] images, not tokens: make tokens of them by"):
-        DDOLoss(0.3, 2.0, write_samples())
-
-
-def test_samples_of_another_vqvae(make_ddo, vqvae, tmp_path):
-    with pytest.raises(ValueError, match=r"its scales are \[1, 2\], the transformer's \[1, 2, 3\]"):
-        make_ddo()(
-            make_net(patch_nums=(1, 2, 3)), *minibatch(0)[:2], torch.zeros(BATCH, 14, dtype=torch.int64)
-        )
-    with pytest.raises(FileNotFoundError, match="none"):
-        DDOLoss(0.3, 2.0, tmp_path / "none.zip", vqvae[1])
-    with pytest.raises(TypeError, match="pairing"):
-        make_ddo(pairing="labels")
-
-
 def test_dropped_labels():
     """Those of whole rows, as often as uncond_ratio says; none is the net's last class embedding."""
     net = make_net().eval()
@@ -260,156 +170,3 @@ def test_dropped_labels():
     is_none = (torch.cat(net.labels_seen) == NUM_CLASSES).view(-1, 3)
     assert torch.equal(is_none[:, 0], is_none.all(dim=1)) and torch.equal(is_none[:, 0], is_none.any(dim=1))
     assert 0.18 < is_none[:, 0].float().mean() < 0.32
-
-
-@pytest.mark.parametrize(("loss_fn", "halves"), [(CCDPOLoss(0.1), 1), (CCALoss(0.1, 2.0), 1 + 2)])
-def test_at_the_first_step_the_reference_is_the_net(loss_fn, halves):
-    """To the bit, where the net drops no branch: no precision is lost in keeping it."""
-    loss = loss_fn(make_net(), *minibatch(0))
-    assert torch.equal(loss, halves * torch.tensor(2.0).log().expand(BATCH))
-
-
-def test_the_reference_drops_no_branch():
-    """In eval mode, whatever the net is in, and it stays as it was."""
-    trainer = Trainer(make_net(drop_path_rate=0.5), CCALoss(0.1, 2.0))
-    before = {name: value.clone() for name, value in trainer.var_wo_ddp.state_dict().items()}
-    train(trainer, 2)
-    frozen = trainer.loss_fn.frozen_network(trainer.var)
-    assert trainer.var.training and not frozen.training
-    assert not any(p.requires_grad or p.grad is not None for p in frozen.parameters())
-    for name, value in frozen.state_dict().items():
-        assert torch.equal(value, before[name])
-    assert not torch.equal(before["head.weight"], trainer.var_wo_ddp.head.weight)
-
-
-def test_training_contrasts_classes(make_loss):
-    """Thirty steps of their loop: an image becomes likelier under its own label than under others."""
-    trainer = Trainer(make_net(), make_loss(), accumulation=2)
-    losses = [sum(row) for row in train(trainer, 30)]
-    assert sum(losses[-5:]) < sum(losses[:5])
-    labels, inputs, tokens = minibatch(1000)
-    net = trainer.var_wo_ddp.eval()
-    net.cond_drop_rate = 0.0
-
-    def nll(labels):
-        log_p = net(labels, inputs).log_softmax(-1)
-        return -log_p.gather(2, tokens[..., None]).sum((1, 2))
-
-    with torch.no_grad():
-        assert nll(labels).mean() + 1 < nll((labels + 1) % NUM_CLASSES).mean()
-
-
-def test_three_and_three_are_six(tmp_path, make_loss):
-    """The state that the loss adds to theirs: a resumed run compares with what it began with."""
-    whole = train(Trainer(make_net(), make_loss()), 6)
-    first = Trainer(make_net(), make_loss())
-    losses = train(first, 3)
-    first.save(tmp_path / "ar-ckpt-last.pth")
-    second = Trainer(make_net(seed=5), make_loss())
-    second.load(tmp_path / "ar-ckpt-last.pth")
-    assert losses + train(second, 3) == whole
-
-
-def test_reference_at_a_path(tmp_path):
-    """For trainers that keep no state of the loss: the file that the run began from, and its hash."""
-    base = make_net(1)
-    save_model(tmp_path, base.state_dict(), describe(NET, "var"))
-    named = CCALoss(0.1, 2.0, tmp_path)
-    copied = CCALoss(0.1, 2.0)
-    copied(base, *minibatch(0))
-    assert named.reference_sha256 == copied.reference_sha256
-    net, found = make_net(0), []
-    for loss_fn in (named, copied, pickle.loads(pickle.dumps(named))):
-        torch.manual_seed(3)
-        found.append(loss_fn(net, *minibatch(0)))
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
-    other = CCALoss(0.1, 2.0)
-    other(net, *minibatch(0))
-    with pytest.raises(
-        ValueError, match=r"this run was trained against the reference \w{12}, but .* is \w{12}"
-    ):
-        CCALoss(0.1, 2.0, tmp_path).load_state_dict(other.state_dict())
-
-
-def test_reference_of_other_scales(tmp_path):
-    arguments = NET | {"patch_nums": (1, 2, 3)}
-    save_model(tmp_path, make_net(patch_nums=(1, 2, 3)).state_dict(), describe(arguments, "var"))
-    with pytest.raises(ValueError, match=r"does not fit the network: '\w+' is"):
-        CCDPOLoss(0.1, tmp_path)(make_net(), *minibatch(0))
-
-
-def test_inside_ddp(tmp_path, make_loss):
-    """Three steps with one rank, in this process; unused parameters would stop the second."""
-    bare = train(Trainer(make_net(), make_loss(), accumulation=2), 3)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        wrapped = train(Trainer(make_net(), make_loss(), accumulation=2), 3)
-    finally:
-        torch.distributed.destroy_process_group()
-    torch.testing.assert_close(torch.tensor(wrapped), torch.tensor(bare), rtol=1e-5, atol=1e-4)
-
-
-def test_compiled():
-    """A net inside torch.compile is the net inside: its labels are kept, its copy is of the weights."""
-    net = make_net()
-    torch.manual_seed(1)
-    bare = CCALoss(0.1, 2.0)(net, *minibatch(0))
-    torch.manual_seed(1)
-    compiled = CCALoss(0.1, 2.0)(torch.compile(net, backend="eager"), *minibatch(0))
-    torch.testing.assert_close(compiled, bare, rtol=1e-5, atol=1e-5)
-    assert net.cond_drop_rate == 0.5
-
-
-@pytest.mark.gpu
-def test_on_a_gpu(make_loss):
-    """Under autocast, as they train; draws, pairs and the reference follow the labels' device."""
-    net, loss_fn = make_net().cuda(), make_loss()
-    batch = [value.cuda() for value in minibatch(0)]
-    for _ in range(2):
-        with torch.autocast("cuda", torch.float16):
-            loss = loss_fn(net, *batch)
-        loss.sum().backward()
-    assert loss.is_cuda and loss.dtype == torch.float32 and loss.isfinite().all()
-
-
-LABELS, INPUTS, TOKENS = minibatch(0)
-
-
-@pytest.mark.parametrize(
-    ("batch", "message"),
-    [
-        ((LABELS.float(), INPUTS, TOKENS), "labels must be int64 [N], not torch.float32 [8]"),
-        ((LABELS, INPUTS, TOKENS[0]), "tokens must be int64 [N,L], not torch.int64 [5]"),
-        ((LABELS, INPUTS, [TOKENS[:, :1], TOKENS[:, 1:]]), "not list (a list of scales: torch.cat("),
-        ((LABELS, INPUTS, TOKENS[:, :4]), "tokens are 4 an image; the net's scales have 5 in all"),
-        ((LABELS, INPUTS[:3], TOKENS), "are of 8, 3 and 8 images: give as many of each"),
-        ((LABELS[:0], INPUTS[:0], TOKENS[:0]), "are of 0, 0 and 0 images"),
-        ((LABELS + 1, INPUTS, TOKENS), "labels lie in [1, 4]; this net knows 0 to 3"),
-        ((LABELS, INPUTS, TOKENS + 1), "16]; this net knows 0 to 15"),
-        ((LABELS, INPUTS, TOKENS - 5), "tokens lie in [-5, "),
-        ((LABELS * 0, INPUTS, TOKENS), "labels has 1 distinct class in this minibatch of 8"),
-    ],
-)  # fmt: skip
-def test_what_does_not_fit_is_refused(batch, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        MCLRLoss()(make_net(), *batch)
-
-
-def test_another_net_is_refused():
-    with pytest.raises(ValueError, match="the net, a Linear, has no 'class_emb': these losses are for VAR's"):
-        MCLRLoss()(nn.Linear(1, 1), LABELS, INPUTS, TOKENS)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: MCLRLoss(num_negatives=0), "num_negatives must be at least 1, not 0"),
-        (lambda: MCLRLoss(pairing="x"), "pairing must be one of labels, rolled, images, not 'x'"),
-        (lambda: CCDPOLoss(0.0), "beta must be above 0, not 0.0"),
-        (lambda: CCALoss(1.0, -1.0), "lambda_ must be above 0, not -1.0"),
-        (lambda: CCALoss(1.0, 1.0, uncond_ratio=1.0), "uncond_ratio must be at least 0 and below 1, not 1.0"),
-    ],
-)
-def test_settings_out_of_range_are_refused(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

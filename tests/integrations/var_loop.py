@@ -4,10 +4,16 @@ What matters here of the network: the call net(labels, x_BLCv_wo_first_l) -> log
 in every mode, whole branches dropped in training, and attributes that are no part of its weights.
 """
 
+import io
+import json
+import zipfile
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mclr_fast.integrations.var import CCALoss, CCDPOLoss, MCLRLoss
 from mclr_fast.models.var import VAR
 
 NUM_CLASSES, BATCH = 4, 8
@@ -16,6 +22,15 @@ NET = dict(
     patch_nums=(1, 2),
 )  # fmt: skip
 LENGTH = 5
+VQVAE_NET = dict(vocab_size=16, z_channels=4, ch=32, v_patch_nums=(1, 2))
+CLASSES = [0, 1, 1, 2, 3, 2, 3, 3]  # of DDO's samples
+LOSSES = {
+    "mclr": lambda **more: MCLRLoss(**more),
+    "mclr-two": lambda **more: MCLRLoss(num_negatives=2, **more),
+    "ccdpo": lambda **more: CCDPOLoss(0.1, **more),
+    "cca": lambda **more: CCALoss(0.1, 2.0, **more),
+    "cca-dropout": lambda **more: CCALoss(0.1, 2.0, uncond_ratio=0.3, pairing="rolled", **more),
+}
 
 
 class Net(VAR):
@@ -50,6 +65,19 @@ def minibatch(position, size=BATCH):
     tokens = 4 * labels[:, None] + torch.randint(4, (size, LENGTH), generator=generator)
     codebook = torch.randn(NET["vocab_size"], NET["z_channels"], generator=torch.Generator().manual_seed(0))
     return labels, codebook[tokens[:, :-1]], tokens
+
+
+def write_tokens(path, labels, length=LENGTH, change=0):
+    """Samples as `prepare --tokens` stores them; the first token of sample i is i, the others its class's."""
+    pairs = []
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, label in enumerate(labels):
+            file, name = io.BytesIO(), f"00000/img-tokens-{i:08d}.npy"
+            np.save(file, np.array([i, *[4 * label + change] * (length - 1)], dtype=np.int16))
+            archive.writestr(name, file.getvalue())
+            pairs.append([name, label])
+        archive.writestr("dataset.json", json.dumps({"labels": pairs}))
+    return path
 
 
 class Trainer:

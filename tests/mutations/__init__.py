@@ -1,4 +1,4 @@
-"""Small faults, a file a room of the package: what somebody may well get wrong, and a test has to see.
+"""Small faults, a file a room or family of models: what somebody may well get wrong, and a test has to see.
 
 Every room's FAULTS is a list of what is wrong, its file, a text that is in the file once, what stands there
 with the fault, and the tests that see it. Files are below mclr_fast/ (csrc's from the tree's root), tests
@@ -19,6 +19,8 @@ ROOMS = (
     "data",
     "pickles",
     "models",
+    "edm2",
+    "var",
     "runtime",
     "experiments",
     "integrations",

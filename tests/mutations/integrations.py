@@ -41,14 +41,14 @@ FAULTS = [
         "integrations/frozen_reference.py",
         "copy.deepcopy(unwrapped(net)).eval()",
         "copy.deepcopy(unwrapped(net))",
-        "integrations/test_var.py integrations/test_nvlabs_edm2.py",
+        "integrations/test_var_training.py integrations/test_nvlabs_edm2.py",
     ),
     (
         "the saved reference not read: a resumed run compares with its own net",
         "integrations/kept_reference.py",
         "if self.reference_weights is None:",
         "if True:",
-        "integrations/test_resume.py integrations/test_var.py",
+        "integrations/test_resume.py integrations/test_var_training.py",
     ),
     (
         "EDM2's reference in float32, twice as much in every checkpoint",

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 from run_log import column
+from states import same
 
 from mclr_fast.models import load
 from mclr_fast.runtime.errors import Interrupted
@@ -15,10 +15,6 @@ def losses(outdir):
 
 def final(files, outdir, arm):
     return load(files / outdir / "checkpoints" / f"final-{arm}").state_dict()
-
-
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_rounds_resume_wherever_they_were_stopped(tiny_run, files):

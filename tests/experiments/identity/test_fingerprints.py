@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from run_log import column
 from safetensors.torch import load_file, save_file
 from stand_ins import ARGUMENTS, snapshot
+from states import same
 from zips import write_zip
 
 from mclr_fast.config import EvalConfig, RunConfig
@@ -46,10 +46,6 @@ def go(run_config, tiny, monkeypatch):
 
 def weights(folder, arm="mclr"):
     return load_file(folder / "checkpoints" / f"final-{arm}" / "model.safetensors")
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def one_pixel(files):

@@ -22,17 +22,6 @@ from mclr_fast.models.storage.pickled import read_pickled
 
 
 @pytest.fixture
-def door(capsys):
-    """`door(*arguments)` -> exit code, stderr."""
-
-    def call(*arguments):
-        code = convert.main(list(map(str, arguments)))
-        return code, capsys.readouterr().err
-
-    return call
-
-
-@pytest.fixture
 def ours(tmp_path):
     """A model folder of ours of the snapshot's architecture."""
     torch.manual_seed(1)
