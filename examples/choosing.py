@@ -54,7 +54,7 @@ def sweeps(run: RunConfig) -> list[Sweep]:
         Sweep("Learning rate", "train", "lr", tuple(lr * factor for factor in (0.5, 1, 2, 4))),
         Sweep("N, images a step", "train", "batch_size", batches),
         Sweep("N, learning rate by its root", "train", "batch_size", batches, by_root=True),
-        Sweep("Weight of denoising", "objective", "dsm_weight", (0.0, 0.1, 0.5, 1.0)),
+        Sweep("Weight of denoising", "objective", "dsm_weight", (0.0, 0.25, 1.0, 4.0)),
     ]
 
 

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mclr_fast.ops import audit
 
         print(audit.table(audit.rows()))
+        if reason := audit.count_bytes.missing():
+            print(f"\nBytes of Triton's kernels are not counted: {reason}.")
         return 0
     if options.memory:
         from mclr_fast.training.memory_table import preset_lines

@@ -77,9 +77,29 @@ def _run(*command: str) -> list[list]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
+def missing() -> str:
+    """Why Triton's interpreter cannot run the kernels here; empty if it can."""
+    try:
+        import triton
+    except ImportError as error:
+        return f"triton is not there: {error}"
+    old_triton = _release(triton.__version__) < (3, 7)
+    if old_triton and _release(np.__version__) >= (2, 5):  # it makes a number of an array with one element
+        return (
+            f"Triton {triton.__version__} interprets no loops with NumPy {np.__version__}: below 2.5 it does"
+        )
+    return ""
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
 @lru_cache
 def counted() -> dict[tuple[str, str], float]:
-    """(op, function) -> bytes moved over the lower bound, the worst of its calls."""
+    """(op, function) -> bytes moved over the lower bound, the worst of its calls; empty if `missing`."""
+    if missing():
+        return {}
     return _worst(_run("-m", "mclr_fast.ops.audit.count_bytes"))
 
 

@@ -45,11 +45,30 @@ def test_every_shape_on_every_architecture(arch):
     check(audit.rows([arch], count=False))
 
 
+@pytest.mark.skipif(bool(count_bytes.missing()), reason=count_bytes.missing())
 def test_bytes_moved():
     """At most a tenth more than each operand read once and each result written once."""
     ratios = count_bytes.counted()
     assert len(ratios) >= 15
     assert all(1 <= ratio <= 1.1 for ratio in ratios.values()), ratios
+
+
+def test_an_interpreter_that_cannot_run_is_said_and_not_tried(monkeypatch):
+    """Triton 3.6 makes a number of an array with one element, which NumPy refuses from 2.5 on."""
+    triton = pytest.importorskip("triton")
+    for versions, can in (
+        (("3.6.0", "2.5.0"), False),
+        (("3.6.0", "2.4.9"), True),
+        (("3.10.1", "2.5.5"), True),
+    ):
+        monkeypatch.setattr(triton, "__version__", versions[0])
+        monkeypatch.setattr(count_bytes.np, "__version__", versions[1])
+        assert bool(count_bytes.missing()) != can
+    monkeypatch.setattr(count_bytes.np, "__version__", "2.5.0")
+    monkeypatch.setattr(triton, "__version__", "3.6.0")
+    count_bytes.counted.cache_clear()
+    assert count_bytes.counted() == {} and "below 2.5 it does" in count_bytes.missing()
+    count_bytes.counted.cache_clear()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")

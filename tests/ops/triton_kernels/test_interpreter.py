@@ -1,6 +1,5 @@
 """The other files of this folder, in a process whose Triton interprets kernels on the CPU."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -8,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mclr_fast.ops.audit import count_bytes
 
-@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed")
+
+@pytest.mark.skipif(bool(count_bytes.missing()), reason=count_bytes.missing())
 def test_kernels_under_the_interpreter():
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent)]
