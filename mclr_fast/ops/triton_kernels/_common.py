@@ -1,4 +1,4 @@
-"""What the Triton kernels share: launching, tile shapes, Philox, mp_silu."""
+"""What the Triton kernels share: launching, tile shapes, Philox, mp_silu, sums over rows."""
 
 import math
 from collections.abc import Iterator
@@ -90,6 +90,12 @@ def pixel_block(num_pixels: int, num_lanes: int, itemsize: int) -> int:
     return max(1, min(height, triton.next_power_of_2(num_pixels)))
 
 
+def tiles_a_program(num_tiles: int, most: int, enough: int) -> int:
+    """How many tiles a program takes one after another: a power of two, `most` at most, that leaves about
+    `enough` programs or more."""
+    return max(1, min(most, triton.next_power_of_2(num_tiles // enough + 1) // 2))
+
+
 @triton.jit
 def mp_silu(x):
     """silu(x) / 0.596. Source: EDM2, eq. 81."""
@@ -166,3 +172,28 @@ def interleave_pixels(v0, v1, v2, v3):
         return tl.reshape(tl.permute(quads, (0, 2, 3, 1)), (4 * v0.shape[0], v0.shape[1]))
     else:
         return tl.reshape(tl.permute(quads, (0, 1, 3, 4, 2)), (v0.shape[0], 4 * v0.shape[1], v0.shape[2]))
+
+
+@triton.jit
+def _sum_rows_kernel(values, out, num_rows, C: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
+    """out[i, c] = sum over j < num_rows of values[i, j, c], always in the same order."""
+    channel_blocks: tl.constexpr = (C + CHANNELS - 1) // CHANNELS
+    channel = tl.program_id(0) % channel_blocks * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    i = (tl.program_id(0) // channel_blocks).to(tl.int64)
+    total = tl.zeros((ROWS, CHANNELS), tl.float32)
+    for first in range(0, num_rows, ROWS):
+        j = first + tl.arange(0, ROWS)[:, None]
+        inside = (j < num_rows) & (channel < C)
+        total += tl.load(values + (i * num_rows + j) * C + channel, mask=inside, other=0.0)
+    tl.store(out + i * C + channel, tl.sum(total, axis=0, keep_dims=True), mask=channel < C)
+
+
+def sum_rows(values: Tensor) -> Tensor:
+    """Sum over dimension 1 of a contiguous float32 [I,J,C] -> [I,C]."""
+    num_sums, num_rows, channels = values.shape
+    out = values.new_empty(num_sums, channels)
+    width = min(channel_block(channels), 64)
+    rows = min(triton.next_power_of_2(max(num_rows, 1)), 32)
+    programs = num_sums * triton.cdiv(channels, width)
+    launch(_sum_rows_kernel, programs, values, out, num_rows, C=channels, ROWS=rows, CHANNELS=width)
+    return out

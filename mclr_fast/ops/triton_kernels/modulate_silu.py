@@ -16,6 +16,8 @@ from ._common import (
     mp_silu_derivative,
     random_words,
     seed_words,
+    sum_rows,
+    tiles_a_program,
     uniform,
 )
 
@@ -155,31 +157,6 @@ def _modulate_silu_backward_kernel(
     tl.store(partial + place, tl.sum(sums, axis=1, keep_dims=True), mask=exists & (channel < C))
 
 
-@triton.jit
-def _sum_rows_kernel(values, out, num_rows, C: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
-    """out[i, c] = sum over j < num_rows of values[i, j, c], always in the same order."""
-    channel_blocks: tl.constexpr = (C + CHANNELS - 1) // CHANNELS
-    channel = tl.program_id(0) % channel_blocks * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    i = (tl.program_id(0) // channel_blocks).to(tl.int64)
-    total = tl.zeros((ROWS, CHANNELS), tl.float32)
-    for first in range(0, num_rows, ROWS):
-        j = first + tl.arange(0, ROWS)[:, None]
-        inside = (j < num_rows) & (channel < C)
-        total += tl.load(values + (i * num_rows + j) * C + channel, mask=inside, other=0.0)
-    tl.store(out + i * C + channel, tl.sum(total, axis=0, keep_dims=True), mask=channel < C)
-
-
-def _sum_rows(values: Tensor) -> Tensor:
-    """Sum over dimension 1 of a contiguous float32 [I,J,C] -> [I,C]."""
-    num_sums, num_rows, channels = values.shape
-    out = values.new_empty(num_sums, channels)
-    width = min(channel_block(channels), 64)
-    rows = min(triton.next_power_of_2(max(num_rows, 1)), 32)
-    programs = num_sums * triton.cdiv(channels, width)
-    launch(_sum_rows_kernel, programs, values, out, num_rows, C=channels, ROWS=rows, CHANNELS=width)
-    return out
-
-
 def _num_rows(y: Tensor, emb: Tensor) -> int:
     return len(y) if len(emb) == 1 else len(emb)
 
@@ -255,7 +232,7 @@ def backward(
     constexprs = _constexprs(y, emb, elements)
     tile, channel_blocks = constexprs["PIXELS"], triton.cdiv(channels, constexprs["CHANNELS"])
     programs = num_images * channel_blocks * triton.cdiv(height * width, tile)
-    tiles = max(1, min(MOST_TILES, triton.next_power_of_2(programs // ENOUGH_PROGRAMS + 1) // 2))
+    tiles = tiles_a_program(programs, MOST_TILES, ENOUGH_PROGRAMS)
     num_blocks = triton.cdiv(height * width, tile * tiles)
     partial = torch.empty((num_rows, num_blocks, channels), dtype=torch.float32, device=y.device)
     launch(
@@ -274,7 +251,7 @@ def backward(
         **constexprs,
         TILES=tiles,
     )
-    grad_emb = partial.squeeze(1) if num_blocks == 1 else _sum_rows(partial)
+    grad_emb = partial.squeeze(1) if num_blocks == 1 else sum_rows(partial)
     if len(emb) == 1 != num_rows:
-        grad_emb = _sum_rows(grad_emb[None])
+        grad_emb = sum_rows(grad_emb[None])
     return grad_y, grad_emb
