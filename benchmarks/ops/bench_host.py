@@ -19,6 +19,11 @@ def images(*shape):
     return torch.randn(shape or SHAPE).contiguous(memory_format=torch.channels_last)
 
 
+def tokens():
+    """Two branches' worth, of one image."""
+    return torch.randn(1, 4, 8), torch.randn(1, 4, 8)
+
+
 def trained(*tensors):
     return tuple(tensor.requires_grad_() for tensor in tensors)
 
@@ -62,10 +67,15 @@ def cases():
         "adam_norm_ema_": (adam, tuple([torch.ones(8, 8)] for _ in range(5))),
         "contrast_loss": (ops.contrast_loss, (*evaluations(), torch.ones(1, 2))),
         "double_pixels": (ops.double_pixels, trained(images())),
+        "gated_add": (ops.gated_add, trained(*tokens(), torch.randn(1, 8))),
         "heun_update": (ops.heun_update, (images(), images(), 1.0, images(), 1.0, 0.5)),
         "linear_cross_entropy": (
             ops.linear_cross_entropy,
             (*trained(torch.randn(4, 8), torch.randn(8, 8)), torch.zeros(4, dtype=torch.int64)),
+        ),
+        "modulate_layer_norm": (
+            ops.modulate_layer_norm,
+            (*trained(tokens()[0], torch.randn(1, 8), torch.randn(1, 8)), 1e-6, torch.float32),
         ),
         "modulate_silu": (ops.modulate_silu, trained(images(), torch.randn(1, 8))),
         "mp_cat_silu": (ops.mp_cat_silu, (*pair(), 0.5)),

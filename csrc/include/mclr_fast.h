@@ -123,6 +123,21 @@ void mclr_contrast_loss_forward(int64_t dtype, const void* pred, const float* x,
                                 int64_t columns, int64_t size, int64_t x_columns, int64_t noisy_columns, int64_t planes,
                                 float sigma_data, int64_t network);
 
+// out = n (1 + scale) + shift, n = (x - mean) / sqrt(variance + eps) over channels. x, grad_x: [images, rows, channels];
+// out and grad: the same, of `dtype`; scale, shift and their gradients: [images, channels], shared by an image's rows.
+void mclr_modulate_layer_norm_forward(int64_t dtype, const float* x, const float* scale, const float* shift, void* out,
+                                      int64_t images, int64_t rows, int64_t channels, float eps);
+void mclr_modulate_layer_norm_backward(int64_t dtype, const void* grad, const float* x, const float* scale,
+                                       float* grad_x, float* grad_scale, float* grad_shift, int64_t images,
+                                       int64_t rows, int64_t channels, float eps);
+
+// out = x + gate y. x, out, grad: [images, rows, channels]; y and grad_y: the same, of `dtype`; gate, grad_gate: [images,
+// channels]. x's gradient is out's.
+void mclr_gated_add_forward(int64_t dtype, const float* x, const void* y, const float* gate, float* out, int64_t images,
+                            int64_t rows, int64_t channels);
+void mclr_gated_add_backward(int64_t dtype, const float* grad, const void* y, const float* gate, void* grad_y,
+                             float* grad_gate, int64_t images, int64_t rows, int64_t channels);
+
 // A chunk of a language head's logits (+ bias, [vocab] or NULL), [rows, vocab] without it, and each row's target. Forward:
 // nll = -log softmax(row)[target], peak = the row's maximum, total = the sum of exp(logit - peak); and, if coefficients
 // [rows] is not NULL, the row becomes coefficient * d nll / d row. Backward: it becomes grad * d nll / d row. A target

@@ -10,8 +10,10 @@ from ._library import FLOPS
 from .adam_norm_ema_ import adam_norm_ema_, prepare_adam_norm_ema_
 from .contrast_loss import contrast_loss
 from .double_pixels import double_pixels, halve_pixels
+from .gated_add import gated_add
 from .heun_update import heun_update
 from .linear_cross_entropy import linear_cross_entropy
+from .modulate_layer_norm import modulate_layer_norm
 from .modulate_silu import modulate_silu
 from .mp_cat_silu import mp_cat_silu
 from .mp_sum_clip import mp_sum_clip, mp_sum_clip_silu
@@ -32,10 +34,12 @@ __all__ = [
     "contrast_loss",
     "double_pixels",
     "force_weight_norm_",
+    "gated_add",
     "halve_pixels",
     "heun_update",
     "implementations",
     "linear_cross_entropy",
+    "modulate_layer_norm",
     "modulate_silu",
     "mp_cat_silu",
     "mp_fourier",
@@ -62,8 +66,10 @@ OPS = (
     "adam_norm_ema_",
     "contrast_loss",
     "double_pixels",
+    "gated_add",
     "heun_update",
     "linear_cross_entropy",
+    "modulate_layer_norm",
     "modulate_silu",
     "mp_cat_silu",
     "mp_sum_clip",

@@ -56,3 +56,12 @@ def check_shared(a: Tensor, b: Tensor) -> None:
             raise ValueError(f"a has {rows_a} rows and b {rows_b}: one must have a multiple of the other's.")
     if a.dtype != b.dtype:
         raise ValueError(f"a is {a.dtype} and b {b.dtype}: convert one of them.")
+
+
+def check_tokens(x: Tensor, **vectors: Tensor) -> None:
+    """Shapes of tokens [B,L,C], and of the vectors [B,C] that an image's tokens share."""
+    if x.ndim != 3 or not x.shape[2]:
+        raise ValueError(f"x must be [B,L,C] with C > 0, not {list(x.shape)}.")
+    for name, value in vectors.items():
+        if value.shape != x.shape[::2]:
+            raise ValueError(f"{name} must be {list(x.shape[::2])}, one an image, not {list(value.shape)}.")

@@ -6,12 +6,16 @@ from typing import NamedTuple
 import torch
 
 from mclr_fast.ops.reference.double_pixels import double_pixels as doubled
+from mclr_fast.ops.reference.gated_add import gated_add as gated_sum
 from mclr_fast.ops.reference.magnitude_preserving import mp_cat, mp_silu, mp_sum, normalize
+from mclr_fast.ops.reference.modulate_layer_norm import modulate_layer_norm as modulated_norm
 from mclr_fast.ops.reference.philox import random_normal, random_uniform
 from mclr_fast.ops.triton_kernels import (
     contrast_loss,
     double_pixels,
+    gated_add,
     heun_update,
+    modulate_layer_norm,
     modulate_silu,
     mp_cat_silu,
     mp_sum_clip,
@@ -268,11 +272,46 @@ def heun_update_case(n, channels, size, dtype):
     return Case([*predictions, *(images(n, size) for _ in range(3))], forward, None, formula)
 
 
+def tokens(n, channels, size, dtype):
+    """A stream of as many elements as the activations have, in images of `size` tokens, and its vectors."""
+    x = torch.randn(n * size // 8, size, 8 * channels, device="cuda", dtype=dtype)
+    return x, [torch.randn(len(x), 8 * channels, device="cuda") for _ in range(2)]
+
+
+def modulate_layer_norm_case(n, channels, size, dtype):
+    x, vectors = tokens(n, channels, size, torch.float32)
+
+    def formula(x, scale, shift):
+        return modulated_norm(x, scale, shift, 1e-6, x.dtype if x.dtype == torch.float64 else dtype)
+
+    return Case(
+        (x, *vectors),
+        lambda x, scale, shift: modulate_layer_norm.forward(x, scale, shift, 1e-6, dtype),
+        lambda grads, values, x, scale, shift: modulate_layer_norm.backward(*grads, x, scale, 1e-6),
+        formula,
+        read_again=lambda values, inputs: inputs[:2],
+    )
+
+
+def gated_add_case(n, channels, size, dtype):
+    """The gradient of x is the result's: the formula has none of it either."""
+    stream, (gate, _) = tokens(n, channels, size, torch.float32)
+    y = tokens(n, channels, size, dtype)[0]
+    return Case(
+        (y, gate),
+        lambda y, gate: gated_add.forward(stream, y, gate),
+        lambda grads, values, y, gate: gated_add.backward(*grads, y, gate),
+        lambda y, gate: gated_sum(stream.to(gate.dtype), y, gate),
+    )
+
+
 CASES = [
     noisy_input_case,
     pixel_norm_silu_case,
     double_pixels_case,
     join_phases_case,
+    modulate_layer_norm_case,
+    gated_add_case,
     modulate_silu_case,
     modulate_silu_own_case,
     modulate_silu_dropout_case,

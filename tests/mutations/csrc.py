@@ -113,4 +113,32 @@ FAULTS = [
         "closes = r % kGroup == kGroup - 1;",
         "ops/test_linear_cross_entropy.py",
     ),
+    (
+        "a layer norm's gradient without its slope",
+        "csrc/modulate_layer_norm/modulate_layer_norm_cpu.cpp",
+        "norm.rstd * (h - mean - norm(load(from + i, part)) * slope)",
+        "norm.rstd * (h - mean)",
+        "ops/test_modulate_layer_norm.py",
+    ),
+    (
+        "the variance of a row's last register with its empty lanes",
+        "csrc/modulate_layer_norm/modulate_layer_norm_cpu.cpp",
+        "Vector inside(Vector x, First part) { return keep_first(x, part.count); }",
+        "Vector inside(Vector x, First) { return x; }",
+        "ops/test_modulate_layer_norm.py",
+    ),
+    (
+        "a branch's gradient without its gate",
+        "csrc/gated_add/gated_add_cpu.cpp",
+        "store(grad_y + at + i, g * load(factor + i, part), part);",
+        "store(grad_y + at + i, g, part);",
+        "ops/test_gated_add.py",
+    ),
+    (
+        "sums over rows of one chunk alone",
+        "csrc/common/image_rows.h",
+        "store(sum + i, load(sum + i, part) + load(from + i, part), part);",
+        "store(sum + i, load(from + i, part), part);",
+        "ops/test_gated_add.py ops/test_modulate_layer_norm.py",
+    ),
 ]

@@ -21,7 +21,7 @@ import torch
 
 from .shapes import Call, Network, Spec, calls
 
-SMALL = Network("small", 64, 4, resolution=8, attention=(2, 1))
+SMALL = Network("small", 64, 4, resolution=8, attention=(2, 1), embed_dim=64, length=32)
 CUDA_COUNTER = Path(__file__).parents[3] / "tests" / "ops" / "cuda" / "count_bytes.py"
 
 

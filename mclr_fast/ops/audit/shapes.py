@@ -1,4 +1,4 @@
-"""Every distinct shape at which the GPU ops run in a training step of two EDM2 presets, and of VAR's head.
+"""Every distinct shape at which the GPU ops run in a training step of two EDM2 presets and of two VAR.
 
 The networks' own code is not imported here (ops know no models); a test holds this table to it.
 """
@@ -17,19 +17,25 @@ HEAD = 64  # channels of an attention head
 CLIP, BALANCE = 256.0, 0.3
 IMAGES, COLUMNS = 8, 4  # a micro-batch: images and labels of each
 VOCABULARY, TOKENS = 4096, 32  # of VAR's head; tokens an evaluation that make a chunk of logits
+LENGTH, NORM_EPS = 680, 1e-6  # of VAR's residual stream: tokens of an image
 
 
 class Network(NamedTuple):
-    """A network of EDM2's shape: name, width, channels and size of its images, where attention is."""
+    """A network of EDM2's shape: name, width, channels and size of its images, where attention is.
+
+    embed_dim, length: of the VAR that is audited beside it.
+    """
 
     name: str
     width: int
     image_channels: int
     resolution: int = 64
     attention: tuple[int, ...] = (16, 8)
+    embed_dim: int = 1024  # VAR-d16's
+    length: int = LENGTH
 
 
-NETWORKS = (Network("EDM2-S/64", 192, 3), Network("EDM2-L/512", 320, 4))
+NETWORKS = (Network("EDM2-S/64", 192, 3), Network("EDM2-L/512", 320, 4, embed_dim=2304))  # VAR-d36's
 
 
 class Spec(NamedTuple):
@@ -220,6 +226,13 @@ def calls(
     for coefficients in (None, given):
         add("linear_cross_entropy", "forward", logits, targets, coefficients, made, made, made)
     add("linear_cross_entropy", "backward", given, logits, targets, given, given)
+    stream, vector = Spec((batch, net.length, net.embed_dim)), Spec((batch, net.embed_dim))
+    branch = stream._replace(dtype=dtype)
+    for out in (dtype, torch.float32):  # the head's logits, where they are wanted, are of float32
+        add("modulate_layer_norm", "forward", stream, vector, vector, NORM_EPS, out)
+    add("modulate_layer_norm", "backward", branch, stream, vector, NORM_EPS)
+    add("gated_add", "forward", stream, branch, vector)
+    add("gated_add", "backward", stream, branch, vector)
     return list(found)
 
 

@@ -9,8 +9,10 @@ from mclr_fast.ops.triton_kernels import (
     _common,
     contrast_loss,
     double_pixels,
+    gated_add,
     heun_update,
     linear_cross_entropy,
+    modulate_layer_norm,
     modulate_silu,
     mp_cat_silu,
     mp_sum_clip,
@@ -104,6 +106,20 @@ def run_linear_cross_entropy():
     assert linear_cross_entropy.backward(coefficients, logits, targets, *level[1:]) is logits
 
 
+def run_modulate_layer_norm():
+    x, vector = numbers(N, 680, 1024), numbers(N, 1024)
+    out = modulate_layer_norm.forward(x, vector, vector, 1e-6, torch.bfloat16)
+    grad_x, grad_scale, grad_shift = modulate_layer_norm.backward(out, x, vector, 1e-6)
+    assert grad_x.shape == x.shape and grad_scale.shape == grad_shift.shape == vector.shape
+
+
+def run_gated_add():
+    x, gate = numbers(N, 680, 1024), numbers(N, 1024)
+    y = numbers(N, 680, 1024, dtype=torch.bfloat16)
+    grad_y, grad_gate = gated_add.backward(gated_add.forward(x, y, gate), y, gate)
+    assert grad_y.dtype == y.dtype and grad_y.shape == y.shape and grad_gate.shape == gate.shape
+
+
 RUNS = [
     (run_noisy_input, 1),
     (run_pixel_norm_silu, 2),
@@ -116,6 +132,8 @@ RUNS = [
     (run_contrast_loss, 3),
     (run_heun_update, 1),
     (run_linear_cross_entropy, 3),
+    (run_modulate_layer_norm, 3),
+    (run_gated_add, 3),
 ]
 
 
