@@ -160,7 +160,7 @@ class _Calls:
         x = embedded + self.positions[:, begin:end]
         for block, vectors, cache in self.blocks:
             x = block.compute(x, vectors, net.dtype, cache=cache)
-        return net.head(net.head_nm(x, self.cond))
+        return net.head(net.head_nm(x, self.cond, torch.float32))
 
 
 def check_quantizer(net: VAR, quantizer: Quantizer) -> None:

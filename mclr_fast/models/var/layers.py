@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mclr_fast import ops
+
 from .attention import Cache, SelfAttention, linear
 
 
@@ -91,11 +93,11 @@ class Block(nn.Module):
         cache: Cache | None = None,
     ) -> Tensor:
         """The block, its vectors made; mask and cache: as `SelfAttention`."""
-        gamma1, gamma2, scale1, scale2, shift1, shift2 = vectors.unsqueeze(2).unbind(1)  # [B,1,C]
-        y = self.attn(modulated(x, scale1, shift1, self.norm_eps).to(dtype), mask, cache)
-        x = x + gamma1 * y
-        y = self.ffn(modulated(x, scale2, shift2, self.norm_eps).to(dtype))
-        return x + gamma2 * y
+        gamma1, gamma2, scale1, scale2, shift1, shift2 = vectors.movedim(1, 0).contiguous().unbind()  # [B,C]
+        y = self.attn(ops.modulate_layer_norm(x, scale1, shift1, self.norm_eps, dtype), mask, cache)
+        x = ops.gated_add(x, y, gamma1)
+        y = self.ffn(ops.modulate_layer_norm(x, scale2, shift2, self.norm_eps, dtype))
+        return ops.gated_add(x, y, gamma2)
 
 
 class HeadNorm(nn.Module):
@@ -106,12 +108,7 @@ class HeadNorm(nn.Module):
         self.norm_eps = norm_eps
         self.ada_lin = AdaLN(embed_dim, 2)
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """x float32 [B,l,C], cond [B,C] -> float32 [B,l,C]."""
-        scale, shift = self.ada_lin(cond).unsqueeze(2).unbind(1)
-        return modulated(x, scale, shift, self.norm_eps)
-
-
-def modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """LN(x) (1 + scale) + shift: x float32 [B,l,C], the others [B,1,C]."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
+    def forward(self, x: Tensor, cond: Tensor, dtype: torch.dtype) -> Tensor:
+        """x float32 [B,l,C], cond [B,C] -> [B,l,C] of `dtype`."""
+        scale, shift = self.ada_lin(cond).unbind(1)
+        return ops.modulate_layer_norm(x, scale, shift, self.norm_eps, dtype)

@@ -139,7 +139,8 @@ class VAR(nn.Module):
         self._check(rows, x_BLCv_wo_first_l, targets)
         if kept is None and self.training and self.drop_path_rate > 0:
             kept = self.kept_branches(torch.rand(len(rows), 2 * len(self.blocks), device=rows.device))
-        hidden = self._hidden(rows, x_BLCv_wo_first_l, kept)
+        dtype = torch.float32 if targets is None else self.dtype
+        hidden = self._hidden(rows, x_BLCv_wo_first_l, kept, dtype)
         if targets is None:
             return self.head(hidden).unflatten(0, labels.shape)
         wanted = targets[:, None] if targets.ndim == 2 else targets
@@ -149,7 +150,7 @@ class VAR(nn.Module):
         elif coefficients is not None:
             known = coefficients.view(rows.shape)
         nll = ops.linear_cross_entropy(
-            hidden.to(self.dtype).unflatten(0, rows.shape),
+            hidden.unflatten(0, rows.shape),
             self.head.weight,
             wanted.expand(*rows.shape, -1),
             bias=self.head.bias,
@@ -195,8 +196,8 @@ class VAR(nn.Module):
         rates = torch.linspace(0, self.drop_path_rate, len(self.blocks), device=uniforms.device)[:, None]
         return (uniforms.unflatten(1, (-1, 2)) >= rates) / (1 - rates)
 
-    def _hidden(self, labels_NR: Tensor, inputs: Tensor, kept: Tensor | None) -> Tensor:
-        """What the head is given: float32 [N R, L, C]."""
+    def _hidden(self, labels_NR: Tensor, inputs: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """What the head is given: [N R, L, C] of `dtype`."""
         num_columns = labels_NR.shape[1]
         cond, positions = self.condition(labels_NR), self.positions()
         num_first = self.pos_start.shape[1]
@@ -213,7 +214,7 @@ class VAR(nn.Module):
             each = kept.repeat_interleave(num_columns, dim=0).unbind(1)
         for block, own in zip(self.blocks, each, strict=True):
             x = block(x, given, mask, self.dtype, own)
-        return self.head_nm(x, cond)
+        return self.head_nm(x, cond, dtype)
 
     def _check(self, labels_NR: Tensor, inputs: Tensor, targets: Tensor | None) -> None:
         num_rows, num_columns = labels_NR.shape
