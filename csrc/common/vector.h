@@ -156,13 +156,17 @@ MCLR_INLINE Words lanes() {
     return index;
 }
 
+typedef float Four __attribute__((vector_size(16)));
+
+// Halves are added until four lanes are left, which have registers of their own on every processor.
 MCLR_INLINE float sum(Vector x) {
-    float parts[kWidth], total = 0;
+    Four parts[kWidth / 4];
     std::memcpy(parts, &x, sizeof(x));
-    for (int step = kWidth / 2; step > 0; step /= 2)
+#pragma GCC unroll 2
+    for (int step = kWidth / 8; step > 0; step /= 2)
+#pragma GCC unroll 2
         for (int i = 0; i < step; ++i) parts[i] += parts[i + step];
-    total = parts[0];
-    return total;
+    return (parts[0][0] + parts[0][2]) + (parts[0][1] + parts[0][3]);
 }
 
 // 1 / x to 14 bits, or exactly where that is as fast.
