@@ -14,7 +14,8 @@ def record(row, **info):
 
 
 RECORDS = [
-    record("step-bf16-k3", dtype="torch.bfloat16", over_naive=3.6, over_floor=1.3, machine={"cores": 2}),
+    record("step-bf16-k3", dtype="torch.bfloat16", over_naive=3.6, over_floor=1.3,
+        machine={"processor": "a processor", "cores": 2}),
     record("step-bf16-k7", dtype="torch.bfloat16", over_naive=3.6, no_compile="too long"),
     record(
         "pointwise-qkv_norm", dtype="torch.bfloat16", direction="forward", size="past cache",
