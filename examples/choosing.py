@@ -104,15 +104,22 @@ def spread(values: Sequence[float], form: str) -> str:
 
 def markdown(results: list[dict[str, Any]]) -> str:
     """The table: one line a value."""
-    lines = ["| | lowest FD | after so many images | FD at the end, over it |", "|---|---|---|---|"]
+    lines = [
+        "| | lowest FD | after so many images | learning rate x steps there | last FD over it |",
+        "|---|---|---|---|---|",
+    ]
     for result in results:
-        lines.append(f"| **{result['title']}** | | | |")
-        for value, runs in zip(result["values"], result["runs"], strict=True):
+        lines.append(f"| **{result['title']}** | | | | |")
+        keys = ("values", "lr", "batch_size", "runs")
+        for value, lr, size, runs in zip(*(result[key] for key in keys), strict=True):
             fds, seen = zip(*map(best, runs), strict=True)
             stopped = sum(run["stopped"] is not None for run in runs)
             note = f"; {stopped} of {len(runs)} stopped" if stopped else ""
             ends = spread([last(run) for run in runs], ".2f")
-            lines.append(f"| {value:g} | {spread(fds, '.3f')} | {spread(seen, ',.0f')} | {ends}{note} |")
+            way = spread([lr * images / size for images in seen], ".4f")
+            lines.append(
+                f"| {value:g} | {spread(fds, '.3f')} | {spread(seen, ',.0f')} | {way} | {ends}{note} |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -157,7 +164,12 @@ def main(arguments: list[str] | None = None) -> int:
                 [judged(config, seed, asked.outdir, ranks, stop) for seed in asked.seeds]
                 for config in configs
             ]
-            results.append({"title": sweep.title, "values": sweep.values, "runs": runs})
+            rates, sizes = zip(
+                *((config.train.lr, config.train.batch_size) for config in configs), strict=True
+            )
+            results.append(
+                {"title": sweep.title, "values": sweep.values, "lr": rates, "batch_size": sizes, "runs": runs}
+            )
         write_json(asked.outdir / "choosing.json", results)
         (asked.outdir / "choosing.png").write_bytes(draw(results))
         print(markdown(results))

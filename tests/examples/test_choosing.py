@@ -49,9 +49,13 @@ def test_the_lowest_fd_where_it_was_and_what_is_lost_after(example):
     run = {"fd": [0.4, 0.2, 0.3], "images_seen": [0, 640, 1280], "stopped": 1300}
     assert example.best(run) == (0.2, 640)
     assert example.last(run) == pytest.approx(1.5)
-    rows = example.markdown([{"title": "K", "values": [1], "runs": [[run, {**run, "fd": [0.4, 0.3, 0.1]}]]}])
-    assert rows.splitlines()[-1] == (
-        "| 1 | 0.150 (0.100 to 0.200) | 960 (640 to 1,280) | 1.25 (1.00 to 1.50); 2 of 2 stopped |"
+    runs = [run, {**run, "fd": [0.4, 0.3, 0.1]}]
+    table = example.markdown(
+        [{"title": "K", "values": [1], "lr": [0.01], "batch_size": [64], "runs": [runs]}]
+    )
+    assert table.splitlines()[-1] == (
+        "| 1 | 0.150 (0.100 to 0.200) | 960 (640 to 1,280) | 0.1500 (0.1000 to 0.2000) "
+        "| 1.25 (1.00 to 1.50); 2 of 2 stopped |"
     )
 
 
