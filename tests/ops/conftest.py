@@ -71,3 +71,23 @@ def assert_same(implementation):
             assert bool(((value.double() - truth).abs() <= limit).all()), (value - truth).abs().max()
 
     return assert_same
+
+
+@pytest.fixture
+def assert_same_for_any_threads(implementation):
+    """assert_same_for_any_threads(op, *inputs): the gradients have the same bits on one, two and three."""
+    if implementation == "reference":
+        pytest.skip("plain torch")
+
+    def assert_same_for_any_threads(op, *inputs):
+        found, cotangents, before = [], None, torch.get_num_threads()
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                _, grads, cotangents = _results(op, inputs, cotangents)
+                found.append(grads)
+        finally:
+            torch.set_num_threads(before)
+        assert all(torch.equal(a, b) for each in found[1:] for a, b in zip(each, found[0], strict=True))
+
+    return assert_same_for_any_threads

@@ -42,18 +42,8 @@ def test_strided(assert_same):
     assert_same(gated_add, formula, x[::2, ::2, ::2], y[::2, ::2, 1::2], gate)
 
 
-def test_gates_gradient_is_the_same_for_any_number_of_threads(implementation):
-    if implementation == "reference":
-        pytest.skip("plain torch")
-    inputs = [x.requires_grad_() for x in operands(2, 200, 256)]
-    cotangent, found, before = torch.randn(2, 200, 256), [], torch.get_num_threads()
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(torch.autograd.grad(gated_add(*inputs), inputs, cotangent))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for each in found[1:] for a, b in zip(each, found[0], strict=True))
+def test_gates_gradient_is_the_same_for_any_number_of_threads(assert_same_for_any_threads):
+    assert_same_for_any_threads(gated_add, *operands(2, 200, 256))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

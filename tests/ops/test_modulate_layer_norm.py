@@ -62,19 +62,8 @@ def test_strided(assert_same):
     assert_same(of_dtype(torch.float32), formula, x[::2, ::2, ::2], vectors[2], vectors[4])
 
 
-def test_vectors_gradients_are_the_same_for_any_number_of_threads(implementation):
-    if implementation == "reference":
-        pytest.skip("plain torch")
-    inputs = [x.requires_grad_() for x in operands(2, 200, 256)]
-    cotangent, found, before = torch.randn(2, 200, 256), [], torch.get_num_threads()
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            out = modulate_layer_norm(*inputs, EPS, torch.float32)
-            found.append(torch.autograd.grad(out, inputs, cotangent))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for each in found[1:] for a, b in zip(each, found[0], strict=True))
+def test_vectors_gradients_are_the_same_for_any_number_of_threads(assert_same_for_any_threads):
+    assert_same_for_any_threads(of_dtype(torch.float32), *operands(2, 200, 256))
 
 
 def test_a_half_precision_stream_is_read_as_float32():

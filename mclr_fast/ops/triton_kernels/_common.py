@@ -1,4 +1,4 @@
-"""What the Triton kernels share: launching, tile shapes, Philox, mp_silu, sums over rows."""
+"""What the Triton kernels share: launching, tile shapes, Philox, mp_silu, tokens, sums over rows."""
 
 import math
 from collections.abc import Iterator
@@ -175,6 +175,16 @@ def interleave_pixels(v0, v1, v2, v3):
 
 
 @triton.jit
+def token_place(num_rows, C: tl.constexpr, SPAN: tl.constexpr, CHANNELS: tl.constexpr):
+    """Of a program over tokens [B,L,C]: its image, its span of the image's rows, channels [1,CHANNELS]."""
+    channel_blocks: tl.constexpr = (C + CHANNELS - 1) // CHANNELS
+    spans = tl.cdiv(num_rows, SPAN)
+    channel = tl.program_id(0) % channel_blocks * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    part = tl.program_id(0) // channel_blocks
+    return (part // spans).to(tl.int64), part % spans, channel
+
+
+@triton.jit
 def _sum_rows_kernel(values, out, num_rows, C: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
     """out[i, c] = sum over j < num_rows of values[i, j, c], always in the same order."""
     channel_blocks: tl.constexpr = (C + CHANNELS - 1) // CHANNELS
@@ -189,8 +199,10 @@ def _sum_rows_kernel(values, out, num_rows, C: tl.constexpr, ROWS: tl.constexpr,
 
 
 def sum_rows(values: Tensor) -> Tensor:
-    """Sum over dimension 1 of a contiguous float32 [I,J,C] -> [I,C]."""
+    """Sum over dimension 1 of a contiguous float32 [I,J,C] -> [I,C], a view of it where J is 1."""
     num_sums, num_rows, channels = values.shape
+    if num_rows == 1:
+        return values.squeeze(1)
     out = values.new_empty(num_sums, channels)
     width = min(channel_block(channels), 64)
     rows = min(triton.next_power_of_2(max(num_rows, 1)), 32)

@@ -4,22 +4,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._common import channel_block, launch, sum_rows, tiles_a_program
+from ._common import channel_block, launch, sum_rows, tiles_a_program, token_place
 
 NUM_WARPS = 4
 ELEMENTS = 8
 """Of a tile, a thread's."""
 MOST_TILES, ENOUGH_PROGRAMS = 8, 2048
-
-
-@triton.jit
-def _place(num_rows, C: tl.constexpr, SPAN: tl.constexpr, CHANNELS: tl.constexpr):
-    """Of this program: its image, its span of the image's rows, channels [1,CHANNELS]."""
-    channel_blocks: tl.constexpr = (C + CHANNELS - 1) // CHANNELS
-    spans = tl.cdiv(num_rows, SPAN)
-    channel = tl.program_id(0) % channel_blocks * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    part = tl.program_id(0) // channel_blocks
-    return (part // spans).to(tl.int64), part % spans, channel
 
 
 @triton.jit
@@ -34,7 +24,7 @@ def _gated_add_forward_kernel(
     TILES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    image, span, channel = _place(num_rows, C, ROWS * TILES, CHANNELS)
+    image, span, channel = token_place(num_rows, C, ROWS * TILES, CHANNELS)
     factor = tl.load(gate + image * C + channel, mask=channel < C, other=0.0)
     for tile in range(TILES):
         row = (span * TILES + tile) * ROWS + tl.arange(0, ROWS)[:, None]
@@ -59,7 +49,7 @@ def _gated_add_backward_kernel(
     CHANNELS: tl.constexpr,
 ):
     """The sums over rows for the gate's gradient: thread by thread over TILES tiles, then once."""
-    image, span, channel = _place(num_rows, C, ROWS * TILES, CHANNELS)
+    image, span, channel = token_place(num_rows, C, ROWS * TILES, CHANNELS)
     factor = tl.load(gate + image * C + channel, mask=channel < C, other=0.0)
     sums = tl.zeros((ROWS, CHANNELS), tl.float32)
     for tile in range(TILES):
@@ -124,4 +114,4 @@ def backward(grad: Tensor, y: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
         y.shape[1],
         **constexprs,
     )
-    return grad_y, partial.squeeze(1) if spans == 1 else sum_rows(partial)
+    return grad_y, sum_rows(partial)

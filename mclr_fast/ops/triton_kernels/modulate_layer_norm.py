@@ -5,19 +5,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._common import launch, pixel_block, sum_rows, tiles_a_program
+from ._common import launch, pixel_block, sum_rows, tiles_a_program, token_place
 
 WIDE = 2048
 """Channels from which a row is read by eight warps."""
 MOST_TILES, ENOUGH_PROGRAMS = 16, 1024
-
-
-@triton.jit
-def _place(num_rows, C: tl.constexpr, SPAN: tl.constexpr, CHANNELS: tl.constexpr):
-    """Of this program: its image, its span of the image's rows, all channels [1,CHANNELS]."""
-    spans = tl.cdiv(num_rows, SPAN)
-    image = (tl.program_id(0) // spans).to(tl.int64)
-    return image, tl.program_id(0) % spans, tl.arange(0, CHANNELS)[None, :]
 
 
 @triton.jit
@@ -43,7 +35,7 @@ def _modulate_layer_norm_forward_kernel(
     TILES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    image, span, channel = _place(num_rows, C, ROWS * TILES, CHANNELS)
+    image, span, channel = token_place(num_rows, C, ROWS * TILES, CHANNELS)
     factor = 1 + tl.load(scale + image * C + channel, mask=channel < C, other=0.0)
     offset = tl.load(shift + image * C + channel, mask=channel < C, other=0.0)
     for tile in range(TILES):
@@ -69,7 +61,7 @@ def _modulate_layer_norm_backward_kernel(
     CHANNELS: tl.constexpr,
 ):
     """grad_x = rstd (h - mean(h) - n mean(h n)), h = grad (1 + scale); partial sums of grad n and of grad."""
-    image, span, channel = _place(num_rows, C, ROWS * TILES, CHANNELS)
+    image, span, channel = token_place(num_rows, C, ROWS * TILES, CHANNELS)
     factor = 1 + tl.load(scale + image * C + channel, mask=channel < C, other=0.0)
     of_scale = tl.zeros((ROWS, CHANNELS), tl.float32)
     of_shift = tl.zeros((ROWS, CHANNELS), tl.float32)
@@ -149,6 +141,5 @@ def backward(grad: Tensor, x: Tensor, scale: Tensor, eps: float) -> tuple[Tensor
         num_rows,
         **constexprs,
     )
-    sums = partial.squeeze(1) if spans == 1 else sum_rows(partial)
-    grad_scale, grad_shift = sums.chunk(2, dim=1)
+    grad_scale, grad_shift = sum_rows(partial).chunk(2, dim=1)
     return grad_x, grad_scale.contiguous(), grad_shift.contiguous()

@@ -251,7 +251,7 @@ def backward(
         **constexprs,
         TILES=tiles,
     )
-    grad_emb = partial.squeeze(1) if num_blocks == 1 else sum_rows(partial)
-    if len(emb) == 1 != num_rows:
+    grad_emb = sum_rows(partial)
+    if len(emb) == 1:
         grad_emb = sum_rows(grad_emb[None])
     return grad_y, grad_emb
