@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\nBytes of Triton's kernels are not counted: {reason}.")
         return 0
     if options.memory:
-        from mclr_fast.training.memory_table import preset_lines
+        from mclr_fast.experiments.estimates.memory_table import preset_lines
 
         for line in preset_lines(map(get_recipe, PRESETS), options.gpu_memory_gib):
             print(line, flush=True)

@@ -20,7 +20,6 @@ from mclr_fast.runtime.errors import RunError
 from mclr_fast.runtime.process.launch import launched
 from mclr_fast.runtime.process.ranks import choose_device
 from mclr_fast.training.memory import StepMemory
-from mclr_fast.training.memory_table import check_memory, memory_lines
 from mclr_fast.training.optimizer import check_optimizer
 
 from ..arms.marks import make_marks
@@ -32,6 +31,7 @@ from ..new_network import check_network
 from ..proof import check_comparable
 from .cost import cost_lines, planned_cost
 from .disk_use import disk_lines
+from .memory_table import check_memory, memory_lines
 from .timing import time_run, timing_lines
 
 

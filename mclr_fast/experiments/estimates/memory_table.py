@@ -10,9 +10,8 @@ import torch
 from mclr_fast.config import RunConfig
 from mclr_fast.models import Model, describe
 from mclr_fast.runtime.errors import RunError
-
-from .memory import GIB, Memory, StepMemory
-from .placement import shards
+from mclr_fast.training.memory import GIB, Memory, StepMemory
+from mclr_fast.training.placement import shards
 
 GPUS = (1, 8, 64)
 NEGATIVES = (1, 3, 7)
