@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 4 << 20  # logits; at VAR's 4096 tokens the products of larger ones are no faster
+OF_HALVES = 0.5  # of that, on a CPU: its products in half precision take buffers of their own beside it
 
 
 class Kernels(Protocol):
@@ -69,7 +70,8 @@ def chunks(hidden: Tensor, weight: Tensor, together: int = 1) -> Iterator[tuple[
     """
     num_tokens, vocab = len(hidden), len(weight)
     num_groups = num_tokens // max(together, 1)
-    most = max(CHUNK // max(vocab * together, 1), 1)
+    share = 1 if hidden.is_cuda or hidden.element_size() > 2 else OF_HALVES
+    most = max(int(CHUNK * share) // max(vocab * together, 1), 1)
     size = -(-num_groups // max(-(-num_groups // most), 1)) * together  # as equal as they can be
     buffer = hidden.new_empty(size, vocab)
     for first in range(0, num_tokens, size or 1):
