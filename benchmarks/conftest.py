@@ -3,6 +3,7 @@
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,6 @@ import report
 from suite import Suite
 
 from mclr_fast.runtime.device.host_memory import keep_freed_memory
-
-keep_freed_memory()  # for all that is compared, as the doors do
 
 SUITE = pytest.StashKey[Suite]()
 
@@ -40,14 +39,22 @@ def pytest_addoption(parser):
         action="store_true",
         help="times are the process's CPU time: for OMP_NUM_THREADS=1 on a machine that others use too",
     )
+    parser.addoption(
+        "--plain-malloc",
+        action="store_true",
+        help="leave malloc as a program of one's own has it; without, what is freed is kept for all that is "
+        "compared, as the doors keep it",
+    )
 
 
 def pytest_configure(config):
     if config.getoption("--cpu-time"):
         interleave.clock = time.process_time
-    for option in ("--compare", "--keep"):
-        if config.getoption("--quick") and config.getoption(option):
-            raise pytest.UsageError(f"{option}: the times of --quick say nothing; leave one of the two out.")
+    if not config.getoption("--plain-malloc"):
+        keep_freed_memory()
+    for option, other in product(("--compare", "--keep"), ("--quick", "--plain-malloc")):
+        if config.getoption(other) and config.getoption(option):
+            raise pytest.UsageError(f"{option}: the times of {other} are not such; leave one of the two out.")
 
 
 @pytest.fixture(scope="session", autouse=True)

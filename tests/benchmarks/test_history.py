@@ -119,4 +119,16 @@ def test_the_options(suite_folder, monkeypatch):
     result.stdout.fnmatch_lines(["SLOWER *::test_row: 20 ms, 10 on *", "1 rows slower, 0 faster, 0 within*"])
     assert result.ret == 0
     refused = suite_folder.runpytest_inprocess("--compare", "--quick")
-    refused.stderr.fnmatch_lines(["ERROR: --compare: the times of --quick say nothing*"])
+    refused.stderr.fnmatch_lines(["ERROR: --compare: the times of --quick are not such*"])
+
+
+def test_plain_malloc(suite_folder, monkeypatch):
+    monkeypatch.setenv("OURS", "10")
+    kept = []
+    monkeypatch.setattr(host_memory, "keep_freed_memory", lambda: kept.append(True))
+    suite_folder.runpytest_inprocess("--plain-malloc", "--benchmark-only").assert_outcomes(passed=1)
+    assert not kept
+    suite_folder.runpytest_inprocess("--benchmark-only").assert_outcomes(passed=1)
+    assert kept
+    refused = suite_folder.runpytest_inprocess("--keep", "--plain-malloc")
+    refused.stderr.fnmatch_lines(["ERROR: --keep: the times of --plain-malloc are not such*"])
