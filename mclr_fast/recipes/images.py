@@ -15,7 +15,7 @@ from mclr_fast.models.edm2.sizes import network_of
 if TYPE_CHECKING:
     from mclr_fast.data import Dataset
 
-# Starting points: tried from 300 to 3,000 images of 16 and 32 pixels on CPUs, and at no larger scale.
+# Starting points: bases were tried from 300 to 3,000 images of 16 and 32 pixels, fine-tuning at 450, on CPUs.
 CLASSIFIER = "classifier"
 ENOUGH = 50  # images of the rarest class from which on a classifier can judge
 # Evaluations a rank holds at once, by size; of EDM2's presets what fits 80 GB.
