@@ -10,6 +10,7 @@ from interleave import interleave, record_times
 from mclr_fast.models import Model, describe
 from mclr_fast.models.rows import Rows
 from mclr_fast.models.var import PRESETS, VQVAE
+from mclr_fast.runtime.device.precision import choose_dtype
 
 IMAGES, NEGATIVES = 4, 3
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -82,7 +83,11 @@ def test_var_step(benchmark, suite, tmp_path, precision):
     ours, reference = Ours(model.family, net, tokens, labels), Reference(plain, tokens, labels)
     scale = 5e-3 if precision == "bf16" else 1e-5  # of what is added up: -log p of an image
     assert abs(ours() - reference()) < scale * 8.3 * net.length
-    benchmark.extra_info.update(machine=suite.machine, dtype=precision, evaluations=labels.numel())
+    info = benchmark.extra_info
+    info.update(row="var-step", dtype=str(DTYPES[precision]), machine=suite.machine)
+    # Emulated bfloat16 promises nothing.
+    info["native"] = precision == "fp32" or choose_dtype("auto", torch.device("cpu")) is torch.bfloat16
+    info["evaluations"] = labels.numel()
     times = interleave(benchmark, ours, {"reference": reference}, rounds=suite.rounds(5))
     if times is not None:
         record_times(benchmark, times)

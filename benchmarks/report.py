@@ -54,6 +54,8 @@ TARGETS = [
     *(Target({"row": row}, "over_torch", 1) for row in ("head-one-pass", "head-two-passes")),
     Target({"row": "head-memory"}, "memory_over_torch", 0.25, at_most=True),
     Target({"row": "head-cc-dpo"}, "over_liger", 1),
+    Target({"row": "var-step", "dtype": "torch.float32"}, "over_reference", 1.1),
+    Target({"row": "var-step", "dtype": "torch.bfloat16", "native": True}, "over_reference", 2),
     Target({"row": "data-png", "case": "dali"}, "images_per_second", 10_000),
     Target({"row": "data-png", "case": "dali"}, "over_torch", 3),
     *(
@@ -101,6 +103,7 @@ RATIOS = (
     "over_k1",
     "over_torch",
     "over_liger",
+    "over_reference",
     "memory_over_torch",
     "share_of_copy",
     "share_of_bound",

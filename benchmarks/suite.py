@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import machine
+import report
 
 
 class Suite:
@@ -31,8 +32,13 @@ class Suite:
         """Ratios of each round -> median and range in extra_info, and a line of the summary.
 
         A benchmark that has more to say records again: its last line of the summary and of --rows is whole.
+
+        Errors    ValueError for what the summary would pass over: a benchmark without `row`, an unknown ratio.
         """
         info = benchmark.extra_info
+        unseen = [key for key in ratios if key not in report.RATIOS]
+        if unseen or "row" not in info:
+            raise ValueError(f"the summary shows nothing of {benchmark.name}: row {'row' in info}, {unseen}.")
         ranges = info.setdefault("ranges", {})
         for key, values in ratios.items():
             info[key] = statistics.median(values)

@@ -36,13 +36,13 @@ class Size:
     num_steps: int
 
 
-def _net(model_channels: int, **arguments: Any) -> dict[str, Any]:
+def _net(model_channels: int, channel_mult: list[int], **arguments: Any) -> dict[str, Any]:
     return dict(
         img_resolution=32,
         img_channels=1,
         label_dim=10,
         model_channels=model_channels,
-        channel_mult=[1, 2, 4],
+        channel_mult=channel_mult,
         channels_per_head=32,
         **arguments,
     )
@@ -50,7 +50,7 @@ def _net(model_channels: int, **arguments: Any) -> dict[str, Any]:
 
 GPU = Size(
     name="fashion32",
-    net=_net(32, num_blocks=2, attn_resolutions=[8], logvar_channels=64),  # 4.3M parameters
+    net=_net(32, [1, 2, 4], num_blocks=2, attn_resolutions=[8], logvar_channels=64),  # 4.3M parameters
     base=dict(batch_size=256, duration=256 * 40_000, ref_batches=3000, warmup_images=100_000),
     tuning=dict(batch_size=128, duration=128 * 320, log_every=128 * 4),
     eval_every=128 * 40,
@@ -61,14 +61,14 @@ GPU = Size(
 # Attention in the middle block alone, and float32: on a processor so few channels are slower in bfloat16.
 SMALL = Size(
     name="fashion32-small",
-    net=_net(16, num_blocks=1, attn_resolutions=[], logvar_channels=32),  # 0.7M parameters
+    net=_net(8, [1, 2, 4, 8], num_blocks=1, attn_resolutions=[], logvar_channels=32),  # 0.7M parameters
     base=dict(
-        batch_size=64,
-        duration=64 * 47_000,
-        ref_batches=2000,
-        warmup_images=20_000,
+        batch_size=128,
+        duration=128 * 15_700,
+        ref_batches=1500,
+        warmup_images=40_000,
         precision="fp32",
-        checkpoint_every=64 * 500,
+        checkpoint_every=128 * 250,
     ),
     tuning=dict(batch_size=32, duration=32 * 160, log_every=32 * 4, precision="fp32"),
     eval_every=32 * 20,

@@ -1,10 +1,12 @@
 """The report says what the results say, and whether a promise was kept."""
 
 import json
+from types import SimpleNamespace
 
 import interleave
 import pytest
 import report
+from suite import Suite
 
 
 def record(row, **info):
@@ -58,6 +60,7 @@ def test_every_target_has_a_row_that_is_written():
         "pointwise-",
         "data-png",
         "data-wait",
+        "var-step",
     }
     assert {target.key for target in report.TARGETS} <= set(report.RATIOS)
 
@@ -89,3 +92,13 @@ def test_ratios_are_of_the_same_round():
     assert slow.median == 2.0
     assert interleave.interquartile_range(slow.seconds) == pytest.approx(1.5)
     assert interleave.interquartile_range([3.0]) == 0
+
+
+def test_what_the_summary_would_pass_over_is_not_taken():
+    """A benchmark without a row, and a ratio that no line shows."""
+    benchmark = SimpleNamespace(name="test_step", fullname="bench.py::test_step", extra_info={})
+    with pytest.raises(ValueError, match="test_step: row False"):
+        Suite(quick=True).record(benchmark, {"over_torch": [2.0]})
+    benchmark.extra_info["row"] = "step"
+    with pytest.raises(ValueError, match="over_nothing"):
+        Suite(quick=True).record(benchmark, {"over_nothing": [2.0]})
