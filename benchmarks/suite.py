@@ -33,7 +33,7 @@ class Suite:
 
         A benchmark that has more to say records again: its last line of the summary and of --rows is whole.
 
-        Errors    ValueError for what the summary would pass over: a benchmark without `row`, an unknown ratio.
+        Errors    ValueError for what the summary would pass over: no `row`, or an unknown ratio.
         """
         info = benchmark.extra_info
         unseen = [key for key in ratios if key not in report.RATIOS]
