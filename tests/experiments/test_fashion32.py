@@ -69,7 +69,7 @@ def test_the_page_has_the_hours_of_the_dry_run():
     """At the rate that it names, and the networks' parameters."""
     page = PAGE.read_text()
     for kind in ("-base", "", "-proof", "-table"):
-        run = replace(get_recipe(f"fashion32-small{kind}"), gpu_tflops=0.1)
+        run = replace(get_recipe(f"fashion32-small{kind}"), gpu_tflops=0.06)
         (line,) = cost_lines(run, counted(run))
         hours = line.removeprefix("GPU-hours").split()[0]
         assert f"| `{run.recipe}` | {hours} |" in page
