@@ -217,7 +217,8 @@ def test_held_out_images_of_ones_own(data, tmp_path, monkeypatch):
     assert evaluate(config, ONE, StopRequest())["metrics"] == row["metrics"]
     assert row["fd"] != row["fd_heldout"]
     scored = score(tmp_path / "fresh.zip", data, "classifier", heldout=config.heldout, device="cpu")
-    assert scored == row["metrics"]
+    # In batches of another size: the order of summing moves float64's last digits.
+    assert scored["classifier"] == pytest.approx(row["metrics"]["classifier"], rel=1e-9)
     with pytest.raises(ValueError, match="heldout= is of protocol classifier"):
         score(tmp_path / "fresh.zip", data, "fid", heldout=config.heldout)
     (tmp_path / "data.zip.classifier.npz").unlink()
