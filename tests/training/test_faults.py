@@ -55,14 +55,14 @@ def test_a_fault_of_each_kind_leaves_no_trace(tmp_path):
 
 @pytest.mark.slow
 def test_a_fault_in_any_step_leaves_no_trace(tmp_path):
-    faults = [f"0:{step}:{kind}" for step in STEPS for kind in ("sigkill", "sigterm")]
+    faults = [f"0:{step}:{('sigkill', 'sigterm')[step % 2]}" for step in STEPS]
     check(suffer(tmp_path, 2, [*faults, *(f"0:{step}:exception" for step in (1, 4, 12))]), 2)
 
 
 @pytest.mark.slow
 def test_a_fault_in_any_save_leaves_no_trace(tmp_path):
-    faults = [f"0:{n}:sigkill-written" for n in STEPS]
-    faults += [f"0:{n}:{kind}" for n in (1, 4, 12) for kind in ("sigkill-marked", "disk-full", "truncate")]
+    faults = [f"0:{n}:{('sigkill-written', 'sigkill-marked')[n % 2]}" for n in STEPS]
+    faults += [f"0:{n}:{kind}" for n in (1, 12) for kind in ("disk-full", "truncate")]
     check(suffer(tmp_path, 1, faults), 1)
 
 
@@ -87,8 +87,8 @@ def called(tmp_path_factory, on_ranks):
 @pytest.mark.slow
 def test_torchrun_restarts_what_one_of_two_ranks_broke(called):
     whole = called("whole", 2)
-    # In step 6 the other rank begins a save alone.
-    for fault in ("1:5:sigkill", "1:6:exception", "0:6:sigkill-written"):
+    # In step 6 the other rank begins a save alone. A rank killed in a step: benchmarks/test_multi_gpu.py.
+    for fault in ("1:6:exception", "0:6:sigkill-written"):
         assert called(fault.replace(":", "-"), 2, fault, restarts=1) == whole, fault
 
 
