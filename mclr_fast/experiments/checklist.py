@@ -18,7 +18,7 @@ from mclr_fast.runtime.errors import one_line
 ASSETS = Path(__file__).parents[1] / "assets"
 MODELS = [
     f"{model}/{name}"
-    for model in ("mnist16-base", "mnist16-vqvae", "mnist16-var-base")
+    for model in ("mnist16-base", "mnist16-vqvae", "mnist16-var-base", "fashion32-small-base")
     for name in ("config.json", "model.safetensors")
 ]
 GUIDED = ("mnist16-base", "mnist16-var-base")  # whose rows under guidance ship

@@ -24,6 +24,7 @@ class Size:
         name: its recipes' names begin with; net: constructor arguments of EDM2's network.
         base, tuning: of the training of the base, and of fine-tuning.
         judged: samples of an evaluation; final: of a final row, fresh ones; num_steps: of the sampler.
+        init: the base that ships, where one does.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Size:
     judged: int
     final: int
     num_steps: int
+    init: str | None = None
 
 
 def _net(model_channels: int, channel_mult: list[int], **arguments: Any) -> dict[str, Any]:
@@ -75,6 +77,7 @@ SMALL = Size(
     judged=2000,
     final=5000,
     num_steps=12,
+    init="fashion32-small-base",
 )
 
 
@@ -101,7 +104,7 @@ def fashion32_base(size: Size) -> RunConfig:
 
 
 def fashion32(size: Size) -> RunConfig:
-    """Fine-tune that base with MCLR, with a control, curves and a report; needs --data and --init.
+    """Fine-tune that base with MCLR, with a control, curves and a report; needs --data, and on a GPU --init.
 
     --heldout names the 10,000 images for the row of real ones.
     """
@@ -110,7 +113,7 @@ def fashion32(size: Size) -> RunConfig:
         run,
         recipe=size.name,
         data=None,
-        init=None,
+        init=size.init,
         net=size.net,
         note=NOTE,
         protocol=PROTOCOL,

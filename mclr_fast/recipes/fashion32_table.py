@@ -25,7 +25,7 @@ COMPARED: dict[str, list[Settings]] = {
 def fashion32_table(size: Size) -> RunConfig:
     """Compare objectives on that base, each at the best of a grid, with three seeds and fresh samples.
 
-    In slices with --table-minutes; needs --data and --init.
+    In slices with --table-minutes; needs --data, and on a GPU --init.
     """
     run = fashion32(size)
     whole = size is GPU

@@ -13,7 +13,8 @@ from mclr_fast.experiments.checks import check_options, check_used
 from mclr_fast.experiments.estimates.cost import cost_lines, cost_of
 from mclr_fast.experiments.tables.cells import cell_config
 from mclr_fast.experiments.tables.table import every_setting
-from mclr_fast.models import Model, describe, model_from_config
+from mclr_fast.models import Model, describe, load, model_from_config, read_config
+from mclr_fast.models.storage.files import resolve
 from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.mnist16_table import GRID
 from mclr_fast.training.memory import StepMemory
@@ -58,6 +59,16 @@ def test_the_base_keeps_averages_and_judges_nothing(size):
     assert max(gaps) <= 100_000 and kept[-1] == run.train.duration
     guide = int(re.search(r"--gnet base/snapshots/denoising-(\d+)-0.100", PAGE.read_text())[1])
     assert size != "fashion32-small" or guide in kept  # that of the page's autoguidance
+
+
+def test_the_shipped_base_is_of_its_recipe():
+    """All of it, in at most 6 MB, and what the small runs begin with."""
+    recipe, said = get_recipe("fashion32-small-base"), read_config("fashion32-small-base")
+    assert (said["made_by"], said["net"], said["null_label"]) == (recipe.recipe, recipe.net, True)
+    assert said["images_seen"] == recipe.train.duration
+    assert (resolve("fashion32-small-base") / "model.safetensors").stat().st_size < 6e6
+    assert load("fashion32-small-base").img_resolution == 32
+    assert {get_recipe(f"fashion32-small{kind}").init for kind in ("", "-proof", "-table")} == {recipe.recipe}
 
 
 def counted(run):
