@@ -75,7 +75,7 @@ def draw(seen: Sequence[int], fds: Sequence[float], title: str) -> bytes:
         fig, ax = style.axes((6.4, 4.0), title, "Images seen", "FD (lower is better)")
         ax.plot(seen, fds, "o-", color=style.TRAINED, label="the average of the base")
         ax.axvline((1 - LAST) * seen[-1], color=style.MUTED, ls="-.", lw=1, label="the last quarter begins")
-        ax.set_yscale("log")
+        style.log_axis(ax)
         ax.xaxis.set_major_formatter(style.count_formatter())
         fig.legend(loc="outside lower center", ncols=2)
         return style.picture(fig, "curve", "").png

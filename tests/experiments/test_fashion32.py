@@ -1,5 +1,6 @@
 """The recipes of Fashion-MNIST: complete runs of two sizes, whose parts fit and whose options are used."""
 
+import json
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -69,6 +70,19 @@ def test_the_shipped_base_is_of_its_recipe():
     assert (resolve("fashion32-small-base") / "model.safetensors").stat().st_size < 6e6
     assert load("fashion32-small-base").img_resolution == 32
     assert {get_recipe(f"fashion32-small{kind}").init for kind in ("", "-proof", "-table")} == {recipe.recipe}
+
+
+def test_the_page_has_the_bases_curve():
+    page, stored = (
+        PAGE.read_text(),
+        json.loads((PAGE.parent / "results/fashion32-small-base.json").read_text()),
+    )
+    rows = (
+        ("images seen", [f"{n:,}" for n in stored["images_seen"]]),
+        ("FD", [f"{fd:.2f}" for fd in stored["fd"]]),
+    )
+    assert all(f"| {name} | {' | '.join(row)} |" in page for name, row in rows) and stored["verdict"] in page
+    assert stored["images_seen"][-1] == get_recipe("fashion32-small-base").train.duration
 
 
 def counted(run):
