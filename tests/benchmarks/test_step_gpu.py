@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import autotune
 import bench_step_gpu
+import floor
 import gpu
 import pytest
 import report
@@ -50,12 +51,31 @@ def measured(tmp_path):
     return measure
 
 
-def test_floor_and_busy(measured):
+@pytest.fixture
+def stated(monkeypatch):
+    """Contenders run and say how long they took, and a GB takes a second to copy."""
+
+    def say(contender, seconds):
+        call = contender.__call__
+
+        def timed(self, *arguments):
+            call(self, *arguments)
+            return seconds
+
+        monkeypatch.setattr(contender, "__call__", timed)
+
+    say(bench_step_gpu.TrainerStep, 4.0)
+    say(floor.Floor, 2.0)
+    monkeypatch.setattr(gpu.Device, "copy_bandwidth", lambda self: 1e9)
+
+
+def test_floor_and_busy(stated, measured):
     info, lines = measured("floor")
-    assert info["over_busy"] == pytest.approx(info["milliseconds"]["ours"] / info["busy_ms"])
-    assert info["over_floor"] > 0 and info["milliseconds"]["floor"] > 0
-    assert info["floor_and_bytes"] > 1
-    assert 0 < info["over_floor_and_bytes"] < info["over_floor"]
+    assert info["milliseconds"] == {"ours": 4000.0, "floor": 2000.0} and info["busy_ms"] > 0
+    assert info["over_busy"] == pytest.approx(4000 / info["busy_ms"])
+    assert info["over_floor"] == 2 and info["fused_GB"] > 0
+    assert info["floor_and_bytes"] == pytest.approx((2 + info["fused_GB"]) / 2)
+    assert info["over_floor_and_bytes"] == pytest.approx(4 / (2 + info["fused_GB"]))
     assert "over_busy" in lines[0]["extra_info"] and "over_floor" not in lines[0]["extra_info"]
     assert info["machine"]["copy_GBs"] > 0 and info["floor_GFLOP"] > 0
     assert not info["failed"] and not info["not_run"]
@@ -110,7 +130,7 @@ def test_what_does_not_fit_is_left_out_and_the_others_are_timed(measured, monkey
     assert info["over_nvlabs"] > 0
 
 
-def test_a_part_that_fails_takes_no_other_with_it(measured, monkeypatch, tmp_path):
+def test_a_part_that_fails_takes_no_other_with_it(stated, measured, monkeypatch, tmp_path):
     def broken(row):
         raise RuntimeError("no such kernel\nmore")
 
@@ -119,7 +139,7 @@ def test_a_part_that_fails_takes_no_other_with_it(measured, monkeypatch, tmp_pat
         measured("nvlabs", "floor")
     info = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[-1])["extra_info"]
     assert info["failed"] == {"nvlabs": "RuntimeError: no such kernel"}
-    assert info["over_floor"] > 0
+    assert info["over_floor"] == 2
 
 
 def test_nothing_is_timed_where_benchmarks_are_disabled(tmp_path):
