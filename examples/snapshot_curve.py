@@ -2,9 +2,10 @@
 
 Run: python examples/snapshot_curve.py RUN --protocol classifier --data fashion32.zip
 
-Options after RUN, but for --std and --every, are those of `python -m mclr_fast.evaluate`, which judges each
-snapshot. Rows, curve.json and curve.png go to RUN/curve; what is there is not made again, so the same
-command goes on with a run that has been trained further.
+Options after RUN, but for --std, --every and --after, are those of `python -m mclr_fast.evaluate`, which
+judges each snapshot. Rows, curve.json and curve.png go to RUN/curve; what is there is not made again, so the
+same command goes on with a run that has been trained further. --after EARLIER: the run that RUN went on from
+(its --init); its snapshots come first, and RUN's images are counted on from its last.
 """
 
 import argparse
@@ -89,15 +90,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run that kept snapshots")
     parser.add_argument("--std", type=float, default=0.1, help="width of the averages (default 0.1)")
     parser.add_argument("--every", type=int, default=1, help="every so many of them, from the last on back")
+    parser.add_argument("--after", metavar="EARLIER", type=Path, help="folder of the run that RUN began with")
     config, options = parser.parse_known_args(arguments)
 
     def work(ranks: Ranks, stop: StopRequest) -> None:
         folder, points = config.run / "curve", []
-        for snapshot in chosen(config.run, config.std, max(config.every, 1)):
-            row: dict[str, Any] = row_of(snapshot, folder, options, ranks, stop)
-            fd = row["metrics"][row["chosen_by"]]["fd"]
-            points.append((snapshot.images_seen, fd))
-            print(f"{snapshot.images_seen:>12,} images  FD {fd:.4f}", flush=True)
+        for run in filter(None, (config.after, config.run)):
+            before = points[-1][0] if points else 0
+            for snapshot in chosen(run, config.std, max(config.every, 1)):
+                row: dict[str, Any] = row_of(snapshot, run / "curve", options, ranks, stop)
+                fd = row["metrics"][row["chosen_by"]]["fd"]
+                points.append((before + snapshot.images_seen, fd))
+                print(f"{points[-1][0]:>12,} images  FD {fd:.4f}", flush=True)
         seen, fds = zip(*points, strict=True)
         said = verdict(seen, fds)
         print(f"{said}.")

@@ -87,3 +87,19 @@ def test_what_is_judged_is_kept_and_the_same_command_goes_on(example, run, capsy
 def test_a_width_that_was_not_kept(example, run, capsys):
     assert example.main([str(run), "--std", "0.2", *JUDGED]) == 1
     assert "--std 0.2: " in capsys.readouterr().err
+
+
+def test_a_run_is_counted_on_from_the_one_it_began_with(example, tmp_path, monkeypatch, capsys):
+    """Each run's rows lie in its own folder."""
+    base, settled = tmp_path / "base", tmp_path / "settled"
+    for seen in (100, 200, 300):
+        keep(base, seen)
+        keep(settled, seen // 2)
+    fds = iter([9.0, 5.0, 3.0, 2.1, 2.05, 2.0])
+    judge = lambda *_: {"chosen_by": "p", "metrics": {"p": {"fd": next(fds)}}}  # noqa: E731
+    monkeypatch.setattr(example, "evaluate", judge)
+    assert example.main([str(settled), "--after", str(base)]) == 0, capsys.readouterr().err
+    curve = json.loads((settled / "curve/curve.json").read_text())
+    assert curve["images_seen"] == [100, 200, 300, 350, 400, 450]
+    assert curve["fd"] == [9.0, 5.0, 3.0, 2.1, 2.05, 2.0] and "338 to 450 images" in curve["verdict"]
+    assert {len(list((run / "curve").glob("denoising-*"))) for run in (base, settled)} == {3}
