@@ -1,4 +1,7 @@
-"""Fashion-MNIST from idx files to rows: prepared, a base, MCLR with a control, judged by classifier."""
+"""Fashion-MNIST from idx files to rows: prepared, a base, MCLR with a control, judged by classifier.
+
+And one row of the shipped base, as a stranger would make it again, at a tenth of its size.
+"""
 
 import gzip
 import struct
@@ -87,3 +90,30 @@ def test_from_idx_files_to_rows(data, tiny, tmp_path, monkeypatch):
     assert {row.kind for row in summary.rows} == kinds
     assert all(np.isfinite(row.fd) for row in summary.rows)
     assert {row.samples for row in summary.final} == {70}
+
+
+@pytest.mark.slow
+def test_one_row_of_the_shipped_base_at_a_tenth(data, tiny, tmp_path, monkeypatch):
+    """The page's command for it: MCLR's row alone, of a tenth of the images and of the samples."""
+    monkeypatch.setenv("MCLR_FAST_CACHE", str(tmp_path / "cache"))
+    run = get_recipe("fashion32-small")
+    tenth, judged = run.train.duration // 10, dict(control="none", cfg_scales=(), best_cfg_scales=(), dial=())
+    run = replace(
+        run,
+        data=data[0],
+        outdir=tmp_path / "run",
+        train=replace(run.train, duration=tenth),
+        eval=replace(
+            run.eval,
+            **judged,
+            eval_every=tenth,
+            num_samples=run.eval.num_samples // 10,
+            final_samples=run.eval.final_samples // 10,
+        ),
+    )
+    summary = Run(run, Ranks("cpu"), tiny.StopAfter(0)).execute()
+    assert [(row.kind, row.samples) for row in summary.rows[1:]] == [("base", 200), ("trained", 200)]
+    final = {row.kind: row for row in summary.final}
+    assert {kind: row.samples for kind, row in final.items()} == {"base": 500, "trained": 500}
+    assert summary.images_seen == tenth and all(np.isfinite(row.fd) for row in final.values())
+    assert final["trained"].fd != final["base"].fd and final["trained"].nfe == final["base"].nfe  # unguided
