@@ -95,9 +95,9 @@ def test_a_run_is_counted_on_from_the_one_it_began_with(example, tmp_path, monke
     for seen in (100, 200, 300):
         keep(base, seen)
         keep(settled, seen // 2)
-    fds = iter([9.0, 5.0, 3.0, 2.1, 2.05, 2.0])
-    judge = lambda *_: {"chosen_by": "p", "metrics": {"p": {"fd": next(fds)}}}  # noqa: E731
-    monkeypatch.setattr(example, "evaluate", judge)
+    fds = [9.0, 5.0, 3.0, 2.1, 2.05, 2.0]
+    judged = ({"chosen_by": "p", "metrics": {"p": {"fd": fd}}} for fd in fds)
+    monkeypatch.setattr(example, "evaluate", lambda *_: next(judged))
     assert example.main([str(settled), "--after", str(base)]) == 0, capsys.readouterr().err
     curve = json.loads((settled / "curve/curve.json").read_text())
     assert curve["images_seen"] == [100, 200, 300, 350, 400, 450]
