@@ -16,9 +16,9 @@ EVERY: dict[str, list[Settings]] = {
 }
 NEGATIVES = {**ABLATIONS[0], "values": [1, 3, 7]}
 COMPARED: dict[str, list[Settings]] = {
-    "mclr": [dict(lr=5e-5), dict(lr=1e-4)],
-    "ccdpo": [dict(lr=1e-4, beta=0.01), dict(lr=1e-4, beta=0.05)],
-    "cca": [dict(lr=1e-4, beta=0.01), dict(lr=1e-4, beta=0.05)],
+    "mclr": [dict(lr=2e-4, dsm_weight=2.0), dict(lr=2e-4, dsm_weight=4.0)],
+    "ccdpo": [dict(lr=2e-4, beta=0.01), dict(lr=2e-4, beta=0.05)],
+    "cca": [dict(lr=2e-4, beta=0.01), dict(lr=2e-4, beta=0.05)],
 }
 
 
@@ -36,11 +36,7 @@ def fashion32_table(size: Size) -> RunConfig:
         table={
             "grid": EVERY if whole else COMPARED,
             "ablations": [NEGATIVES] if whole else [],
-            "tried": {
-                "num_samples": size.judged // 2,
-                "eval_every": 2 * run.eval.eval_every,
-                "cfg_scales": (),
-            },
+            "tried": {"num_samples": size.judged // 2, "cfg_scales": ()},
         },
         table_minutes=20.0,
         proof_seeds=(0, 1, 2),
