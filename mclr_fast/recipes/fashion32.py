@@ -13,8 +13,8 @@ PROTOCOL = "classifier"
 # EDM2's for pixels: a network with a learned uncertainty takes a wide range, and images of 32 pixels show
 # structure at higher noise than EDM's law for CIFAR-10 (-1.2, 1.2) dwells on.
 NOISE = dict(P_mean=-0.8, P_std=1.6)
-# And the contrast's: noise from which more than one class may have come, nearly all of it above sigma = 3. Below it
-# the class is plain, and pushing wrong labels away has no optimum and only adds noise (docs/fashion32.md).
+# And the contrast's: noise from which more than one class may have come, nearly all of it above sigma = 3.
+# Below, the class is plain, and pushing wrong labels away has no optimum: it adds noise (docs/fashion32.md).
 CONTRAST = dict(P_mean=2.3, P_std=0.6, dsm_weight=2.0)
 
 
