@@ -6,13 +6,15 @@ from dataclasses import replace
 
 from mclr_fast.config import RunConfig
 
-from .fashion32 import GPU, Size, fashion32
+from .fashion32 import GPU, NOISE, Size, fashion32
 from .mnist16_table import ABLATIONS, GRID, Settings
 
 # The grid of the digits, and the control as a method of its own; MCLR's K is 1, 3 or 7.
+# What contrasts no labels is trained at the base's noise levels.
 EVERY: dict[str, list[Settings]] = {
-    "denoising": [dict(lr=5e-5), dict(lr=1e-4)],
-    **{name: settings for name, settings in GRID.items() if name != "model-guidance"},
+    "denoising": [dict(lr=5e-5, **NOISE), dict(lr=1e-4, **NOISE)],
+    **{name: GRID[name] for name in ("mclr", "kl-mclr", "weighted-mclr", "ccdpo", "cca")},
+    **{name: [settings | NOISE for settings in GRID[name]] for name in ("ddo", "gft")},
 }
 NEGATIVES = {**ABLATIONS[0], "values": [1, 3, 7]}
 COMPARED: dict[str, list[Settings]] = {
