@@ -91,6 +91,37 @@ def test_the_page_has_the_bases_curve():
     assert stored["images_seen"][-1] == trained and stored["verdict"].endswith("levelled off")
 
 
+def stored(name):
+    return json.loads((PAGE.parent / f"results/fashion32-small-{name}.json").read_text())
+
+
+def line_of(row):
+    """A row's figures, as the page's tables have them."""
+    return f"{row['fd']:.2f} | {row['is']:.2f} | {row['precision']:.3f} | {row['recall']:.3f} |"
+
+
+def test_the_page_has_the_proof():
+    """Every row of the stored run, of as many fresh samples as the recipe says, and its intervals."""
+    page, recipe = PAGE.read_text(), get_recipe("fashion32-small-proof")
+    results = stored("proof")["proof"]
+    assert [result["seed"] for result in results] == list(recipe.proof_seeds)
+    for result in results:
+        assert all(
+            f"{low:+.2f}, {high:+.2f}]" in page
+            for _, low, high in (result["fd_minus_base"], result["fd_minus_denoising"])
+        )
+        for name in ("base", "denoising", "mclr"):
+            assert result[name]["samples"] == recipe.proof_samples
+            assert line_of(result[name]) in page, (result["seed"], name)
+
+
+def test_mclr_is_below_base_and_control_for_every_seed():
+    """With the whole interval, at as many network calls."""
+    for result in stored("proof")["proof"]:
+        assert result["fd_minus_base"][2] < 0 and result["fd_minus_denoising"][2] < 0 and result["passed"]
+        assert result["mclr"]["nfe"] == result["base"]["nfe"]
+
+
 def counted(run):
     """What a run's steps are counted with."""
     return StepMemory(run, Model.of(describe(run.net, run.family)))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from run_folders import (
 
 from mclr_fast.reports import run_data as report_data
 from mclr_fast.reports import run_text as report_text
+from mclr_fast.reports.figures import grid as figures_grid
 from mclr_fast.reports.figures.grid import draw_grid
 from mclr_fast.reports.figures.style import styled
 from mclr_fast.reports.grid import GridEntry, write_grid
@@ -41,6 +43,25 @@ def test_a_classifiers_verdicts_stand_below_the_images(tmp_path):
         with_verdicts = draw_grid(run, 0, run.grid)
         without = draw_grid(run, 0, [replace(entry, verdicts=None) for entry in run.grid])
     assert with_verdicts.png != without.png and not with_verdicts.is_chart
+
+
+@pytest.mark.parametrize("is_judged", [True, False])
+def test_names_below_the_images_cover_no_other(tmp_path, monkeypatch, is_judged):
+    """Ten names of clothes, each taken for the next one: as wide together as their tiles."""
+    clothes = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Running shoe or boot,Bag"
+    found = np.roll(np.arange(10), -1)[None] if is_judged else None
+    entry = GridEntry("base", "base", 0, 1.0, None, np.zeros((1, 10, 1, 32, 32), np.uint8), found)
+    make_run(tmp_path, make_summary(grid_classes=list(range(10)), grid_names=clothes.split(",")), log=False)
+    write_grid(tmp_path, [entry])
+    figures = []
+    monkeypatch.setattr(figures_grid, "picture", lambda fig, *_, **__: figures.append(fig))
+    with styled():
+        draw_grid(report_data.read_run(tmp_path), 0, [entry])
+        figures[0].draw_without_rendering()
+    (ax,) = figures[0].axes
+    boxes = [text.get_window_extent() for text in ax.get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert ("\u2192 Trouser" in ax.get_xticklabels()[0].get_text()) == is_judged
 
 
 def test_energies_are_explained_where_they_rise(tmp_path):

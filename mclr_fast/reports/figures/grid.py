@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 MANY_PIXELS = 1000  # of a row's width: more are more than the picture has
 WIDTH = 6.4  # inches
+FONT = 9  # points of what stands below a tile, where it fits
+LETTER = 0.64  # of the font's size: what a letter takes in width, bold as a wrong verdict is
+LONGEST = 12  # letters of a line, where a name can be broken
 
 
 def draw_grid(run: RunData, noise: int, entries: Sequence[GridEntry], suffix: str = "") -> Picture:
@@ -43,9 +47,7 @@ def draw_grid(run: RunData, noise: int, entries: Sequence[GridEntry], suffix: st
         ax.spines[:].set_visible(False)
         ax.set_yticks([])
         ax.tick_params(length=0)
-        ax.set_xticks(middles, names.values() if entry.verdicts is None else [""] * num_classes)
-        if entry.verdicts is not None:
-            _write_verdicts(ax, middles, entry.verdicts[noise], names)
+        _write_below(ax, middles, names, None if entry.verdicts is None else entry.verdicts[noise])
         _title(ax, entry, run.is_kept(entry))
     marked = [_words(entry, run.is_kept(entry)) for entry in entries]
     alt = f"Samples from one initial noise for {num_classes} classes, by {'; '.join(marked)}."
@@ -64,20 +66,31 @@ def _words(entry: GridEntry, is_kept: bool) -> str:
     )
 
 
-def _write_verdicts(ax: Axes, middles: np.ndarray, found: np.ndarray, names: Mapping[int, str]) -> None:
-    """A tick where the classifier finds the class asked for, else which it finds."""
-    ax.set_xticks(
-        middles,
-        [
-            f"{name} \u2713" if seen == asked else f"{name} \u2192 {names.get(int(seen), seen)}"
-            for (asked, name), seen in zip(names.items(), found, strict=True)
-        ],
-    )
-    for text, asked, seen in zip(ax.get_xticklabels(), names, found, strict=True):
-        is_right = seen == asked
-        text.set(
-            color=MUTED if is_right else TRAINED, fontweight="normal" if is_right else "bold", fontsize=9
-        )
+def _write_below(ax: Axes, middles: np.ndarray, names: Mapping[int, str], found: np.ndarray | None) -> None:
+    """What class each tile is of; with verdicts a tick where the classifier finds it, else which it finds.
+
+    Below the name where both would not fit beside each other, and smaller where a name alone would not.
+    """
+    verdicts = [""] * len(names)
+    if found is not None:
+        verdicts = [
+            "\u2713" if seen == asked else f"\u2192 {names.get(int(seen), seen)}"
+            for asked, seen in zip(names, found, strict=True)
+        ]
+    fitting = int(72 * WIDTH / len(names) / (LETTER * FONT))
+    texts = [f"{name} {verdict}".strip() for name, verdict in zip(names.values(), verdicts, strict=True)]
+    if max(map(len, texts)) > fitting:
+        texts = [
+            "\n".join(line for part in parts for line in wrap(part, LONGEST, break_long_words=False))
+            for parts in zip(names.values(), verdicts, strict=True)
+        ]
+    longest = max(len(line) for text in texts for line in text.split("\n"))
+    ax.set_xticks(middles, texts)
+    for i, text in enumerate(ax.get_xticklabels()):
+        text.set_fontsize(min(FONT, FONT * fitting / longest))
+        if found is not None:
+            is_right = verdicts[i] == "\u2713"
+            text.set(color=MUTED if is_right else TRAINED, fontweight="normal" if is_right else "bold")
 
 
 def _row_of_tiles(images: np.ndarray) -> np.ndarray:
