@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def _of_images(source: str | ImageSet, wanted: Needs, here: Situation) -> Offer:
 
     def read_kept() -> dict[str, Statistics]:
         read = {e: _kept(path, images, e, wanted[e], here) for e, path in kept.items() if path is not None}
-        return {extractor: each for extractor, each in read.items() if each is not None}
+        return {e: replace(each, source=name) for e, each in read.items() if each is not None}
 
     statistics = read_kept() if here.ranks.is_main else {}
     left = {e: wanted[e] for e in here.ranks.on_main(lambda: [e for e in wanted if e not in statistics])}

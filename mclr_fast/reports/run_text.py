@@ -253,7 +253,7 @@ def loss_note(run: RunData) -> str:
     )
     if right_end > right:
         text += (
-            " The right label's energy rises as well: the objective rewards the difference alone, and gives "
+            " The right label's energy rises as well: the objective rewards the difference, and gives "
             "up some of the one for more of the other. Running too far this way is what raises FD again."
         )
     return text

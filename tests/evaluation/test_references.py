@@ -3,6 +3,7 @@
 import json
 import pickle
 import pickletools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +118,22 @@ def test_statistics_are_made_once(judged, zips, tmp_path, monkeypatch):
         [0] * 30,
     )
     assert judged(zips[0], "fid") != both and len(made) > count
+
+
+def test_a_reference_is_named_as_it_was_asked_for(judged, zips, monkeypatch):
+    """Whether its statistics were made or read: nobody's folders get into a row."""
+    offered, names = references._of_images, []
+
+    def recorded(*args):
+        wanted, statistics = offered(*args)
+        names.extend(each.source for each in statistics.values())
+        return wanted, statistics
+
+    monkeypatch.setattr(references, "_of_images", recorded)
+    monkeypatch.chdir(Path(zips[0]).parent)
+    for _ in range(2):
+        judged("real.zip", "fid")
+    assert names == ["real.zip", "real.zip"]
 
 
 def test_moments_of_one_and_features_of_another(judged, zips, tmp_path, moments):

@@ -73,7 +73,7 @@ def test_energies_are_explained_where_they_rise(tmp_path):
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = report_text.loss_note(report_data.read_run(tmp_path))
     assert "Wrong minus right: 0.5 over the first tenth of the log, 6.5 over the last." in text
-    assert "rewards the difference alone" in text
+    assert "rewards the difference, and" in text
 
 
 def test_says_so_when_fd_did_not_improve(tmp_path):
