@@ -18,9 +18,9 @@ EVERY: dict[str, list[Settings]] = {
 }
 NEGATIVES = {**ABLATIONS[0], "values": [1, 3, 7]}
 COMPARED: dict[str, list[Settings]] = {
-    "mclr": [dict(lr=2e-4, dsm_weight=2.0), dict(lr=2e-4, dsm_weight=4.0)],
-    "ccdpo": [dict(lr=2e-4, beta=0.01), dict(lr=2e-4, beta=0.05)],
-    "cca": [dict(lr=2e-4, beta=0.01), dict(lr=2e-4, beta=0.05)],
+    "mclr": [dict(lr=2e-4, dsm_weight=d) for d in (1.0, 2.0, 4.0)],
+    "ccdpo": [dict(lr=2e-4, beta=beta) for beta in (0.003, 0.01, 0.05)],
+    "cca": [dict(lr=2e-4, beta=beta) for beta in (0.003, 0.01, 0.05)],
 }
 
 
