@@ -77,7 +77,7 @@ def _write_below(ax: Axes, middles: np.ndarray, names: Mapping[int, str], found:
             "\u2713" if seen == asked else f"\u2192 {names.get(int(seen), seen)}"
             for asked, seen in zip(names, found, strict=True)
         ]
-    fitting = int(72 * WIDTH / len(names) / (LETTER * FONT))
+    fitting = 72 * WIDTH / len(names) / (LETTER * FONT)  # letters in a tile's width
     texts = [f"{name} {verdict}".strip() for name, verdict in zip(names.values(), verdicts, strict=True)]
     if max(map(len, texts)) > fitting:
         texts = [
