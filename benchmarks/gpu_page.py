@@ -2,7 +2,8 @@
 
 Run: pytest benchmarks/bench_step_gpu.py --benchmark-only --rows rows.jsonl
      python benchmarks/profile_step.py profile.json
-     python benchmarks/gpu_page.py --rows rows.jsonl --profile profile.json
+     python benchmarks/count_step.py counted.json
+     python benchmarks/gpu_page.py --rows rows.jsonl --profile profile.json --counted counted.json
 
 The results are kept in docs/results; without new ones the pages are made again from what is kept there.
 """
@@ -36,6 +37,7 @@ FIGURES = {
     "over_naive": "over_naive",
 }
 KERNELS = 12  # of a step are listed
+COUNTED_GB = 0.1  # and operations that move as much
 WIDTH = 130  # of the README's lines
 
 
@@ -110,10 +112,10 @@ def kernel_table(results: dict) -> str:
 
 
 def bytes_table(results: dict) -> str:
-    """What profile_step.py's account says of the kernels' bytes."""
+    """What profile_step.py's account says of the kernels' bytes; without one, what count_step.py counted."""
     rows = [row for row in results["profile"] if row.get("account")]
     if not rows:
-        return "The bytes of each kernel were not measured (`python benchmarks/profile_step.py OUT.json`)."
+        return counted_table(results)
     row = max(rows, key=lambda row: row["N"])
     cells = [
         [
@@ -135,6 +137,27 @@ def bytes_table(results: dict) -> str:
         "share of copy",
     ]
     return table(header, cells)
+
+
+def counted_table(results: dict) -> str:
+    """Bytes of the largest step that was counted, and what they take at the measured speed of a copy."""
+    if not results.get("counted"):
+        return "The bytes of each operation were not counted (`python benchmarks/count_step.py OUT.json`)."
+    row = max(results["counted"], key=lambda row: row["N"])
+    speed = step_rows(results)[0]["machine"]["copy_GBs"]
+    cells = [
+        [f"`{line['name']}`", str(line["calls"]), f"{line['GB']:.2f}", f"{line['least_GB']:.2f}"]
+        for line in row["operations"]
+        if line["GB"] >= COUNTED_GB
+    ]
+    for words, wanted in (("convolutions and products", True), ("all else", False)):
+        group = [line for line in row["operations"] if line["is_product"] == wanted]
+        calls, moved, least = (sum(line[key] for line in group) for key in ("calls", "GB", "least_GB"))
+        cells.append([f"**{words}**", str(calls), f"{moved:.2f}", f"{least:.2f}"])
+    header = [f"of a step at N={row['N']}", "calls", "GB", "least GB"]
+    took, could = (f"{size / speed * 1e3:.1f} ms" for size in (moved, least))
+    words = f"Counted, not timed. At a copy's {speed:,.0f} GB/s all else takes {took}, and its least {could}."
+    return f"{table(header, cells)}\n\n{words}"
 
 
 def sampler_table(results: dict) -> str:
@@ -223,7 +246,7 @@ def with_blocks(text: str, results: dict) -> str:
     return re.sub(r"(<!-- gpu:(\w+) -->)\n.*?\n?(<!-- end -->)", made, text, flags=re.DOTALL)
 
 
-def merged(kept: dict, rows: Path | None, profile: Path | None, ranks: Path | None = None) -> dict:
+def merged(kept: dict, rows: Path | None, **others: Path | None) -> dict:
     """The kept results with those of a new run in place of the same kind's old ones."""
     results = dict(kept)
     if rows is not None:
@@ -234,10 +257,9 @@ def merged(kept: dict, rows: Path | None, profile: Path | None, ranks: Path | No
         for kind in ("step", "sampler"):
             found = [r for r in latest.values() if r["extra_info"]["row"].startswith(f"{kind}-gpu")]
             results |= {kind: found} if found else {}
-    if profile is not None:
-        results["profile"] = json.loads(profile.read_text())
-    if ranks is not None:
-        results["ranks"] = json.loads(ranks.read_text())
+    for kind, path in others.items():
+        if path is not None:
+            results[kind] = json.loads(path.read_text())
     return results
 
 
@@ -245,9 +267,11 @@ def main(arguments: Sequence[str] | None = None, kept: Path = RESULTS, pages: Se
     parser = argparse.ArgumentParser(description="Write a GPU's figures into the documents.")
     parser.add_argument("--rows", type=Path, help="file that --rows of the benchmarks wrote")
     parser.add_argument("--profile", type=Path, help="file that profile_step.py wrote")
+    parser.add_argument("--counted", type=Path, help="file that count_step.py wrote")
     parser.add_argument("--ranks", type=Path, help="file that multi_gpu.sh wrote")
     args = parser.parse_args(arguments)
-    results = merged(json.loads(kept.read_text()), args.rows, args.profile, args.ranks)
+    files = {kind: getattr(args, kind) for kind in ("profile", "counted", "ranks")}
+    results = merged(json.loads(kept.read_text()), args.rows, **files)
     kept.write_text(json.dumps(results, indent=1) + "\n")
     for page in pages:
         page.write_text(with_blocks(page.read_text(), results))

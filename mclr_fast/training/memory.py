@@ -141,10 +141,28 @@ class StepMemory:
         groups = [_bytes(module.parameters()) for module in self.family.shard_groups(self.net)]
         return max(*groups, _bytes(self.net.parameters()) - sum(groups))
 
+    def micro_batch(self, height: int, width: int, is_sharded: bool, count: TorchDispatchMode) -> None:
+        """Forward and backward of one with so many rows and columns, inside `count`."""
+        own = self.keeps_own_energies and width == self.num_columns  # of a row that is cut, the fuller parts
+        rows, reference = self._rows(height, width, own_reference=own), None
+        with torch.device("meta"):
+            if self.method.needs_reference:
+                reference = self.family.frozen(self._build())
+            loss, net = self._loss(reference), self.net
+            weights = self.family.step_weights(net)
+            with count:
+                if is_sharded:  # each layer makes its own from the gathered parameters
+                    loss.backward(net, rows)
+                else:
+                    with weights.held():
+                        loss.backward(net, rows)
+                        weights.take()
+        net.zero_grad()
+
     def _micro_batch_bytes(self, height: int, width: int, is_sharded: bool) -> int:
         """Forward and backward of one, beyond parameters and effective weights."""
         count = PeakBytes()
-        self._micro_batch(height, width, is_sharded, count)
+        self.micro_batch(height, width, is_sharded, count)
         return count.peak - self.effective
 
     def making_bytes(self, num_gpus: int) -> int:
@@ -164,7 +182,7 @@ class StepMemory:
     def flops(self) -> tuple[int, int]:
         """Floating-point operations of an image's part of a step, and of a network call that samples one."""
         step, call = (FlopCounterMode(display=False, custom_mapping=FLOPS) for _ in range(2))
-        self._micro_batch(1, self.num_columns, False, step)
+        self.micro_batch(1, self.num_columns, False, step)
         self._call(1, call)
         return step.get_total_flops(), call.get_total_flops()
 
@@ -173,24 +191,6 @@ class StepMemory:
         rows = self._rows(num_images, 1)
         with torch.device("meta"), torch.no_grad(), count:
             self.family.energies(self.net, self.family.inputs(self.net, rows), rows.labels)
-
-    def _micro_batch(self, height: int, width: int, is_sharded: bool, count: TorchDispatchMode) -> None:
-        """Forward and backward of one, inside `count`."""
-        own = self.keeps_own_energies and width == self.num_columns  # of a row that is cut, the fuller parts
-        rows, reference = self._rows(height, width, own_reference=own), None
-        with torch.device("meta"):
-            if self.method.needs_reference:
-                reference = self.family.frozen(self._build())
-            loss, net = self._loss(reference), self.net
-            weights = self.family.step_weights(net)
-            with count:
-                if is_sharded:  # each layer makes its own from the gathered parameters
-                    loss.backward(net, rows)
-                else:
-                    with weights.held():
-                        loss.backward(net, rows)
-                        weights.take()
-        net.zero_grad()
 
     def _rows(self, height: int, width: int, *, own_reference: bool = False) -> Rows:
         kinds = (self.model, self.config.objective, self.method.columns)

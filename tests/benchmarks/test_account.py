@@ -1,9 +1,11 @@
 """The account of a step: what each operation moves, what it must, and which kernels were its own."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import account
+import count_step
 import floor
 import gpu
 import gpu_page
@@ -167,3 +169,30 @@ def test_the_updates_bytes_are_its_states_in_and_out(tmp_path):
     numel = sum(p.numel() for p in step.trainer.net.parameters() if p.requires_grad)
     averages = len(step.trainer.ema.weights())
     assert profile_step.optimizer_bytes(step) == 4 * numel * (3 + 4 + 2 * averages)
+
+
+def test_a_steps_bytes_are_counted_without_a_gpu(tmp_path, capsys, monkeypatch):
+    """By the ops that a GPU would run; twice the images move twice the bytes but for the weights'."""
+    small = profile_step.Setting("", profile_step.NET, 4, 3, torch.float32).shrunk().net
+    monkeypatch.setattr(count_step, "count", partial(count_step.count, net=small))
+    out = tmp_path / "counted.json"
+    count_step.main([str(out), "--sizes", "4", "8"])
+    counted = json.loads(out.read_text())
+    four, eight = ({line["name"]: line for line in row["operations"]} for row in counted)
+    assert [row["N"] for row in counted] == [4, 8] and four.keys() == eight.keys()
+    assert {"mclr_fast.mp_cat_silu_backward", "aten.convolution_backward"} <= four.keys()
+    assert eight["mclr_fast.mp_cat_silu"]["GB"] == pytest.approx(2 * four["mclr_fast.mp_cat_silu"]["GB"])
+    weights = "mclr_fast.weight_norm_scale"
+    assert eight[weights] == four[weights] and four[weights]["calls"] == 1
+    assert all(line["GB"] >= line["least_GB"] >= 0 for line in four.values())
+    assert "N=8\n calls" in capsys.readouterr().out
+    results = {"profile": [], "counted": counted} | stored_machine(copy_GBs=1e-3)
+    page = gpu_page.bytes_table(results)
+    moved = sum(line["GB"] for line in eight.values() if not line["is_product"])
+    assert "of a step at N=8" in page and f"all else takes {moved * 1e6:.1f} ms" in page
+    assert "were not counted" in gpu_page.bytes_table({"profile": []})
+
+
+def stored_machine(copy_GBs):
+    info = {"row": gpu_page.STEP, "num_images": 16, "machine": {"copy_GBs": copy_GBs}}
+    return {"step": [{"extra_info": info}]}

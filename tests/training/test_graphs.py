@@ -112,11 +112,11 @@ def test_what_cannot_be_captured_runs_eagerly_and_is_said(tiny, tmp_path, record
 def test_a_micro_batch_neither_waits_for_the_host_nor_copies_from_it(tiny, objective):
     """On the meta device, which has no values: the second pass's operations are the first's."""
     step = StepMemory(tiny.tiny_config(objective, dropout=0.1), tiny.MODEL)
-    step._micro_batch(4, step.num_columns, False, FromTheHost())  # constants are made once
+    step.micro_batch(4, step.num_columns, False, FromTheHost())  # constants are made once
     first, second = FromTheHost(), FromTheHost()
     for each in (first, second):
         with NumbersSet():
-            step._micro_batch(4, step.num_columns, False, each)
+            step.micro_batch(4, step.num_columns, False, each)
     assert first.calls == second.calls and len(first.calls) > 50
 
 
