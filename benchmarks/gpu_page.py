@@ -257,6 +257,10 @@ def merged(kept: dict, rows: Path | None, **others: Path | None) -> dict:
         for kind in ("step", "sampler"):
             found = [r for r in latest.values() if r["extra_info"]["row"].startswith(f"{kind}-gpu")]
             results |= {kind: found} if found else {}
+        if not any(record["extra_info"]["row"] == STEP for record in results["step"]):
+            raise SystemExit(
+                f"{rows} has steps, but no row {STEP} (N = 16), which README.md's sentence is of."
+            )
     for kind, path in others.items():
         if path is not None:
             results[kind] = json.loads(path.read_text())

@@ -62,6 +62,14 @@ def test_a_runs_figures_take_the_old_ones_place(folder):
     assert write(folder) == [page, readme]
 
 
+def test_a_run_without_the_readmes_row_changes_nothing(folder):
+    rows, before = folder / "rows.jsonl", write(folder)
+    rows.write_text(json.dumps(record("step-gpu-s64-k3-n64", 64, 300.0)))
+    with pytest.raises(SystemExit, match=r"no row step-gpu-s64-k3 \(N = 16\)"):
+        write(folder, "--rows", rows)
+    assert write(folder) == before
+
+
 def test_a_profile_takes_the_old_ones_place(folder):
     rows = [
         {
