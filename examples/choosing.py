@@ -1,4 +1,4 @@
-"""What K, N, the learning rate and the DSM weight do: FD over images seen, one option turned at a time.
+"""What K, N, learning rate, DSM weight and noise level do: FD over images seen, one option turned at a time.
 
 Run: pip install -e ".[demo]" && python examples/choosing.py
 
@@ -47,7 +47,7 @@ class Sweep:
 
 def sweeps(run: RunConfig) -> list[Sweep]:
     """Around the run's own values."""
-    size, lr = run.train.batch_size, run.train.lr
+    size, lr, mean = run.train.batch_size, run.train.lr, run.objective.P_mean
     batches = tuple(size * factor // 2 for factor in (1, 2, 4, 8))
     return [
         Sweep("K, negatives an image", "objective", "num_negatives", (1, 3, 7, 15)),
@@ -55,6 +55,7 @@ def sweeps(run: RunConfig) -> list[Sweep]:
         Sweep("N, images a step", "train", "batch_size", batches),
         Sweep("N, learning rate by its root", "train", "batch_size", batches, by_root=True),
         Sweep("Weight of denoising", "objective", "dsm_weight", (0.0, 0.25, 1.0, 4.0)),
+        Sweep("Noise, mean of ln(sigma)", "objective", "P_mean", tuple(mean + more for more in range(-2, 3))),
     ]
 
 
@@ -79,6 +80,7 @@ def settings(config: RunConfig) -> str:
         "n": config.train.batch_size,
         "lr": config.train.lr,
         "dsm": config.objective.dsm_weight,
+        "p": config.objective.P_mean,
     }
     return "-".join(f"{name}{value:g}" for name, value in numbers.items())
 
@@ -130,7 +132,7 @@ def draw(results: list[dict[str, Any]]) -> bytes:
 
         fig = Figure(figsize=(11.0, 6.4), layout="constrained")
         panels = list(fig.subplots(2, 3, sharey=True).flat)
-        for ax, result in zip(panels, results, strict=False):
+        for ax, result in zip(panels, results, strict=True):
             for value, runs, color in zip(result["values"], result["runs"], COLORS, strict=False):
                 seen = min((run["images_seen"] for run in runs), key=len)
                 fds = np.array([run["fd"][: len(seen)] for run in runs])
@@ -141,8 +143,6 @@ def draw(results: list[dict[str, Any]]) -> bytes:
             ax.xaxis.set_major_formatter(style.count_formatter())
             style.log_axis(ax)
             ax.legend(ncols=2)
-        for ax in panels[len(results) :]:
-            ax.set_visible(False)
         fig.supylabel("FD (lower is better)")
         return style.picture(fig, "choosing", "").png
 

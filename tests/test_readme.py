@@ -125,13 +125,28 @@ def test_the_table_is_the_stored_run():
 
 
 def test_the_readmes_four_rows_are_those_of_the_stored_run():
-    """The base, guidance at its best FD, the control, the best checkpoint: calls, FD, IS and recall."""
+    """Of digits: the base, guidance at its best FD, the control, the best checkpoint."""
     content = json.loads((ROOT / "docs/results/mnist16.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
     guided = min((row for name, row in rows.items() if name.startswith("cfg-")), key=lambda row: row["fd"])
     assert f"best guidance, {guided['name'].removeprefix('cfg-')} |" in README
     for row in (rows["base"], guided, rows["denoising"], content["best"]):
         assert f"| {row['nfe']} | {row['fd']:.3f} | {row['is']:.2f} | {row['recall']:.3f} |" in README
+
+
+def test_the_readmes_other_four_rows_are_those_of_the_stored_proof():
+    """Of clothes: means of the proof's seeds, and the guidance that the table judged."""
+    proof, table = (
+        json.loads((ROOT / f"docs/results/fashion32-small-{name}.json").read_text())
+        for name in ("proof", "table")
+    )
+    (guided,) = (row for row in table["rows"] if row["kind"] == "guidance")
+    assert guided["guidance"] == min(table["guided"], key=lambda row: row["fd"])["guidance"]
+    assert f"best guidance, {guided['guidance']:g} |" in README
+    kinds = [[result[kind] for result in proof["proof"]] for kind in ("base", "denoising", "mclr")]
+    for rows in (*kinds, [guided]):
+        fd, score, recall = (sum(row[key] for row in rows) / len(rows) for key in ("fd", "is", "recall"))
+        assert f"| {rows[0]['nfe']} | {fd:.2f} | {score:.2f} | {recall:.3f} |" in README
 
 
 def test_the_proof_is_the_stored_run():

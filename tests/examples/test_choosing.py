@@ -1,4 +1,4 @@
-"""The sweeps of K, N, learning rate and DSM weight: one option turned at a time, kept in docs/choosing.md."""
+"""The sweeps of docs/choosing.md: one option turned at a time, and what is kept of them is the page."""
 
 import json
 from dataclasses import asdict, replace
@@ -41,8 +41,8 @@ def test_the_learning_rate_follows_n_by_its_root(example):
 def test_sweeps_share_the_run_that_none_of_them_changes(example):
     run = get_recipe("mnist16")
     names = [example.settings(s.config(run, value)) for s in example.sweeps(run) for value in s.values]
-    assert len(names) == 20 and len(set(names)) == 16
-    assert names.count(example.settings(run)) == 5
+    assert len(names) == 25 and len(set(names)) == 20
+    assert names.count(example.settings(run)) == 6
 
 
 def test_the_lowest_fd_where_it_was_and_what_is_lost_after(example):
@@ -82,6 +82,6 @@ def test_the_sweeps_run(example, tmp_path, monkeypatch):
     small = ["--duration", "128", "--eval-every", "128", "--num-samples", "20", "--num-steps", "2"]
     assert example.main(["--outdir", str(tmp_path), *small, "--device", "cpu"]) == 0
     results = json.loads((tmp_path / "choosing.json").read_text())
-    assert [len(result["runs"]) for result in results] == [2] * 5
+    assert [len(result["runs"]) for result in results] == [2] * 6
     assert all(len(run["fd"]) == 2 for result in results for runs in result["runs"] for run in runs)
     assert (tmp_path / "choosing.png").stat().st_size > 10_000

@@ -18,6 +18,9 @@ from mclr_fast.models import Model, describe, load, model_from_config, read_conf
 from mclr_fast.models.storage.files import resolve
 from mclr_fast.recipes import get_recipe
 from mclr_fast.recipes.mnist16_table import GRID
+from mclr_fast.reports.table_page import markdown
+from mclr_fast.reports.table_summary import TableSummary
+from mclr_fast.runtime import formats
 from mclr_fast.training.memory import StepMemory
 
 PAGE = Path(__file__).parents[2] / "docs" / "fashion32.md"
@@ -118,6 +121,43 @@ def test_mclr_is_below_base_and_control_for_every_seed():
     for result in stored("proof")["proof"]:
         assert result["fd_minus_base"][2] < 0 and result["fd_minus_denoising"][2] < 0 and result["passed"]
         assert result["mclr"]["nfe"] == result["base"]["nfe"]
+
+
+def test_the_page_has_the_table():
+    """Of every objective of the recipe's grid, with what was tried and the control of the proof."""
+    page, content, recipe = PAGE.read_text(), stored("table"), get_recipe("fashion32-small-table")
+    assert markdown(TableSummary.from_json(formats.summary(content))) in page
+    assert set(content["methods"]) == set(recipe.table["grid"]) and content["seeds"] == list(
+        recipe.proof_seeds
+    )
+    for name, settings in recipe.table["grid"].items():
+        tried = content["methods"][name]["grid"]
+        assert [entry["settings"] for entry in tried] == settings
+        assert all(f"{entry['fd']:.3g}" in page for entry in tried)
+    judged = [run["judged"] for method in content["methods"].values() for run in method["runs"]]
+    assert {row["samples"] for row in judged} == {recipe.proof_samples}
+
+
+def test_the_table_and_the_proof_are_one():
+    """MCLR's runs are the proof's, by another number of ranks, and the base is judged by the same samples."""
+    proof, table = stored("proof")["proof"], stored("table")
+    runs = table["methods"]["mclr"]["runs"]
+    for result, run in zip(proof, runs, strict=True):
+        assert run["judged"]["fd"] == pytest.approx(result["mclr"]["fd"], rel=1e-3)
+    (base,) = (row for row in table["rows"] if row["kind"] == "base")
+    assert base["fd"] == pytest.approx(proof[0]["base"]["fd"], rel=1e-3)
+
+
+def test_the_page_has_the_other_rows():
+    """Of the seeds that judged the table; and the laws of noise."""
+    page, (first, last) = PAGE.read_text(), stored("table")["judged_on"]
+    for row in stored("rows"):
+        assert f"| {row['row']} | {row['nfe']} | {line_of(row)}" in page, row["row"]
+        assert row["seeds"] == [first, last]
+    for law in stored("noise"):
+        early, late = (f"{row['fd']:.2f}" for row in law["rows"] if row["kind"] == "trained")
+        line = rf"^\| {law['P_mean']}, deviation {law['P_std']}[^|]* \| {early} \| {late} \|$"
+        assert re.search(line, page, re.MULTILINE)
 
 
 def counted(run):
