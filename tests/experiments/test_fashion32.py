@@ -134,6 +134,8 @@ def test_the_page_has_the_table():
         tried = content["methods"][name]["grid"]
         assert [entry["settings"] for entry in tried] == settings
         assert all(f"{entry['fd']:.3g}" in page for entry in tried)
+    *guided, last = (f"{row['fd']:.2f}" for row in content["guided"])
+    assert f"(FD {', '.join(guided)} and {last} at 1.1 to 3)" in page and len(guided) == 4
     judged = [run["judged"] for method in content["methods"].values() for run in method["runs"]]
     assert {row["samples"] for row in judged} == {recipe.proof_samples}
 
