@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import account
-from steps import PRESET_SHAPE
+from profile_step import NET
 
 from mclr_fast.config import ObjectiveConfig, RunConfig, TrainConfig
 from mclr_fast.models import Model, describe
-from mclr_fast.models.edm2 import PRESETS
 from mclr_fast.training.memory import StepMemory
 
-NET = PRESET_SHAPE | PRESETS["edm2-img64-s"].net
 NUM_NEGATIVES = 3
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What one GPU shows, in 15 minutes: the row that was never whole first, then the tests that need a GPU, the other
-# rows, the profile with its bytes, convolutions one by one, the compiler with all that it has, the sampler.
+# What one GPU shows in 15 minutes, as far as they reach: the row that was never whole first, then the tests that need
+# a GPU, the other rows with the compiler at its best, the profile with its bytes, convolutions one by one, the sampler.
 # Usage: benchmarks/one_gpu.sh [FOLDER] [MINUTES]     (default: one-gpu, 15)
 # Everything is kept in FOLDER as it comes, and docs/benchmarks-gpu.md and README.md are made of it at the end.
 set -uo pipefail

@@ -17,7 +17,7 @@ echo "$@" >> {asked}
 case "$*" in
     *"-m gpu"*) exit 1 ;;
     *profile_step.py*) echo '[]' > "$2" ;;
-    *"--rows "*bench* | *bench*"--rows "*) echo '{{}}' >> "$(sed 's/.*--rows \\([^ ]*\\).*/\\1/' <<< "$*")" ;;
+    *--benchmark-only*) echo '{{}}' >> "$(sed 's/.*--rows \\([^ ]*\\).*/\\1/' <<< "$*")" ;;
 esac
 """
 
